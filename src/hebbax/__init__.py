@@ -1,0 +1,37 @@
+"""hebbax: event-driven synaptic plasticity for JAX."""
+
+from importlib.metadata import version as _version
+
+from hebbax._cpu import get_num_threads, set_num_threads
+from hebbax._lowering import Backend, backends
+from hebbax._primitives import (
+    propagate_csr_on_binary_post_p,
+    propagate_csr_on_binary_pre_p,
+    update_csr_on_binary_post_p,
+    update_csr_on_binary_pre_p,
+)
+from hebbax.errors import ShapeError
+from hebbax.operators import (
+    propagate_csr_on_binary_post,
+    propagate_csr_on_binary_pre,
+    update_csr_on_binary_post,
+    update_csr_on_binary_pre,
+)
+
+__version__ = _version("hebbax")
+
+__all__ = [
+    "Backend",
+    "ShapeError",
+    "backends",
+    "get_num_threads",
+    "propagate_csr_on_binary_post",
+    "propagate_csr_on_binary_post_p",
+    "propagate_csr_on_binary_pre",
+    "propagate_csr_on_binary_pre_p",
+    "set_num_threads",
+    "update_csr_on_binary_post",
+    "update_csr_on_binary_post_p",
+    "update_csr_on_binary_pre",
+    "update_csr_on_binary_pre_p",
+]

@@ -1,0 +1,56 @@
+"""The CPU kernels: Cython with OpenMP, called by XLA (FFI handlers) or through Python (any DLPack buffer)."""
+
+from __future__ import annotations
+
+# Bits of the `flags` that the handlers and `kernels()` take.
+PERMUTED = 1
+CLIP_ALL = 2
+
+try:
+    import hebbax._cpu.handlers as _handlers
+    import hebbax._cpu.threads as _threads
+except ImportError as error:  # built without a C compiler, or for another platform
+    missing: str | None = f"its compiled module does not load: {error}"
+else:
+    missing = None
+
+
+def ffi_handlers() -> dict:
+    """One PyCapsule per kind of operator, to register with XLA."""
+    return _handlers.capsules()
+
+
+def kernels() -> dict:
+    """One function per kind of operator: `kernel(flags, result, *operands)`, on anything that speaks DLPack."""
+    return {"update": _handlers.update, "propagate": _handlers.propagate}
+
+
+def set_num_threads(n: int) -> None:
+    """Set how many threads the CPU kernels may use, in the whole process and from the next call on.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+
+    Examples
+    --------
+    >>> import hebbax
+    >>> before = hebbax.get_num_threads()
+    >>> hebbax.set_num_threads(2)
+    >>> hebbax.get_num_threads()
+    2
+    >>> hebbax.set_num_threads(before)
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ValueError(f"n: got {n!r}, expected an integer >= 1")
+    _threads.set_num_threads(n)
+
+
+def get_num_threads() -> int:
+    """Return how many threads the CPU kernels may use.
+
+    That is what `set_num_threads` was last given, else the environment variable `HEBBAX_NUM_THREADS`, else
+    `OMP_NUM_THREADS`, else the number of CPUs this process may use (by its affinity and its cgroup's quota).
+    """
+    return _threads.get_num_threads()

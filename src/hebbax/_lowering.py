@@ -1,0 +1,143 @@
+"""From platform to backend, decided when XLA lowers and not when Python traces.
+
+One traced function can so be compiled for several platforms, and every one of them gets the best backend it has.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.interpreters import mlir
+
+from hebbax import _cpu, _reference
+from hebbax._compat import buffer_callback
+from hebbax._specs import Spec
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to run the operators, where it runs, and why it cannot run here (None: it can)."""
+
+    name: str
+    platforms: tuple[str, ...]
+    description: str
+    missing: str | None = None
+
+
+# In order of preference.
+BACKENDS = (
+    Backend("cython", ("cpu",), "compiled kernels, called by XLA itself", _cpu.missing),
+    Backend("callback", ("cpu",), "the same kernels, called by XLA through Python", _cpu.missing),
+    Backend("jax", PLATFORMS, "plain JAX"),
+)
+
+_defaults: dict[tuple[str, str], str] = {}
+
+if _cpu.missing is None:
+    for _kind, _capsule in _cpu.ffi_handlers().items():
+        jax.ffi.register_ffi_target(f"hebbax_{_kind}", _capsule, platform="cpu")
+
+
+def backends() -> tuple[Backend, ...]:
+    """Return every backend with the platforms it serves and, where it cannot be used here, the reason.
+
+    Examples
+    --------
+    >>> import hebbax
+    >>> [backend.name for backend in hebbax.backends()]
+    ['cython', 'callback', 'jax']
+    """
+    return BACKENDS
+
+
+def available_backends(platform: str) -> tuple[str, ...]:
+    """The names of the backends that can run on `platform`, best first."""
+    platform = canonical_platform(platform)
+    return tuple(b.name for b in BACKENDS if platform in b.platforms and b.missing is None)
+
+
+def canonical_platform(platform: str) -> str:
+    platform = "cuda" if platform == "gpu" else platform
+    if platform not in PLATFORMS:
+        raise ValueError(f"platform: got {platform!r}, expected one of {', '.join(map(repr, PLATFORMS))}, 'gpu'")
+    return platform
+
+
+def check_backend(backend: str, platform: str | None = None) -> None:
+    """Raise a ValueError unless `backend` exists and, where a platform is given, can run there."""
+    known = {b.name: b for b in BACKENDS}
+    if backend in known and (platform is None or backend in available_backends(platform)):
+        return
+    usable = available_backends(platform) if platform else tuple(b.name for b in BACKENDS if b.missing is None)
+    where = f" on platform {platform!r}" if platform else ""
+    reasons = [
+        f"{b.name!r} cannot be used: {b.missing or 'it runs on ' + ', '.join(b.platforms) + ' only'}"
+        for b in BACKENDS
+        if b.name not in usable
+    ]
+    raise ValueError("; ".join([f"backend: got {backend!r}, expected one of {usable}{where}", *reasons]))
+
+
+def set_default(spec: Spec, platform: str, backend: str) -> None:
+    """Make `backend` the automatic choice for `spec` on `platform`, also in functions that are already compiled."""
+    platform = canonical_platform(platform)
+    check_backend(backend, platform)
+    _defaults[spec.name, platform] = backend
+    jax.clear_caches()  # a compiled function would keep the backend it was lowered with
+
+
+def lowering_rule(platform: str):
+    """The lowering rule of both primitives for one platform."""
+
+    def lower(ctx, *operands, backend: str | None, **params):
+        if backend is None:
+            backend = _defaults.get((params["spec"].name, platform)) or available_backends(platform)[0]
+        check_backend(backend, platform)
+        function = functools.partial(_RUNNERS[backend], avals_out=ctx.avals_out, **params)
+        return mlir.lower_fun(function, multiple_results=False)(ctx, *operands)
+
+    return lower
+
+
+def _flags(spec: Spec, clip_all: bool = False, **_) -> int:
+    return spec.permuted * _cpu.PERMUTED + clip_all * _cpu.CLIP_ALL
+
+
+def _run_cython(*operands, avals_out, spec: Spec, **params):
+    (out,) = avals_out
+    call = jax.ffi.ffi_call(
+        f"hebbax_{spec.kind}",
+        jax.ShapeDtypeStruct(out.shape, out.dtype),
+        input_output_aliases={0: 0} if spec.kind == "update" else None,
+    )
+    return call(*operands, flags=np.int32(_flags(spec, **params)))
+
+
+def _run_callback(*operands, avals_out, spec: Spec, **params):
+    (out,) = avals_out
+    kernel, flags = _cpu.kernels()[spec.kind], _flags(spec, **params)
+
+    def callback(ctx, result, *buffers):
+        del ctx
+        kernel(flags, result, *buffers)
+
+    call = buffer_callback(
+        callback,
+        jax.ShapeDtypeStruct(out.shape, out.dtype),
+        input_output_aliases={0: 0} if spec.kind == "update" else None,
+    )
+    return call(*operands)
+
+
+def _run_reference(*operands, avals_out, spec: Spec, **params):
+    del avals_out
+    return _reference.IMPLEMENTATIONS[spec.kind](*operands, spec=spec, **params)
+
+
+_RUNNERS = {"cython": _run_cython, "callback": _run_callback, "jax": _run_reference}
+

@@ -1,0 +1,231 @@
+"""The two JAX primitives, `update` and `propagate`, and the four unitless operators made of them.
+
+Each primitive takes all the operands of its row in `_specs` (one that is not given has size 0), so that its rules
+never ask which are there.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.interpreters import ad, batching, mlir
+
+from hebbax import _lowering
+from hebbax._compat import Primitive
+from hebbax._specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Spec
+from hebbax.errors import ShapeError
+
+WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+def arithmetic_dtype(weight_dtype) -> np.dtype:
+    """The dtype that weights of `weight_dtype` are added in."""
+    return np.dtype(np.float64 if weight_dtype == np.float64 else np.float32)
+
+
+def _make_primitive(name: str, abstract_eval) -> Primitive:
+    primitive = Primitive(name)
+    primitive.def_abstract_eval(abstract_eval)
+
+    @functools.partial(jax.jit, static_argnames=("params",))
+    def compiled(*operands, params):
+        return primitive.bind(*operands, **dict(params))
+
+    @primitive.def_impl
+    def _impl(*operands, **params):
+        with jax.disable_jit(False):  # under `disable_jit`, `compiled` would come straight back here
+            return compiled(*operands, params=tuple(params.items()))
+
+    def not_yet(what):
+        def rule(*_, spec, **__):
+            raise NotImplementedError(
+                f"{what} {spec.name} is not implemented yet: it runs under jit, scan and the like; for the rest "
+                f"call it outside the function that is transformed, or use jax.lax.stop_gradient on its arguments"
+            )
+
+        return rule
+
+    ad.primitive_jvps[primitive] = not_yet("differentiating")
+    batching.primitive_batchers[primitive] = not_yet("batching (vmap of)")
+    for platform in _lowering.PLATFORMS:
+        mlir.register_lowering(primitive, _lowering.lowering_rule(platform), platform=platform)
+    return primitive
+
+
+update_p = _make_primitive(
+    "hebbax_update", lambda weight, *_, **__: jax.core.ShapedArray(weight.shape, weight.dtype)
+)
+propagate_p = _make_primitive(
+    "hebbax_propagate", lambda *_, n_out, dtype, **__: jax.core.ShapedArray((n_out,), dtype)
+)
+
+
+class Operator:
+    """One operator on plain arrays, without units: checks its operands, settles their dtypes and binds the primitive.
+
+    Called like the public function of the same name. `propagate` returns the dtype it sums in: float32 for 16-bit weights.
+    """
+
+    def __init__(self, spec: Spec):
+        self.spec = spec
+        self.name = spec.name
+
+    def __repr__(self) -> str:
+        return f"<hebbax operator {self.name}>"
+
+    def __call__(
+        self, *arguments, shape: tuple[int, int], backend: str | None = None, weight_in_bounds: bool = False, **optional
+    ) -> jax.Array:
+        spec = self.spec
+        given = _name_arguments(spec, arguments, optional)
+        shape = check_options(shape, backend)
+        given = {
+            name: x if isinstance(x, jax.Array) else jnp.asarray(check_host_array(spec.public_name(name), x))
+            for name, x in given.items()
+            if x is not None
+        }
+        _check_dtypes(spec, given)
+        _check_shapes(spec, given, shape)
+        operands = _settle_dtypes(spec, given)
+        if spec.kind == "propagate":
+            dtype = arithmetic_dtype(operands[0].dtype)
+            return propagate_p.bind(*operands, spec=spec, n_out=spec.sizes(shape)[1], dtype=dtype, backend=backend)
+        bounded = "w_min" in given or "w_max" in given
+        return update_p.bind(*operands, spec=spec, clip_all=bounded and not weight_in_bounds, backend=backend)
+
+    def available_backends(self, platform: str) -> tuple[str, ...]:
+        """Return the names of the backends that can run on `platform` ('cpu', 'gpu', ...), best first."""
+        return _lowering.available_backends(platform)
+
+    def set_default(self, platform: str, backend: str) -> None:
+        """Make `backend` the automatic choice on `platform`; compiled functions are compiled anew at their next call."""
+        _lowering.set_default(self.spec, platform, backend)
+
+
+def _name_arguments(spec: Spec, arguments: tuple, optional: dict[str, Any]) -> dict[str, Any]:
+    names = spec.arguments + (("w_min", "w_max") if spec.kind == "update" else ())
+    named = dict(zip(names, arguments, strict=False))
+    for name, value in optional.items():
+        operand = {spec.public_name(n): n for n in spec.operands}.get(name)
+        if operand is None or operand in named:
+            raise TypeError(f"{spec.name}() got an unexpected argument {name!r}")
+        named[operand] = value
+    missing = [spec.public_name(n) for n in spec.arguments if named.get(n) is None]
+    if missing or len(arguments) > len(names):
+        raise TypeError(f"{spec.name}() takes {', '.join(map(spec.public_name, names))}; missing: {missing}")
+    return named
+
+
+def check_options(shape, backend: str | None) -> tuple[int, int]:
+    """Return `shape` as two Python ints; raise unless it is that and `backend` names a backend."""
+    if backend is not None:
+        _lowering.check_backend(backend)
+    try:
+        n_pre, n_post = map(operator.index, shape)
+    except (TypeError, ValueError):
+        n_pre = n_post = -1
+    if n_pre < 0 or n_post < 0:
+        raise ShapeError(f"shape: got {shape!r}, expected (n_pre, n_post), two integers >= 0")
+    return n_pre, n_post
+
+
+def check_host_array(name: str, x):
+    """Return `x`, which is not a JAX array, as JAX may take it: NumPy integers that JAX would truncate are narrowed."""
+    if isinstance(x, np.ndarray):
+        return _narrow(name, x)
+    if isinstance(x, (np.generic, bool, int, float)):
+        return x
+    raise TypeError(f"{name}: got {type(x).__name__}, expected an array")
+
+
+def _narrow(name: str, x: np.ndarray) -> np.ndarray:
+    """`x` in the dtype JAX would give it; raises where integer values do not fit, which JAX would truncate silently."""
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype) if x.dtype.kind in "iufcb" else x.dtype
+    if dtype == x.dtype or x.dtype.kind not in "iu":
+        return x
+    if x.size and not np.iinfo(dtype).min <= x.min() <= x.max() <= np.iinfo(dtype).max:
+        raise OverflowError(
+            f"{name}: got {x.dtype} values from {x.min()} to {x.max()}, which do not fit {dtype}; "
+            f"set the jax_enable_x64 flag to keep 64-bit integers"
+        )
+    return x.astype(dtype)
+
+
+def _check_dtypes(spec: Spec, given: dict[str, Any]) -> None:
+    for operand, x in given.items():
+        name, dtype = spec.public_name(operand), x.dtype
+        if operand == "after":
+            continue
+        if operand == "weight":
+            ok, expected = str(dtype) in WEIGHT_DTYPES, f"one of {', '.join(WEIGHT_DTYPES)}"
+        elif operand in ("indices", "indptr", "weight_indices"):
+            ok, expected = jnp.issubdtype(dtype, jnp.integer), "an integer dtype"
+        else:
+            ok = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or dtype == bool
+            expected = "a real dtype"
+        if not ok:
+            raise TypeError(f"{name}: got dtype {dtype}, expected {expected}")
+
+
+def _check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int]) -> None:
+    nse = given["indices"].size
+    n_event, n_other = spec.sizes(shape)
+    if given["weight"].size == 1 and nse > 1:
+        raise ShapeError(
+            f"weight: got a single (homogeneous) weight for {nse} synapses, expected per-synapse weights, shape ({nse},)"
+        )
+    expected = {
+        "indices": (nse,), "weight": (nse,), "weight_indices": (nse,), "indptr": (n_event + 1,),
+        "spike": (n_event,), "gain": (n_event,), "trace": (n_other,),
+    }  # fmt: skip
+    for operand, want in expected.items():
+        if operand in given and given[operand].shape != want:
+            what = {"spike": f" for shape {shape}", "trace": f" for shape {shape}", "indptr": f" for shape {shape}"}
+            raise ShapeError(
+                f"{spec.public_name(operand)}: got shape {given[operand].shape}, expected {want}{what.get(operand, '')}"
+            )
+    for operand in ("w_min", "w_max"):
+        if operand in given and given[operand].shape not in ((), (nse,)):
+            raise ShapeError(f"{operand}: got shape {given[operand].shape}, expected a scalar or ({nse},)")
+
+
+def _settle_dtypes(spec: Spec, given: dict[str, Any]) -> list[jax.Array]:
+    """The operands in the primitive's order and dtypes: what the kernels are compiled for."""
+    weight = jnp.asarray(given["weight"])
+    arithmetic = arithmetic_dtype(weight.dtype)
+    shared = [given[name].dtype for name in ("indices", "weight_indices") if name in given]
+    index = _index_dtype(*shared)
+    dtypes = {
+        "weight": weight.dtype, "indices": index, "weight_indices": index, "indptr": _index_dtype(given["indptr"].dtype),
+        "trace": arithmetic, "gain": arithmetic, "w_min": weight.dtype, "w_max": weight.dtype,
+    }  # fmt: skip
+    operands = []
+    for operand in spec.operands:
+        x = given.get(operand)
+        if operand == "after":
+            operands.append(jnp.zeros(0, bool) if x is None else jnp.asarray(x))
+        elif operand == "spike":
+            operands.append(jnp.asarray(x) if x.dtype == bool else jnp.asarray(x) != 0)
+        elif x is None:
+            operands.append(jnp.zeros(0, dtypes[operand]))
+        else:
+            x = jnp.asarray(x, dtypes[operand])
+            operands.append(x.reshape(1) if x.ndim == 0 else x)
+    return operands
+
+
+def _index_dtype(*dtypes) -> np.dtype:
+    """The one of int32 and int64 that holds every index of these dtypes (int32 without JAX's x64 flag)."""
+    fits = all(np.can_cast(dtype, np.int32) for dtype in dtypes)
+    return jax.dtypes.canonicalize_dtype(np.int32 if fits else np.int64)
+
+
+update_csr_on_binary_post_p = Operator(UPDATE_POST)
+update_csr_on_binary_pre_p = Operator(UPDATE_PRE)
+propagate_csr_on_binary_pre_p = Operator(PROPAGATE_PRE)
+propagate_csr_on_binary_post_p = Operator(PROPAGATE_POST)

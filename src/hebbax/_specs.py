@@ -1,0 +1,57 @@
+"""The table of operators: the single source of the public functions' plumbing, the primitives,
+the kernels' variants, the tests' parameters and the benchmarks."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+UPDATE_OPERANDS = (
+    "weight", "indices", "indptr", "weight_indices", "spike", "trace", "gain", "w_min", "w_max", "after",
+)  # fmt: skip
+PROPAGATE_OPERANDS = UPDATE_OPERANDS[:5]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One operator: what it does, and whose spikes select the rows it does it to."""
+
+    kind: Literal["update", "propagate"]
+    event: Literal["pre", "post"]
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}_csr_on_binary_{self.event}"
+
+    @property
+    def permuted(self) -> bool:
+        """Whether rows are columns of the matrix, whose weights are found through `weight_indices`."""
+        return self.event == "post"
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """What the primitive takes, in order; an operand that is not given is an array of size 0."""
+        return UPDATE_OPERANDS if self.kind == "update" else PROPAGATE_OPERANDS
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The required operands in the order in which the public function takes them."""
+        structure = ("weight", "indices", "indptr", *(("weight_indices",) if self.permuted else ()))
+        if self.kind == "propagate":
+            return (*structure, "spike")
+        return (*structure, "trace", "spike") if self.permuted else (*structure, "spike", "trace")
+
+    def public_name(self, operand: str) -> str:
+        """What the public function calls an operand."""
+        other = "pre" if self.event == "post" else "post"
+        return {"spike": f"{self.event}_spike", "trace": f"{other}_trace"}.get(operand, operand)
+
+    def sizes(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Numbers of event neurons (one row each) and of the neurons they connect to."""
+        n_pre, n_post = shape
+        return (n_post, n_pre) if self.event == "post" else (n_pre, n_post)
+
+
+UPDATE_POST = Spec("update", "post")
+UPDATE_PRE = Spec("update", "pre")
+PROPAGATE_PRE = Spec("propagate", "pre")
+PROPAGATE_POST = Spec("propagate", "post")
+SPECS = (UPDATE_POST, UPDATE_PRE, PROPAGATE_PRE, PROPAGATE_POST)

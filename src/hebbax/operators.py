@@ -1,0 +1,337 @@
+"""The operators as a user calls them: units, defaults, documentation.
+
+Everything that can be is done inside one cached `jit`, so that an eager call costs a dispatch.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+import brainunit as u
+import jax
+import numpy as np
+
+from hebbax import _primitives
+from hebbax._specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Spec
+
+_OPERATORS = {
+    operator.spec: operator
+    for operator in (
+        _primitives.update_csr_on_binary_post_p,
+        _primitives.update_csr_on_binary_pre_p,
+        _primitives.propagate_csr_on_binary_pre_p,
+        _primitives.propagate_csr_on_binary_post_p,
+    )
+}
+
+
+def _call(
+    spec: Spec,
+    shape: tuple[int, int],
+    backend: str | None,
+    operands: dict[str, Any],
+    weight_in_bounds: bool = False,
+) -> Any:
+    """Do what only Python can see (options, NumPy integers, order of scalar bounds), then dispatch."""
+    shape = _primitives.check_options(shape, backend)
+    _check_bound_order(operands.get("w_min"), operands.get("w_max"))
+    for name, x in operands.items():
+        if x is not None and not isinstance(x, (jax.Array, u.Quantity)):
+            operands[name] = _primitives.check_host_array(spec.public_name(name), x)
+    return _compiled(operands, spec=spec, shape=shape, backend=backend, weight_in_bounds=bool(weight_in_bounds))
+
+
+@functools.partial(jax.jit, static_argnames=("spec", "shape", "backend", "weight_in_bounds"), inline=True)
+def _compiled(operands: dict[str, Any], *, spec: Spec, shape, backend, weight_in_bounds):
+    weight = operands["weight"]
+    has_unit = isinstance(weight, u.Quantity)
+    unit = weight.unit if has_unit else u.UNITLESS
+    units = {"weight": unit, "trace": unit, "w_min": unit, "w_max": unit, "gain": u.UNITLESS}
+    plain = {
+        name: _in_unit(spec.public_name(name), x, units[name]) if name in units else x for name, x in operands.items()
+    }
+    if isinstance(plain.get("after"), u.Quantity):
+        plain["after"] = plain["after"].mantissa
+    required = [plain.pop(name) for name in spec.arguments]
+    out = _OPERATORS[spec](*required, shape=shape, backend=backend, weight_in_bounds=weight_in_bounds, **plain)
+    out = out.astype(plain_dtype(weight))
+    return u.Quantity(out, unit=unit) if has_unit else out
+
+
+def plain_dtype(weight) -> np.dtype:
+    return jax.dtypes.canonicalize_dtype(weight.dtype)
+
+
+def _in_unit(name: str, x, unit: u.Unit):
+    """The numbers of `x` in `unit`; a plain number is dimensionless."""
+    if x is None:
+        return None
+    x_unit = x.unit if isinstance(x, u.Quantity) else u.UNITLESS
+    if not x_unit.has_same_dim(unit):
+        raise u.UnitMismatchError(f"{name}: got a value of unit {x_unit}, expected one convertible to {unit}", x_unit, unit)
+    if not isinstance(x, u.Quantity):
+        x = u.Quantity(x)
+    return x.mantissa if x_unit == unit else x.to(unit).mantissa
+
+
+def _check_bound_order(w_min, w_max) -> None:
+    """Raise where two host scalars are in the wrong order: surely a mistake, and free to see."""
+    if _is_host_scalar(w_min) and _is_host_scalar(w_max) and u.get_dim(w_min) == u.get_dim(w_max) and w_min > w_max:
+        raise ValueError(f"w_min: got {w_min}, expected at most w_max, {w_max}")
+
+
+def _is_host_scalar(x) -> bool:
+    return isinstance(getattr(x, "mantissa", x), (int, float, np.generic)) or (isinstance(x, np.ndarray) and x.ndim == 0)
+
+
+_SHARED = {
+    "structure_pre": """\
+weight : Array or Quantity, shape (nse,)
+    Weights in CSR order, float16, bfloat16, float32 or float64.
+indices : Array, shape (nse,), integer
+    Postsynaptic neuron of every element.
+indptr : Array, shape (n_pre + 1,), integer
+    Where each presynaptic neuron's elements start; the last entry is where they end.""",
+    "structure_post": """\
+weight : Array or Quantity, shape (nse,)
+    Weights in CSR order, float16, bfloat16, float32 or float64.
+indices : Array, shape (nse,), integer
+    Presynaptic neuron of every element, in CSC order.
+indptr : Array, shape (n_post + 1,), integer
+    Where each postsynaptic neuron's elements start; the last entry is where they end.
+weight_indices : Array, shape (nse,), integer
+    Position in `weight` of every element in CSC order, a permutation.""",
+    "bounds": """\
+w_min, w_max : number, Array or Quantity, scalar or shape (nse,), optional
+    Bounds of the weight, with its dimension. Where `w_min > w_max`, `w_max` wins.
+shape : tuple of int
+    `(n_pre, n_post)`.
+backend : str, optional
+    Name of a backend (see `hebbax.backends`); by default the best one of the platform that the call is compiled for.
+weight_in_bounds : bool, default False
+    Your promise that every weight already lies in the bounds. Then only the touched elements are clipped, and the
+    cost is that of the events. Without it every element is clipped.""",
+    "shape_backend": """\
+shape : tuple of int
+    `(n_pre, n_post)`.
+backend : str, optional
+    Name of a backend (see `hebbax.backends`); by default the best one of the platform that the call is compiled for.""",
+    "after": """\
+after : Array or Quantity, optional
+    An array that this update must wait for; its values are not used. Pass what you computed from `weight` in the
+    same step: XLA then need not copy the weight before it is updated in place.""",
+    "update_returns": """\
+Array or Quantity, shape (nse,)
+    The new weight, with the dtype and unit of `weight`, which is left as it was (under `jit` with donation, and in
+    `scan`, the update happens in place).""",
+    "raises": """\
+hebbax.errors.ShapeError
+    An argument's rank or size does not fit (a ValueError and an AssertionError).
+TypeError
+    An argument's dtype does not fit.
+brainunit.UnitMismatchError
+    An argument's dimension is not that of `weight`.
+OverflowError
+    A 64-bit NumPy integer does not fit 32 bits, and JAX's x64 flag is off.
+ValueError
+    An unknown backend, or one that cannot run here; scalar bounds in the wrong order.
+jax.errors.JaxRuntimeError
+    On a CPU, an index out of range. Other platforms skip such an element.""",
+}
+
+
+def _documented(function):
+    """Fill the shared parts of the docstring in."""
+    doc = inspect.cleandoc(function.__doc__)
+    for name, text in _SHARED.items():
+        doc = doc.replace("{" + name + "}", text)
+    function.__doc__ = doc
+    return function
+
+
+@_documented
+def update_csr_on_binary_post(
+    weight, indices, indptr, weight_indices, pre_trace, post_spike, w_min=None, w_max=None,
+    *, shape, backend=None, weight_in_bounds=False, gain=None, after=None,
+):  # fmt: skip
+    r"""Add the presynaptic traces to the weights of every synapse onto a spiking postsynaptic neuron, and clip.
+
+    Parameters
+    ----------
+    {structure_post}
+    pre_trace : Array or Quantity, shape (n_pre,), real
+        Eligibility trace of every presynaptic neuron, with the dimension of `weight`.
+    post_spike : Array, shape (n_post,), bool or real
+        Whether each postsynaptic neuron spikes; any nonzero number is a spike.
+    {bounds}
+    gain : Array, shape (n_post,), real, optional
+        Factor of the trace, one per postsynaptic neuron (1 by default).
+    {after}
+
+    Returns
+    -------
+    {update_returns}
+
+    Raises
+    ------
+    {raises}
+
+    Notes
+    -----
+    For every spiking `j` and every synapse `i -> j`:
+
+    .. math:: w_{ij} \leftarrow \min(\max(w_{ij} + g_j x_i, w_\min), w_\max)
+
+    which is the potentiation of pair-based STDP, with traces as in Morrison, Diesmann & Gerstner (2008),
+    Biological Cybernetics 98:459, doi:10.1007/s00422-008-0233-1.
+
+    Examples
+    --------
+    >>> import hebbax, jax.numpy as jnp
+    >>> hebbax.update_csr_on_binary_post(
+    ...     jnp.array([0.5, 0.3, 0.8, 0.2]), jnp.array([0, 1, 0, 1]), jnp.array([0, 2, 4]), jnp.array([0, 2, 1, 3]),
+    ...     jnp.array([0.1, -0.05]), jnp.array([True, False]), shape=(2, 2),
+    ... )
+    Array([0.6 , 0.3 , 0.75, 0.2 ], dtype=float32)
+    """
+    operands = dict(
+        weight=weight, indices=indices, indptr=indptr, weight_indices=weight_indices, trace=pre_trace,
+        spike=post_spike, w_min=w_min, w_max=w_max, gain=gain, after=after,
+    )  # fmt: skip
+    return _call(UPDATE_POST, shape, backend, operands, weight_in_bounds)
+
+
+@_documented
+def update_csr_on_binary_pre(
+    weight, indices, indptr, pre_spike, post_trace, w_min=None, w_max=None,
+    *, shape, backend=None, weight_in_bounds=False, gain=None, after=None,
+):  # fmt: skip
+    r"""Add the postsynaptic traces to the weights of every synapse from a spiking presynaptic neuron, and clip.
+
+    Parameters
+    ----------
+    {structure_pre}
+    pre_spike : Array, shape (n_pre,), bool or real
+        Whether each presynaptic neuron spikes; any nonzero number is a spike.
+    post_trace : Array or Quantity, shape (n_post,), real
+        Eligibility trace of every postsynaptic neuron, with the dimension of `weight` (negative for depression).
+    {bounds}
+    gain : Array, shape (n_pre,), real, optional
+        Factor of the trace, one per presynaptic neuron (1 by default).
+    {after}
+
+    Returns
+    -------
+    {update_returns}
+
+    Raises
+    ------
+    {raises}
+
+    Notes
+    -----
+    For every spiking `i` and every synapse `i -> j`:
+
+    .. math:: w_{ij} \leftarrow \min(\max(w_{ij} + g_i y_j, w_\min), w_\max)
+
+    which with a negative trace is the depression of pair-based STDP, with traces as in Morrison, Diesmann & Gerstner
+    (2008), Biological Cybernetics 98:459, doi:10.1007/s00422-008-0233-1.
+
+    Examples
+    --------
+    >>> import hebbax, jax.numpy as jnp
+    >>> hebbax.update_csr_on_binary_pre(
+    ...     jnp.array([0.5, 0.3, 0.8, 0.2]), jnp.array([0, 1, 0, 1]), jnp.array([0, 2, 4]),
+    ...     jnp.array([True, False]), jnp.array([-0.1, -0.4]), w_min=0.0, shape=(2, 2),
+    ... )
+    Array([0.4, 0. , 0.8, 0.2], dtype=float32)
+    """
+    operands = dict(
+        weight=weight, indices=indices, indptr=indptr, trace=post_trace,
+        spike=pre_spike, w_min=w_min, w_max=w_max, gain=gain, after=after,
+    )  # fmt: skip
+    return _call(UPDATE_PRE, shape, backend, operands, weight_in_bounds)
+
+
+@_documented
+def propagate_csr_on_binary_pre(weight, indices, indptr, pre_spike, *, shape, backend=None):
+    r"""Sum, for every postsynaptic neuron, the weights of its synapses from spiking neurons: `spike @ W`.
+
+    Parameters
+    ----------
+    {structure_pre}
+    pre_spike : Array, shape (n_pre,), bool or real
+        Whether each presynaptic neuron spikes; any nonzero number is a spike.
+    {shape_backend}
+
+    Returns
+    -------
+    Array or Quantity, shape (n_post,)
+        The input of every postsynaptic neuron, with the dtype and unit of `weight`; 16-bit weights are summed in
+        float32 and rounded once.
+
+    Raises
+    ------
+    {raises}
+
+    Notes
+    -----
+    .. math:: I_j = \sum_{i\,\text{spikes}} w_{ij}
+
+    summed in ascending order of `i`, whatever the number of threads: the spike delivery of event-driven simulation,
+    as in Brette et al. (2007), Journal of Computational Neuroscience 23:349, doi:10.1007/s10827-007-0038-6.
+
+    Examples
+    --------
+    >>> import hebbax, jax.numpy as jnp
+    >>> hebbax.propagate_csr_on_binary_pre(
+    ...     jnp.array([0.5, 0.3, 0.8, 0.2]), jnp.array([0, 1, 0, 1]), jnp.array([0, 2, 4]),
+    ...     jnp.array([True, True]), shape=(2, 2),
+    ... )
+    Array([1.3, 0.5], dtype=float32)
+    """
+    operands = dict(weight=weight, indices=indices, indptr=indptr, spike=pre_spike)
+    return _call(PROPAGATE_PRE, shape, backend, operands)
+
+
+@_documented
+def propagate_csr_on_binary_post(weight, indices, indptr, weight_indices, post_spike, *, shape, backend=None):
+    r"""Sum, for every presynaptic neuron, the weights of its synapses onto spiking neurons: `W @ spike`.
+
+    Parameters
+    ----------
+    {structure_post}
+    post_spike : Array, shape (n_post,), bool or real
+        Whether each postsynaptic neuron spikes; any nonzero number is a spike.
+    {shape_backend}
+
+    Returns
+    -------
+    Array or Quantity, shape (n_pre,)
+        The sum for every presynaptic neuron, with the dtype and unit of `weight`; 16-bit weights are summed in
+        float32 and rounded once.
+
+    Raises
+    ------
+    {raises}
+
+    Notes
+    -----
+    .. math:: B_i = \sum_{j\,\text{spikes}} w_{ij}
+
+    summed in ascending order of `j`, whatever the number of threads: the transpose of `propagate_csr_on_binary_pre`,
+    and the adjoint of `update_csr_on_binary_post` with respect to the trace.
+
+    Examples
+    --------
+    >>> import hebbax, jax.numpy as jnp
+    >>> hebbax.propagate_csr_on_binary_post(
+    ...     jnp.array([0.5, 0.3, 0.8, 0.2]), jnp.array([0, 1, 0, 1]), jnp.array([0, 2, 4]), jnp.array([0, 2, 1, 3]),
+    ...     jnp.array([True, False]), shape=(2, 2),
+    ... )
+    Array([0.5, 0.8], dtype=float32)
+    """
+    operands = dict(weight=weight, indices=indices, indptr=indptr, weight_indices=weight_indices, spike=post_spike)
+    return _call(PROPAGATE_POST, shape, backend, operands)
