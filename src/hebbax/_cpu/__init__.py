@@ -22,7 +22,7 @@ def ffi_handlers() -> dict:
 
 def kernels() -> dict:
     """One function per kind of operator: `kernel(flags, result, *operands)`, on anything that speaks DLPack."""
-    return {"update": _handlers.update, "propagate": _handlers.propagate}
+    return {"update": _handlers.call_update, "propagate": _handlers.call_propagate}
 
 
 def set_num_threads(n: int) -> None:

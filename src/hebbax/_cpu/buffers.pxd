@@ -1,0 +1,114 @@
+"""What a kernel is given: untyped buffers, and the 16-bit floats that C does not have."""
+
+from libc.stdint cimport int64_t
+
+
+cdef extern from *:
+    """
+    #ifndef HEBBAX_BUFFERS_H
+    #define HEBBAX_BUFFERS_H
+    #include <stdint.h>
+    #include <string.h>
+
+    typedef struct { uint16_t bits; } hebbax_float16;
+    typedef struct { uint16_t bits; } hebbax_bfloat16;
+
+    static inline uint32_t hebbax_bits(float x) { uint32_t u; memcpy(&u, &x, 4); return u; }
+    static inline float hebbax_float(uint32_t u) { float x; memcpy(&x, &u, 4); return x; }
+
+    /* Plain integer code, not _Float16: compilers before GCC 12 and Clang 15 lack it on x86. A float16 subnormal counts
+       units of 2^-24, which is the unit in the last place of floats in [0.5, 1): adding 0.5 rounds to it. */
+    static inline float hebbax_from_float16(hebbax_float16 h) {
+        uint32_t sign = (uint32_t)(h.bits & 0x8000) << 16, u = h.bits & 0x7fff;
+        uint32_t normal = (u << 13) + (u >= 0x7c00 ? 0x70000000u : 0x38000000u);
+        uint32_t subnormal = hebbax_bits(hebbax_float(u | 0x3f000000) - 0.5f);
+        return hebbax_float(sign | (u < 0x0400 ? subnormal : normal));
+    }
+    static inline hebbax_float16 hebbax_to_float16(float x) {
+        uint32_t u = hebbax_bits(x) & 0x7fffffff, sign = (hebbax_bits(x) >> 16) & 0x8000;
+        uint32_t normal = (u - 0x38000000 + 0xfff + ((u >> 13) & 1)) >> 13;
+        uint32_t subnormal = hebbax_bits(hebbax_float(u) + 0.5f) - 0x3f000000;
+        uint32_t h = u < 0x38800000 ? subnormal : normal;
+        h = u >= 0x477ff000 ? 0x7c00 : h;            /* 65520 and more round to infinity */
+        h = u > 0x7f800000 ? 0x7e00 : h;
+        hebbax_float16 out = { (uint16_t)(sign | h) };
+        return out;
+    }
+    static inline float hebbax_from_bfloat16(hebbax_bfloat16 h) { return hebbax_float((uint32_t)h.bits << 16); }
+    static inline hebbax_bfloat16 hebbax_to_bfloat16(float x) {
+        uint32_t u = hebbax_bits(x), rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+        uint32_t nan = (u >> 16) | 0x40;
+        hebbax_bfloat16 out = { (uint16_t)((u & 0x7fffffff) > 0x7f800000 ? nan : rounded) };
+        return out;
+    }
+    #if defined(__GNUC__)
+    #define HEBBAX_PREFETCH(address, write) __builtin_prefetch((address), (write), 3)
+    #else
+    #define HEBBAX_PREFETCH(address, write) ((void)(address))
+    #endif
+
+    /* Hot functions are also built for x86-64-v3 (AVX2); the loader picks. */
+    #if defined(__x86_64__) && defined(__gnu_linux__) && (__GNUC__ >= 12 || __clang_major__ >= 17)
+    #define HEBBAX_HOT __attribute__((target_clones("arch=x86-64-v3", "default"))) void
+    #else
+    #define HEBBAX_HOT void
+    #endif
+    #endif
+    """
+    ctypedef void hot_void "HEBBAX_HOT"
+    void prefetch "HEBBAX_PREFETCH"(const void*, int) noexcept nogil
+    ctypedef struct float16 "hebbax_float16":
+        pass
+    ctypedef struct bfloat16 "hebbax_bfloat16":
+        pass
+    float from_float16 "hebbax_from_float16"(float16) noexcept nogil
+    float from_bfloat16 "hebbax_from_bfloat16"(bfloat16) noexcept nogil
+    float16 to_float16 "hebbax_to_float16"(float) noexcept nogil
+    bfloat16 to_bfloat16 "hebbax_to_bfloat16"(float) noexcept nogil
+
+
+cdef enum DType:  # numbered as in XLA
+    BOOL = 1
+    INT32 = 4
+    INT64 = 5
+    FLOAT16 = 10
+    FLOAT32 = 11
+    FLOAT64 = 12
+    BFLOAT16 = 16
+
+
+cdef struct Buffer:
+    void* data
+    int64_t size
+    int dtype
+
+
+ctypedef fused weight_t:
+    float
+    double
+    float16
+    bfloat16
+
+# The type that weights are added in: double for double, else float. Fused functions exist for the other pairs too,
+# but nothing calls those and the C compiler drops them.
+ctypedef fused arith_t:
+    float
+    double
+
+
+cdef inline void load(const weight_t* source, arith_t* x) noexcept nogil:
+    if weight_t is float16:
+        x[0] = <arith_t> from_float16(source[0])
+    elif weight_t is bfloat16:
+        x[0] = <arith_t> from_bfloat16(source[0])
+    else:
+        x[0] = <arith_t> source[0]
+
+
+cdef inline void store(weight_t* target, arith_t x) noexcept nogil:
+    if weight_t is float16:
+        target[0] = to_float16(<float> x)
+    elif weight_t is bfloat16:
+        target[0] = to_bfloat16(<float> x)
+    else:
+        target[0] = <weight_t> x

@@ -1,0 +1,135 @@
+"""The kernels' two doors: XLA's FFI, which holds no GIL, and Python, for anything that speaks DLPack."""
+
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
+from libc.stdint cimport int32_t, int64_t
+
+from hebbax._cpu.buffers cimport BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, Buffer
+from hebbax._cpu.dlpack cimport DLManagedTensor, DLTensor
+from hebbax._cpu.propagate cimport Propagate, propagate
+from hebbax._cpu.rows cimport OK, Network, Status, describe
+from hebbax._cpu.update cimport Update, update
+from hebbax._cpu.xla_ffi cimport XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, XLA_FFI_Scalar, answer_metadata, out_of_range
+
+cdef enum:
+    PERMUTED = 1
+    CLIP_ALL = 2
+    UPDATE_OPERANDS = 9  # without `after`, which no kernel reads
+    PROPAGATE_OPERANDS = 5
+    MESSAGE = 256
+
+
+cdef void set_network(Network* network, const Buffer* operands, int flags) noexcept nogil:
+    network.weight, network.indices, network.indptr, network.slots, network.spike = (
+        operands[0], operands[1], operands[2], operands[3], operands[4])
+    network.permuted = flags & PERMUTED
+
+
+cdef bint run_update(const Buffer* result, const Buffer* operands, int flags, char* message) noexcept nogil:
+    """Update `result`, which holds the old weight; where that fails, return False and say why in `message`."""
+    cdef Update call
+    set_network(&call.network, operands, flags)
+    call.network.weight.data = result.data
+    call.trace, call.gain, call.w_min, call.w_max = operands[5], operands[6], operands[7], operands[8]
+    call.network.n_other = call.trace.size
+    call.clip_all = flags & CLIP_ALL
+    if update(&call) == OK:
+        return True
+    describe(&call.network, b"update_csr_on_binary_post" if call.network.permuted else b"update_csr_on_binary_pre",
+             message, MESSAGE)
+    return False
+
+
+cdef bint run_propagate(const Buffer* result, const Buffer* operands, int flags, char* message) noexcept nogil:
+    """Fill `result`; where that fails, return False and say why in `message`."""
+    cdef Propagate call
+    set_network(&call.network, operands, flags)
+    call.network.n_other = result.size
+    call.out = result.data
+    if propagate(&call) == OK:
+        return True
+    describe(&call.network,
+             b"propagate_csr_on_binary_post" if call.network.permuted else b"propagate_csr_on_binary_pre",
+             message, MESSAGE)
+    return False
+
+
+ctypedef bint (*Run)(const Buffer* result, const Buffer* operands, int flags, char* message) noexcept nogil
+
+
+# XLA's door.
+
+cdef Buffer from_xla(void* pointer) noexcept nogil:
+    cdef XLA_FFI_Buffer* source = <XLA_FFI_Buffer*> pointer
+    return Buffer(source.data, source.dims[0], source.dtype)
+
+
+cdef XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame, Run run, int count) noexcept nogil:
+    cdef Buffer operands[UPDATE_OPERANDS]
+    cdef Buffer result
+    cdef char message[MESSAGE]
+    cdef int i
+    if answer_metadata(frame):
+        return NULL
+    for i in range(count):
+        operands[i] = from_xla(frame.args.args[i])
+    result = from_xla(frame.rets.rets[0])
+    if run(&result, operands, (<int32_t*> (<XLA_FFI_Scalar*> frame.attrs.attrs[0]).value)[0], message):
+        return NULL
+    return out_of_range(frame.api, message)
+
+
+cdef XLA_FFI_Error* handle_update(XLA_FFI_CallFrame* frame) noexcept nogil:
+    return handle(frame, run_update, UPDATE_OPERANDS)
+
+
+cdef XLA_FFI_Error* handle_propagate(XLA_FFI_CallFrame* frame) noexcept nogil:
+    return handle(frame, run_propagate, PROPAGATE_OPERANDS)
+
+
+def capsules():
+    """One PyCapsule per kind of operator, as `jax.ffi.register_ffi_target` takes them."""
+    return {
+        "update": PyCapsule_New(<void*> handle_update, NULL, NULL),
+        "propagate": PyCapsule_New(<void*> handle_propagate, NULL, NULL),
+    }
+
+
+# Python's door.
+
+cdef Buffer from_dlpack(const DLTensor* tensor) except *:
+    cdef int bits = tensor.dtype.bits, dtype = 0
+    if tensor.dtype.code == 0:    # kDLInt
+        dtype = {32: INT32, 64: INT64}.get(bits, 0)
+    elif tensor.dtype.code == 2:  # kDLFloat
+        dtype = {16: FLOAT16, 32: FLOAT32, 64: FLOAT64}.get(bits, 0)
+    elif tensor.dtype.code == 4:  # kDLBfloat
+        dtype = BFLOAT16 if bits == 16 else 0
+    elif tensor.dtype.code == 6:  # kDLBool
+        dtype = BOOL
+    if not dtype or tensor.dtype.lanes != 1:
+        raise TypeError(f"a buffer of DLPack type {tensor.dtype} is not one that the kernels take")
+    return Buffer(<char*> tensor.data + tensor.byte_offset, tensor.shape[0], dtype)
+
+
+cdef int call_kernel(Run run, int count, int flags, result, tuple operands) except -1:
+    cdef Buffer buffers[UPDATE_OPERANDS + 1]
+    cdef char message[MESSAGE]
+    cdef bint done
+    # A capsule owns its buffer until it is consumed or dropped: these live as long as this list.
+    capsules = [array.__dlpack__() for array in (*operands[:count], result)]
+    for i, capsule in enumerate(capsules):
+        buffers[i] = from_dlpack(&(<DLManagedTensor*> PyCapsule_GetPointer(capsule, "dltensor")).tensor)
+    with nogil:
+        done = run(&buffers[count], buffers, flags, message)
+    if not done:
+        raise IndexError(message.decode())
+
+
+def call_update(int flags, result, *operands):
+    """Update `result` in place; operands as in `_specs.UPDATE_OPERANDS`, all of one dimension and contiguous."""
+    call_kernel(run_update, UPDATE_OPERANDS, flags, result, operands)
+
+
+def call_propagate(int flags, result, *operands):
+    """Fill `result`; operands as in `_specs.PROPAGATE_OPERANDS`, all of one dimension and contiguous."""
+    call_kernel(run_propagate, PROPAGATE_OPERANDS, flags, result, operands)
