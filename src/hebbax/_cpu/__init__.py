@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hebbax._cpu.cpus import default_num_threads
+
 # Bits of the `flags` that the handlers and `kernels()` take.
 PERMUTED = 1
 CLIP_ALL = 2
@@ -9,10 +11,11 @@ CLIP_ALL = 2
 try:
     import hebbax._cpu.handlers as _handlers
     import hebbax._cpu.threads as _threads
-except ImportError as error:  # built without a C compiler, or for another platform
+except ImportError as error:  # not built here, or built for another platform
     missing: str | None = f"its compiled module does not load: {error}"
 else:
     missing = None
+    _threads.set_num_threads(default_num_threads())
 
 
 def ffi_handlers() -> dict:
@@ -44,6 +47,8 @@ def set_num_threads(n: int) -> None:
     """
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"n: got {n!r}, expected an integer >= 1")
+    if missing:
+        raise RuntimeError(f"the CPU kernels cannot be used: {missing}")
     _threads.set_num_threads(n)
 
 
@@ -53,4 +58,9 @@ def get_num_threads() -> int:
     That is what `set_num_threads` was last given, else the environment variable `HEBBAX_NUM_THREADS`, else
     `OMP_NUM_THREADS`, else the number of CPUs this process may use (by its affinity and its cgroup's quota).
     """
-    return _threads.get_num_threads()
+    return 1 if missing else _threads.get_num_threads()
+
+
+def openmp_version() -> int:
+    """The date of the OpenMP standard that the kernels were built with, as yyyymm; 0 if without, or not built."""
+    return 0 if missing else _threads.openmp_version()

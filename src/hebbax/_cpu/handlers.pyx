@@ -7,8 +7,11 @@ from hebbax._cpu.buffers cimport BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT3
 from hebbax._cpu.dlpack cimport DLManagedTensor, DLTensor
 from hebbax._cpu.propagate cimport Propagate, propagate
 from hebbax._cpu.rows cimport OK, Network, Status, describe
+from hebbax._cpu.threads cimport Pool
 from hebbax._cpu.update cimport Update, update
-from hebbax._cpu.xla_ffi cimport XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, XLA_FFI_Scalar, answer_metadata, out_of_range
+from hebbax._cpu.xla_ffi cimport (
+    XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, XLA_FFI_Scalar, answer_metadata, out_of_range, schedule,
+)
 
 cdef enum:
     PERMUTED = 1
@@ -18,16 +21,19 @@ cdef enum:
     MESSAGE = 256
 
 
-cdef void set_network(Network* network, const Buffer* operands, int flags) noexcept nogil:
+cdef void set_network(Network* network, const Pool* pool, const Buffer* operands, int flags) noexcept nogil:
+    network.pool = pool[0]
     network.weight, network.indices, network.indptr, network.slots, network.spike = (
         operands[0], operands[1], operands[2], operands[3], operands[4])
     network.permuted = flags & PERMUTED
 
 
-cdef bint run_update(const Buffer* result, const Buffer* operands, int flags, char* message) noexcept nogil:
+cdef bint run_update(
+    const Pool* pool, const Buffer* result, const Buffer* operands, int flags, char* message
+) noexcept nogil:
     """Update `result`, which holds the old weight; where that fails, return False and say why in `message`."""
     cdef Update call
-    set_network(&call.network, operands, flags)
+    set_network(&call.network, pool, operands, flags)
     call.network.weight.data = result.data
     call.trace, call.gain, call.w_min, call.w_max = operands[5], operands[6], operands[7], operands[8]
     call.network.n_other = call.trace.size
@@ -39,10 +45,12 @@ cdef bint run_update(const Buffer* result, const Buffer* operands, int flags, ch
     return False
 
 
-cdef bint run_propagate(const Buffer* result, const Buffer* operands, int flags, char* message) noexcept nogil:
+cdef bint run_propagate(
+    const Pool* pool, const Buffer* result, const Buffer* operands, int flags, char* message
+) noexcept nogil:
     """Fill `result`; where that fails, return False and say why in `message`."""
     cdef Propagate call
-    set_network(&call.network, operands, flags)
+    set_network(&call.network, pool, operands, flags)
     call.network.n_other = result.size
     call.out = result.data
     if propagate(&call) == OK:
@@ -53,7 +61,9 @@ cdef bint run_propagate(const Buffer* result, const Buffer* operands, int flags,
     return False
 
 
-ctypedef bint (*Run)(const Buffer* result, const Buffer* operands, int flags, char* message) noexcept nogil
+ctypedef bint (*Run)(
+    const Pool* pool, const Buffer* result, const Buffer* operands, int flags, char* message
+) noexcept nogil
 
 
 # XLA's door.
@@ -73,7 +83,8 @@ cdef XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame, Run run, int count) noexcep
     for i in range(count):
         operands[i] = from_xla(frame.args.args[i])
     result = from_xla(frame.rets.rets[0])
-    if run(&result, operands, (<int32_t*> (<XLA_FFI_Scalar*> frame.attrs.attrs[0]).value)[0], message):
+    cdef Pool pool = Pool(schedule, frame)
+    if run(&pool, &result, operands, (<int32_t*> (<XLA_FFI_Scalar*> frame.attrs.attrs[0]).value)[0], message):
         return NULL
     return out_of_range(frame.api, message)
 
@@ -114,13 +125,14 @@ cdef Buffer from_dlpack(const DLTensor* tensor) except *:
 cdef int call_kernel(Run run, int count, int flags, result, tuple operands) except -1:
     cdef Buffer buffers[UPDATE_OPERANDS + 1]
     cdef char message[MESSAGE]
+    cdef Pool openmp = Pool(NULL, NULL)
     cdef bint done
     # A capsule owns its buffer until it is consumed or dropped: these live as long as this list.
     capsules = [array.__dlpack__() for array in (*operands[:count], result)]
     for i, capsule in enumerate(capsules):
         buffers[i] = from_dlpack(&(<DLManagedTensor*> PyCapsule_GetPointer(capsule, "dltensor")).tensor)
     with nogil:
-        done = run(&buffers[count], buffers, flags, message)
+        done = run(&openmp, &buffers[count], buffers, flags, message)
     if not done:
         raise IndexError(message.decode())
 

@@ -103,8 +103,8 @@ cdef Status propagate_in(Propagate* call, bint parallel) noexcept nogil:
     job.rows = &rows
     job.status = next_batch(&call.network, &rows)
     while job.status == OK and rows.count:
-        chunks = chunks_for(rows.elements - BISECTION * rows.count, GRAIN) if parallel else 1
-        run_chunks(propagate_task, &job, n_out, min(chunks, max(n_out, 1)))
+        chunks = chunks_for(&call.network.pool, rows.elements - BISECTION * rows.count, GRAIN) if parallel else 1
+        run_chunks(&call.network.pool, propagate_task, &job, n_out, min(chunks, max(n_out, 1)))
         if job.status == OK:
             job.status = next_batch(&call.network, &rows)
     return job.status

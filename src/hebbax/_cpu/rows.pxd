@@ -3,9 +3,11 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
 from hebbax._cpu.buffers cimport Buffer
+from hebbax._cpu.threads cimport Pool
 
 cdef enum:
-    BATCH = 4096
+    BATCH = 4096  # rows that are found before they are worked on
+    PIECE = 64    # elements of a row that are worked on in one go
 
 ctypedef fused index_t:
     int32_t
@@ -34,6 +36,7 @@ cdef struct Network:
     Buffer spike
     bint permuted
     int64_t n_other  # neurons that `indices` may name
+    Pool pool
 
 
 cdef enum Status:
@@ -42,6 +45,49 @@ cdef enum Status:
     BAD_ELEMENT
 
 
+# A walk over part of a batch, a piece of a row at a time. It goes through all rows' first pieces, then through all their
+# second pieces, and so on: what lies at the same place in two rows lies close together in `weight` (both views of the
+# network are sorted), so each page of memory is visited once for all rows and not once for each.
+cdef struct Walk:
+    const Rows* rows
+    int64_t start     # the part of the batch, in elements
+    int64_t stop
+    int64_t first     # its rows
+    int64_t last
+    int64_t row       # the next piece
+    int64_t step
+    int64_t steps
+    double begin      # its place in the row, in [0, 1]
+    double end
+
+
+cdef struct Piece:
+    int64_t begin
+    int64_t end
+    int64_t event
+
+
+cdef void start_walk(Walk* walk, const Rows* rows, int64_t start, int64_t stop) noexcept nogil
+
+
+cdef inline Piece next_piece(Walk* walk) noexcept nogil:
+    """The next piece; empty when all are done."""
+    cdef const Row* row = &walk.rows.row[walk.row]
+    cdef int64_t begin, size
+    if walk.step == walk.steps:
+        return Piece(0, 0, 0)
+    begin = max(walk.start, row.before)
+    size = min(walk.stop, row[1].before) - begin
+    begin += row.begin - row.before
+    walk.row += 1
+    cdef Piece piece = Piece(begin + <int64_t> (size * walk.begin), begin + <int64_t> (size * walk.end), row.event)
+    if walk.row > walk.last:
+        walk.row = walk.first
+        walk.step += 1
+        walk.begin = walk.end
+        walk.end = 1.0 if walk.step + 1 >= walk.steps else <double> (walk.step + 1) / walk.steps
+    return piece
+
+
 cdef Status next_batch(const Network* network, Rows* rows) noexcept nogil
-cdef int64_t row_at(const Rows* rows, int64_t element) noexcept nogil
 cdef void describe(const Network* network, const char* name, char* message, size_t size) noexcept nogil

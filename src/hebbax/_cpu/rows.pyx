@@ -51,7 +51,7 @@ cdef Status next_batch(const Network* network, Rows* rows) noexcept nogil:
     return OK
 
 
-cdef int64_t row_at(const Rows* rows, int64_t element) noexcept nogil:
+cdef inline int64_t row_at(const Rows* rows, int64_t element) noexcept nogil:
     """Which row of the batch holds its `element`-th element."""
     cdef int64_t low = 0, high = rows.count - 1, middle
     while low < high:
@@ -61,6 +61,17 @@ cdef int64_t row_at(const Rows* rows, int64_t element) noexcept nogil:
         else:
             high = middle - 1
     return low
+
+
+cdef void start_walk(Walk* walk, const Rows* rows, int64_t start, int64_t stop) noexcept nogil:
+    """Set out on the batch's elements `start` to `stop`, of which there is at least one."""
+    walk.rows, walk.start, walk.stop = rows, start, stop
+    walk.first = walk.row = row_at(rows, start)
+    walk.last = row_at(rows, stop - 1)
+    walk.step = 0
+    walk.steps = (stop - start) // ((walk.last - walk.first + 1) * PIECE) + 1
+    walk.begin = 0.0
+    walk.end = 1.0 / walk.steps
 
 
 cdef void describe(const Network* network, const char* name, char* message, size_t size) noexcept nogil:

@@ -1,8 +1,16 @@
-"""How many threads a kernel uses, and the one loop that runs on them."""
+"""How many threads a kernel uses, whose they are, and the one loop that runs on them."""
 
 from libc.stdint cimport int64_t
 
 ctypedef void (*Task)(void* state, int64_t start, int64_t stop) noexcept nogil
 
-cdef int64_t chunks_for(int64_t work, int64_t grain) noexcept nogil
-cdef void run_chunks(Task task, void* state, int64_t size, int64_t chunks) noexcept nogil
+
+# Threads to borrow: `schedule` runs `work(shared)` on one of the lender's, some time, and returns whether it will.
+# Without a lender (`schedule` is NULL) they are OpenMP's.
+cdef struct Pool:
+    bint (*schedule)(void* lender, void (*work)(void*) noexcept nogil, void* shared) noexcept nogil
+    void* lender
+
+
+cdef int64_t chunks_for(const Pool* pool, int64_t work, int64_t grain) noexcept nogil
+cdef void run_chunks(const Pool* pool, Task task, void* state, int64_t size, int64_t chunks) noexcept nogil

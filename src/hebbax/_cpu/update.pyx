@@ -10,11 +10,13 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from hebbax._cpu.buffers cimport (
     BFLOAT16, FLOAT16, FLOAT32, INT32, Buffer, arith_t, bfloat16, float16, hot_void, load, prefetch, store, weight_t,
 )
-from hebbax._cpu.rows cimport BAD_ELEMENT, OK, Rows, Status, index_t, next_batch, row_at
+from hebbax._cpu.rows cimport (
+    BAD_ELEMENT, OK, Piece, Rows, Status, Walk, index_t, next_batch, next_piece, start_walk,
+)
 from hebbax._cpu.threads cimport chunks_for, run_chunks
 
 cdef enum:
-    AHEAD = 16               # elements between a prefetch and the use
+    PIECES_AHEAD = 4         # pieces between a prefetch and the use
     GRAIN = 16384            # elements that are worth another thread
     CLIP_GRAIN = 1 << 18     # the same for the full clip pass, which streams
     CLIP_BLOCK = 256         # elements that the full clip pass looks at before it writes any
@@ -45,7 +47,6 @@ cdef hot_void update_span(
 ) noexcept nogil:
     """Update elements `start` to `stop` of the batch."""
     cdef const Update* call = job.call
-    cdef const Rows* rows = job.rows
     cdef const index_t* slots = <const index_t*> call.network.slots.data
     cdef const arith_t* gain = <const arith_t*> call.gain.data
     cdef bint permuted = call.network.permuted, gained = call.gain.size > 0, bad = False
@@ -55,23 +56,26 @@ cdef hot_void update_span(
     cdef arith_t low = -INFINITY, high = INFINITY, factor, x
     cdef int64_t min_stride = read_bound(&call.w_min, weight, &low, &w_min)
     cdef int64_t max_stride = read_bound(&call.w_max, weight, &high, &w_max)
-    cdef int64_t row = row_at(rows, start), k, end, ahead, following
-    while start < stop:
-        k = rows.row[row].begin + start - rows.row[row].before
-        end = k + min(stop, rows.row[row + 1].before) - start
-        start += end - k
-        factor = gain[rows.row[row].event] if gained else 1
-        row += 1
-        # The look-ahead runs on into the next row.
-        following = rows.row[row].begin - end if row < rows.count else 0
-        while k < end:
+    cdef int64_t k, fetch
+    cdef Walk ahead, here
+    cdef Piece piece, coming
+    start_walk(&here, job.rows, start, stop)
+    ahead = here
+    for k in range(PIECES_AHEAD):
+        coming = next_piece(&ahead)
+        for fetch in range(coming.begin, coming.end):
+            prefetch(&weight[slots[fetch] if permuted else fetch], 1)
+    piece = next_piece(&here)
+    while piece.end > 0:
+        coming = next_piece(&ahead)
+        fetch = coming.begin
+        factor = gain[piece.event] if gained else 1
+        for k in range(piece.begin, piece.end):
+            if fetch < coming.end:
+                prefetch(&weight[slots[fetch] if permuted else fetch], 1)
+                fetch += 1
             partner = indices[k]
-            slot = k
-            if permuted:
-                slot = slots[k]
-                ahead = k + AHEAD
-                ahead += following if ahead >= end else 0
-                prefetch(&weight[slots[ahead if ahead < <int64_t> nse else k]], 1)
+            slot = slots[k] if permuted else k
             if slot < nse and partner < n_other:
                 load(&weight[slot], &x)
                 if min_stride:
@@ -81,7 +85,10 @@ cdef hot_void update_span(
                 store(&weight[slot], clip(x + factor * trace[partner], low, high))
             else:
                 bad = True
-            k += 1
+        while fetch < coming.end:
+            prefetch(&weight[slots[fetch] if permuted else fetch], 1)
+            fetch += 1
+        piece = next_piece(&here)
     if bad:
         job.status = BAD_ELEMENT
 
@@ -152,14 +159,17 @@ cdef Status update(Update* call) noexcept nogil:
     """Update the weight in place; what it holds after a status other than OK is unspecified."""
     cdef Rows rows
     cdef Job job
+    cdef int64_t chunks
     rows.next_event = 0
     job.call = call
     job.rows = &rows
     job.status = next_batch(&call.network, &rows)
     while job.status == OK and rows.count:
-        run_chunks(update_task, &job, rows.elements, chunks_for(rows.elements, GRAIN))
+        chunks = chunks_for(&call.network.pool, rows.elements, GRAIN)
+        run_chunks(&call.network.pool, update_task, &job, rows.elements, chunks)
         if job.status == OK:
             job.status = next_batch(&call.network, &rows)
     if job.status == OK and call.clip_all:
-        run_chunks(clip_task, &job, call.network.weight.size, chunks_for(call.network.weight.size, CLIP_GRAIN))
+        chunks = chunks_for(&call.network.pool, call.network.weight.size, CLIP_GRAIN)
+        run_chunks(&call.network.pool, clip_task, &job, call.network.weight.size, chunks)
     return job.status

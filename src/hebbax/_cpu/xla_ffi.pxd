@@ -54,6 +54,25 @@ cdef extern from *:
         args.errc = XLA_FFI_Error_Code_OUT_OF_RANGE;
         return api->XLA_FFI_Error_Create(&args);
     }
+    /* Ask XLA's pool to run work(shared) on one of its threads; 0 if it has none. */
+    static inline int hebbax_schedule(void* call_frame, void (*work)(void*), void* shared) {
+        const XLA_FFI_CallFrame* frame = (const XLA_FFI_CallFrame*)call_frame;
+        XLA_FFI_ThreadPool_Schedule_Args args;
+        args.struct_size = sizeof(args);
+        args.extension_start = NULL;
+        args.ctx = frame->ctx;
+        args.task = work;
+        args.data = shared;
+        XLA_FFI_Error* error = frame->api->XLA_FFI_ThreadPool_Schedule(&args);
+        if (error == NULL) return 1;
+        XLA_FFI_Error_Destroy_Args destroy;
+        destroy.struct_size = sizeof(destroy);
+        destroy.extension_start = NULL;
+        destroy.error = error;
+        frame->api->XLA_FFI_Error_Destroy(&destroy);
+        return 0;
+    }
     """
+    bint schedule "hebbax_schedule"(void*, void (*)(void*) noexcept nogil, void*) noexcept nogil
     bint answer_metadata "hebbax_answer_metadata"(XLA_FFI_CallFrame*) noexcept nogil
     XLA_FFI_Error* out_of_range "hebbax_out_of_range"(const XLA_FFI_Api*, const char*) noexcept nogil

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import brainunit as u
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 LOW, HIGH = 0.1, 0.9  # of the largest weight: nearer to a bound than this is "near"
 RECORD = 1.0 * u.second  # how often the weights are looked at
-SAMPLES = 24  # weights whose time course is kept
+SAMPLES = 15  # weights whose time course is kept
 BLOCK_STEPS, BLOCK_CELLS = 1000, 1 << 22  # input spikes are drawn for so many steps at once, in so many bytes, at most
 MAX_SYNAPSES = 1 << 30  # a block's cells are counted in 32 bits
 
@@ -90,30 +91,44 @@ class State(NamedTuple):
     post_trace: jax.Array
 
 
+class Record(NamedTuple):
+    """What is kept of one moment; weights are in leak conductances."""
+
+    time: u.Quantity
+    spikes: np.ndarray  # (neurons,), so far
+    weight_mean: np.ndarray  # (neurons,)
+    weight_sd: np.ndarray  # (neurons,)
+    fraction_low: np.ndarray  # (neurons,), of weights below LOW * largest_weight
+    fraction_high: np.ndarray  # (neurons,), of weights above HIGH * largest_weight
+    weight_sample: np.ndarray  # (samples,), of all weights, evenly spaced
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A run: its time courses, sampled about once a second of biological time, and its weights, in leak conductances."""
+    """A run: a record at the start, one about every second of biological time, and one at the end."""
 
     parameters: Parameters
-    time: u.Quantity  # (records,), the biological time when each record was made
-    rate: u.Quantity  # (records, neurons), since the record before
-    weight_mean: np.ndarray  # (records, neurons)
-    weight_sd: np.ndarray  # (records, neurons)
-    fraction_low: np.ndarray  # (records, neurons), of weights below LOW * largest_weight
-    fraction_high: np.ndarray  # (records, neurons), of weights above HIGH * largest_weight
-    sample: np.ndarray  # (samples,), positions in the flattened weights
-    weight_sample: np.ndarray  # (records, samples)
-    weight_start: np.ndarray  # (neurons, inputs)
-    weight_end: np.ndarray  # (neurons, inputs)
+    seed: int
+    records: tuple[Record, ...]
+    weight_start: np.ndarray  # (neurons, inputs), in leak conductances
+    weight_end: np.ndarray
     steps: int
-    input_spikes: int
-    output_spikes: int
+    updates: int  # of a synapse: by each spike of its input, and by each of its neuron
     wall_time: u.Quantity  # of the steps, without compilation
 
     @property
-    def updates(self) -> int:
-        """How many times a synapse was updated: once by each input spike, once by each spike of its neuron."""
-        return self.input_spikes + self.output_spikes * self.weight_end.shape[1]
+    def time(self) -> u.Quantity:
+        """Biological time of the records, shape `(records,)`."""
+        return np.array([r.time / u.second for r in self.records]) * u.second
+
+    @property
+    def rate(self) -> u.Quantity:
+        """Firing rate between one record and the next, shape `(records - 1, neurons)`."""
+        return np.diff(self.course("spikes"), axis=0) / np.diff(self.time / u.second)[:, None] * u.Hz
+
+    def course(self, name: str) -> np.ndarray:
+        """Time course of a record's entry, shape `(records, ...)`."""
+        return np.array([getattr(r, name) for r in self.records])
 
 
 def connect(neurons: int, inputs: int) -> Network:
@@ -195,17 +210,39 @@ def bernoulli_cells(key: jax.Array, cells: int, probability: float) -> jax.Array
     return jnp.minimum(jnp.cumsum(gaps, dtype=jnp.int32) - 1, cells)
 
 
-def draw_inputs(parameters: Parameters, neurons: int, inputs: int, steps: int, key: jax.Array):
-    """Return input spikes, bool of shape `(steps, neurons * inputs)`, and numbers of inhibitory ones, `(steps, neurons)`."""
-    p = parameters
+def draw_inputs(p: Parameters, neurons: int, inputs: int, steps: int, key: jax.Array) -> tuple[jax.Array, ...]:
+    """Draw the input of some steps.
+
+    Returns input spikes, shape `(steps, neurons * inputs)`, numbers of inhibitory spikes, `(steps, neurons)`, and the
+    positions of the input spikes in the first, flattened, in ascending order.
+    """
     excitatory_key, inhibitory_key = jax.random.split(key)
     cells = steps * neurons * inputs
     events = bernoulli_cells(excitatory_key, cells, p.excitatory_rate * p.time_step)
     spikes = jnp.zeros(cells, bool).at[events].set(True, mode="drop")
     cells = steps * neurons * p.inhibitory_inputs
-    events = bernoulli_cells(inhibitory_key, cells, p.inhibitory_rate * p.time_step)
-    counts = jnp.zeros(steps * neurons, jnp.float32).at[events // p.inhibitory_inputs].add(1.0, mode="drop")
-    return spikes.reshape(steps, -1), counts.reshape(steps, -1)
+    inhibitory_events = bernoulli_cells(inhibitory_key, cells, p.inhibitory_rate * p.time_step)
+    neuron = inhibitory_events // p.inhibitory_inputs
+    counts = jnp.zeros(steps * neurons, jnp.float32).at[neuron].add(1.0, mode="drop")
+    return spikes.reshape(steps, -1), counts.reshape(steps, -1), events
+
+
+def check(parameters: Parameters, neurons: int, inputs: int, seconds: float) -> int:
+    """Return the number of time steps; raise a ValueError that names what is out of range."""
+    p = parameters
+    for name, n in {"neurons": neurons, "inputs": inputs, "inhibitory_inputs": p.inhibitory_inputs}.items():
+        if n < 1:
+            raise ValueError(f"{name}: got {n}, expected at least 1")
+    if neurons * max(inputs, p.inhibitory_inputs) > MAX_SYNAPSES:
+        raise ValueError(f"neurons * inputs: got {neurons} * {inputs}, expected at most {MAX_SYNAPSES} synapses")
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError(f"seconds: got {seconds}, expected a positive number")
+    if not 0 < p.time_step / u.ms <= 1:
+        raise ValueError(f"time_step: got {p.time_step}, expected more than 0 and at most 1 ms")
+    for name, rate in {"excitatory_rate": p.excitatory_rate, "inhibitory_rate": p.inhibitory_rate}.items():
+        if not 0 < rate * p.time_step < 1:
+            raise ValueError(f"{name}: got {rate}, expected more than 0 and less than one spike in a time step")
+    return max(1, round(seconds * u.second / p.time_step))
 
 
 def simulate(
@@ -213,7 +250,7 @@ def simulate(
     *,
     neurons: int = 4,
     inputs: int = 1000,
-    seconds: float = 300.0,
+    seconds: float = 600.0,
     seed: int = 0,
     backend: str | None = None,
     on_progress: Callable[[float], object] | None = None,
@@ -223,7 +260,7 @@ def simulate(
     Parameters
     ----------
     parameters : Parameters, optional
-        The model's constants, by default those of the paper.
+        The model's constants, by default the published ones.
     neurons : int
         Postsynaptic neurons.
     inputs : int
@@ -235,8 +272,8 @@ def simulate(
     backend : str, optional
         Of the operators (see `hebbax.backends`).
     on_progress : callable, optional
-        Called with the biological time in seconds once everything is compiled (0.0) and after every block of at most
-        1000 steps. If what it returns is true, the run ends there and keeps what it has.
+        Called with the biological time in seconds after every block of at most 1000 steps. If what it returns is true,
+        the run ends there, and the result has what was computed.
 
     Returns
     -------
@@ -245,7 +282,7 @@ def simulate(
     Raises
     ------
     ValueError
-        An argument is out of range.
+        An argument or a parameter is out of range.
 
     Examples
     --------
@@ -255,30 +292,146 @@ def simulate(
     ((2, 100), 2000)
     """
     p = Parameters() if parameters is None else parameters
-    steps = _check(p, neurons, inputs, seconds)
-    cells_per_step = neurons * max(inputs, p.inhibitory_inputs)
-    block_steps = max(1, min(BLOCK_STEPS, BLOCK_CELLS // cells_per_step))
+    steps = check(p, neurons, inputs, seconds)
+    block_steps = max(1, min(BLOCK_STEPS, BLOCK_CELLS // (neurons * max(inputs, p.inhibitory_inputs))))
+    blocks_per_record = max(1, round(RECORD / (block_steps * p.time_step)))
     start_key, input_key = jax.random.split(jax.random.key(seed))
     network = connect(neurons, inputs)
+    state = initial_state(p, neurons, inputs, start_key)
 
     @functools.partial(jax.jit, static_argnames="length", donate_argnames="state")
     def run_block(state: State, network: Network, block: jax.Array, *, length: int):
-        """Run the first `length` steps of a block. What is drawn for it depends on its number only."""
-        drawn = draw_inputs(p, neurons, inputs, block_steps, jax.random.fold_in(input_key, block))
-        drawn = jax.tree.map(lambda x: x[:length], drawn)
-        state, post_spikes = jax.lax.scan(make_step(p, network, backend), state, drawn)
-        return state, post_spikes.sum(0, dtype=jnp.int32), drawn[0].sum(dtype=jnp.int32)
+        """Run the first `length` steps of a block; what is drawn for them depends on the block's number only."""
+        *drawn, events = draw_inputs(p, neurons, inputs, block_steps, jax.random.fold_in(input_key, block))
+        input_spikes = jnp.searchsorted(events, length * neurons * inputs)
+        state, spikes = jax.lax.scan(make_step(p, network, backend), state, tuple(x[:length] for x in drawn))
+        return state, input_spikes, spikes.sum(0, dtype=jnp.int32)
 
-    state = initial_state(p, neurons, inputs, start_key)
-    recorder = _Recorder(p, np.array(state.weight).reshape(neurons, inputs))
-    lengths = _lengths(steps, block_steps)
-    compiled = {
-        length: run_block.lower(state, network, jnp.int32(0), length=length).compile() for length in set(lengths)
-    }
+    lengths = [block_steps] * (steps // block_steps) + [steps % block_steps] * (steps % block_steps > 0)
+    compiled = {n: run_block.lower(state, network, jnp.int32(0), length=n).compile() for n in set(lengths)}
+    done, updates, spikes = 0, 0, np.zeros(neurons, np.int64)
+    weight_start = np.array(state.weight).reshape(neurons, inputs)
+    records = [_record(p, 0, spikes, weight_start)]
     started = time.perf_counter()
-    stop = on_progress and on_progress(0.0)
-    for block, length in enumerate(lengths):
+    for block, length in enumerate(lengths, start=1):
+        state, input_spikes, new_spikes = compiled[length](state, network, jnp.int32(block - 1))
+        done, spikes = done + length, spikes + np.asarray(new_spikes)
+        updates += int(input_spikes) + inputs * int(new_spikes.sum())
+        stop = bool(on_progress and on_progress(done * (p.time_step / u.second)))
+        if stop or done == steps or block % blocks_per_record == 0:
+            weight = np.array(state.weight).reshape(neurons, inputs)
+            records.append(_record(p, done, spikes, weight))
         if stop:
             break
-        state, spikes, input_spikes = compiled[length](state, network, jnp.int32(block))
-        ...
+    wall_time = (time.perf_counter() - started) * u.second
+    return Result(p, seed, tuple(records), weight_start, weight, done, updates, wall_time)
+
+
+def _record(p: Parameters, steps: int, spikes: np.ndarray, weight: np.ndarray) -> Record:
+    sample = np.linspace(0, weight.size - 1, min(SAMPLES, weight.size)).astype(int)
+    return Record(
+        time=steps * p.time_step,
+        spikes=spikes,
+        weight_mean=weight.mean(1),
+        weight_sd=weight.std(1),
+        fraction_low=(weight < LOW * p.largest_weight).mean(1),
+        fraction_high=(weight > HIGH * p.largest_weight).mean(1),
+        weight_sample=weight.ravel()[sample],
+    )
+
+
+def summary(result: Result) -> dict[str, str]:
+    """Return the figures that sum a run up, by name; mean and standard deviation are over neurons."""
+    r, last = result, result.records[-1]
+    rate = r.rate / u.Hz
+    settled = rate[-max(1, len(rate) // 10) :].mean(0)
+    seconds = r.wall_time / u.second
+
+    def over_neurons(x: np.ndarray, form: str) -> str:
+        return f"{x.mean():{form}} ± {x.std():{form}}"
+
+    return {
+        "biological time": f"{last.time / u.second:.6g} s in {r.steps} steps",
+        "firing rate, at first": over_neurons(rate[0], ".1f") + " Hz",
+        "firing rate, last tenth": over_neurons(settled, ".1f") + " Hz",
+        "weight, mean": f"{r.weight_end.mean() / r.parameters.largest_weight:.3f} of the largest",
+        "weight, standard deviation": f"{r.weight_end.std() / r.parameters.largest_weight:.3f} of the largest",
+        f"weights below {LOW} of the largest": over_neurons(last.fraction_low, ".1%"),
+        f"weights above {HIGH} of the largest": over_neurons(last.fraction_high, ".1%"),
+        "wall-clock time": f"{seconds:.1f} s",
+        "time per step": f"{seconds / r.steps * 1e6:.2f} µs",
+        "synaptic updates": f"{r.updates:.3g}, {r.updates / seconds:.3g} per second",
+    }
+
+
+def arrays(result: Result) -> dict[str, np.ndarray]:
+    """Return the run as plain arrays, for `numpy.savez`; `metadata`, JSON, has parameters and the arrays' units."""
+    leak = "leak conductances"
+    described = {
+        "time_s": (result.time / u.second, "s"),
+        "rate_hz": (result.rate / u.Hz, "Hz, from one time to the next"),
+        "weight_mean": (result.course("weight_mean"), leak),
+        "weight_sd": (result.course("weight_sd"), leak),
+        "fraction_low": (result.course("fraction_low"), f"of weights below {LOW} of the largest"),
+        "fraction_high": (result.course("fraction_high"), f"of weights above {HIGH} of the largest"),
+        "weight_sample": (result.course("weight_sample"), leak),
+        "weight_start": (result.weight_start, leak),
+        "weight_end": (result.weight_end, leak),
+    }
+    metadata = {
+        "experiment": "Song, Miller & Abbott (2000), doi:10.1038/78829",
+        "hebbax": hebbax.__version__,
+        "seed": result.seed,
+        "steps": result.steps,
+        "synaptic_updates": result.updates,
+        "wall_time_s": result.wall_time / u.second,
+        "arrays": {name: unit for name, (_, unit) in described.items()},
+        "parameters": {
+            field.name: {"value": str(getattr(result.parameters, field.name)), **field.metadata}
+            for field in dataclasses.fields(result.parameters)
+        },
+    }
+    plain = {name: np.asarray(values) for name, (values, _) in described.items()}
+    return {**plain, "metadata": np.array(json.dumps(metadata))}
+
+
+def figure(result: Result) -> Figure:
+    """Draw the weights at start and end, the firing rate, and the course of single weights (needs matplotlib)."""
+    from matplotlib.figure import Figure
+
+    blue, orange, grey = "#0072B2", "#D55E00", "#8C8C8C"  # told apart by every kind of colour vision
+    largest = result.parameters.largest_weight
+    time = result.time / u.second
+    figure = Figure(figsize=(11, 3.5), layout="constrained", dpi=200)
+    weights, rates, courses = figure.subplots(1, 3)
+
+    for weight, options in (
+        (result.weight_start, dict(histtype="step", color="black", linestyle="--", label="start")),
+        (result.weight_end, dict(color=blue, label=f"after {time[-1]:.4g} s")),
+    ):
+        share = np.full(weight.size, 100.0 / weight.size)
+        weights.hist(weight.ravel() / largest, bins=np.linspace(0, 1, 21), weights=share, **options)
+    weights.set(xlabel=r"weight $w / g_{\max}$", ylabel="synapses (%)", xlim=(0, 1))
+    weights.legend(frameon=False, loc="upper center")
+
+    group = max(1, len(time) // 150)
+    edges = np.arange(0, len(time), group)
+    rate = np.diff(result.course("spikes")[edges], axis=0) / np.diff(time[edges])[:, None]
+    middle = (time[edges][1:] + time[edges][:-1]) / 2
+    rates.fill_between(middle, rate.min(1), rate.max(1), color=blue, alpha=0.25, linewidth=0, label="range over neurons")
+    rates.plot(middle, rate.mean(1), color=blue, linewidth=1.5, label="mean")
+    rates.set(xlabel="time (s)", ylabel="firing rate (Hz)", xlim=(0, time[-1]), ylim=(0, None))
+    rates.legend(frameon=False)
+
+    for course in (result.course("weight_sample") / largest).T:
+        color = orange if course[-1] < LOW else blue if course[-1] > HIGH else grey
+        courses.plot(time, course, color=color, linewidth=0.9)
+    for color, label in ((blue, f"ends above {HIGH}"), (grey, "between"), (orange, f"ends below {LOW}")):
+        courses.plot([], [], color=color, label=label)
+    courses.set(xlabel="time (s)", ylabel=r"weight $w / g_{\max}$", xlim=(0, time[-1]), ylim=(-0.02, 1.02))
+    courses.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize="small", handlelength=1.2)
+
+    for letter, axes in zip("abc", (weights, rates, courses), strict=True):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(letter, loc="left", fontweight="bold")
+    return figure

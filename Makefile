@@ -1,0 +1,61 @@
+# Every target sets up what it needs in a virtual environment, which the next run uses again.
+#   make demo | test | test-all | lint | bench | clean        make test PYTHON=python3.13 VENV=.venv-3.13
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+# The newest release of the peer that we measure against needs Python 3.12.
+BENCH_PYTHON ?= $(or $(shell .ci/pythons 3.13 3.12 | head -n 1),$(PYTHON))
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+BIN = $(abspath $(VENV))/bin
+# meson, cython-lint and others look for their helpers on PATH.
+WITH_PATH = PATH="$(BIN):$$PATH"
+PIP = $(WITH_PATH) "$(BIN)/python" -m pip install -qq
+# Folders too, because a deleted file changes only its folder.
+SOURCES := meson.build $(shell find src cuda -not -name __pycache__ -not -name '*.pyc')
+
+.PHONY: demo test test-all lint bench bench-here clean
+
+demo: $(VENV)/.with-plot
+	"$(BIN)/hebbax" simulate song2000 --output demo
+
+test: $(VENV)/.with-test
+	"$(BIN)/python" -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-all: $(VENV)/.with-test
+	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.with-dev
+	"$(BIN)/ruff" check
+	"$(BIN)/ruff" format --check
+	$(WITH_PATH) cython-lint src
+	"$(BIN)/mypy"
+
+bench:
+	@$(MAKE) --no-print-directory bench-here PYTHON="$(BENCH_PYTHON)" VENV="$(VENV)-bench"
+
+bench-here: $(VENV)/.with-bench
+	"$(BIN)/python" benchmarks/bench.py
+
+clean:
+	rm -rf build dist demo .venv .venv-* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+# Build tools stay in the environment, so that a later build is incremental and starts at once.
+$(VENV)/.tools: pyproject.toml
+	@echo "setting up $(VENV) with $(PYTHON)"
+	@test -x "$(BIN)/python" || "$(PYTHON)" -m venv "$(VENV)"
+	@$(PIP) ninja $$("$(BIN)/python" -c 'import tomllib; \
+	  print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
+	@touch $@
+
+# Not editable: importing an editable install would first look for changes to build.
+$(VENV)/.installed: $(VENV)/.tools $(SOURCES)
+	@echo "building and installing hebbax in $(VENV)"
+	@$(PIP) --no-build-isolation -Cbuild-dir=build/$(notdir $(VENV)) .
+	@touch $@
+
+# What an extra of the installed package needs.
+$(VENV)/.with-%: $(VENV)/.tools | $(VENV)/.installed
+	@echo "installing what hebbax[$*] needs in $(VENV)"
+	@$(PIP) "hebbax[$*]"
+	@touch $@

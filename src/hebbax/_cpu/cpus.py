@@ -1,0 +1,50 @@
+"""How many threads to use where nobody has said: what the environment asks for, or the CPUs this process may use."""
+
+import math
+import os
+from pathlib import Path
+
+
+def default_num_threads() -> int:
+    """`HEBBAX_NUM_THREADS`, else `OMP_NUM_THREADS`, else the CPUs that the process's affinity and cgroup leave it."""
+    asked = os.environ.get("HEBBAX_NUM_THREADS")
+    if asked is not None:
+        if not asked.strip().isdigit() or int(asked) < 1:
+            raise ValueError(f"HEBBAX_NUM_THREADS: got {asked!r}, expected an integer >= 1")
+        return int(asked)
+    outermost = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # one number per level of nesting
+    if outermost.isdigit() and int(outermost) >= 1:
+        return int(outermost)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cpus, _cgroup_quota())))
+
+
+def _cgroup_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
+    """CPUs that the process's control groups, versions 1 and 2, let it use; infinity where there is no such limit."""
+    try:
+        lines = proc.read_text().splitlines()
+    except OSError:
+        return math.inf
+    quota = math.inf
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root / controllers if controllers else root
+        # A limit of any enclosing group holds; inside a container only the innermost may be visible, at the root.
+        group = base / path.lstrip("/")
+        for folder in {base, group, *(p for p in group.parents if base in p.parents)}:
+            quota = min(quota, _quota_of(folder))
+    return quota
+
+
+def _quota_of(folder: Path) -> float:
+    try:
+        if (folder / "cpu.max").exists():
+            allowed, period = (folder / "cpu.max").read_text().split()
+        else:
+            allowed = (folder / "cpu.cfs_quota_us").read_text().strip()
+            period = (folder / "cpu.cfs_period_us").read_text().strip()
+        return math.inf if allowed in ("max", "-1") else int(allowed) / int(period)
+    except (OSError, ValueError):
+        return math.inf
