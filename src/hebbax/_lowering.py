@@ -140,4 +140,3 @@ def _run_reference(*operands, avals_out, spec: Spec, **params):
 
 
 _RUNNERS = {"cython": _run_cython, "callback": _run_callback, "jax": _run_reference}
-

@@ -57,18 +57,15 @@ def _make_primitive(name: str, abstract_eval) -> Primitive:
     return primitive
 
 
-update_p = _make_primitive(
-    "hebbax_update", lambda weight, *_, **__: jax.core.ShapedArray(weight.shape, weight.dtype)
-)
-propagate_p = _make_primitive(
-    "hebbax_propagate", lambda *_, n_out, dtype, **__: jax.core.ShapedArray((n_out,), dtype)
-)
+update_p = _make_primitive("hebbax_update", lambda weight, *_, **__: jax.core.ShapedArray(weight.shape, weight.dtype))
+propagate_p = _make_primitive("hebbax_propagate", lambda *_, n_out, dtype, **__: jax.core.ShapedArray((n_out,), dtype))
 
 
 class Operator:
     """One operator on plain arrays, without units: checks its operands, settles their dtypes and binds the primitive.
 
-    Called like the public function of the same name. `propagate` returns the dtype it sums in: float32 for 16-bit weights.
+    Called like the public function of the same name. `propagate` returns the dtype it sums in, float32 for 16-bit
+    weights.
     """
 
     def __init__(self, spec: Spec):
@@ -103,7 +100,7 @@ class Operator:
         return _lowering.available_backends(platform)
 
     def set_default(self, platform: str, backend: str) -> None:
-        """Make `backend` the automatic choice on `platform`; compiled functions are compiled anew at their next call."""
+        """Make `backend` the automatic choice on `platform`, also in functions that are already compiled."""
         _lowering.set_default(self.spec, platform, backend)
 
 
@@ -166,7 +163,7 @@ def _check_dtypes(spec: Spec, given: dict[str, Any]) -> None:
         elif operand in ("indices", "indptr", "weight_indices"):
             ok, expected = jnp.issubdtype(dtype, jnp.integer), "an integer dtype"
         else:
-            ok = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or dtype == bool
+            ok = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or dtype.kind == "b"
             expected = "a real dtype"
         if not ok:
             raise TypeError(f"{name}: got dtype {dtype}, expected {expected}")
@@ -177,7 +174,7 @@ def _check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int]) -> 
     n_event, n_other = spec.sizes(shape)
     if given["weight"].size == 1 and nse > 1:
         raise ShapeError(
-            f"weight: got a single (homogeneous) weight for {nse} synapses, expected per-synapse weights, shape ({nse},)"
+            f"weight: got one (homogeneous) weight for {nse} synapses, expected per-synapse weights, shape ({nse},)"
         )
     expected = {
         "indices": (nse,), "weight": (nse,), "weight_indices": (nse,), "indptr": (n_event + 1,),
@@ -201,22 +198,23 @@ def _settle_dtypes(spec: Spec, given: dict[str, Any]) -> list[jax.Array]:
     shared = [given[name].dtype for name in ("indices", "weight_indices") if name in given]
     index = _index_dtype(*shared)
     dtypes = {
-        "weight": weight.dtype, "indices": index, "weight_indices": index, "indptr": _index_dtype(given["indptr"].dtype),
-        "trace": arithmetic, "gain": arithmetic, "w_min": weight.dtype, "w_max": weight.dtype,
+        "indices": index, "weight_indices": index, "indptr": _index_dtype(given["indptr"].dtype),
+        "weight": weight.dtype, "w_min": weight.dtype, "w_max": weight.dtype, "trace": arithmetic, "gain": arithmetic,
+        "spike": np.dtype(bool), "after": np.dtype(bool),
     }  # fmt: skip
-    operands = []
-    for operand in spec.operands:
+
+    def settle(operand: str) -> jax.Array:
         x = given.get(operand)
+        if x is None:
+            return jnp.zeros(0, dtypes[operand])
         if operand == "after":
-            operands.append(jnp.zeros(0, bool) if x is None else jnp.asarray(x))
-        elif operand == "spike":
-            operands.append(jnp.asarray(x) if x.dtype == bool else jnp.asarray(x) != 0)
-        elif x is None:
-            operands.append(jnp.zeros(0, dtypes[operand]))
-        else:
-            x = jnp.asarray(x, dtypes[operand])
-            operands.append(x.reshape(1) if x.ndim == 0 else x)
-    return operands
+            return jnp.asarray(x)
+        if operand == "spike":
+            return jnp.asarray(x) if x.dtype == bool else jnp.asarray(x) != 0
+        x = jnp.asarray(x, dtypes[operand])
+        return x.reshape(1) if x.ndim == 0 else x
+
+    return [settle(operand) for operand in spec.operands]
 
 
 def _index_dtype(*dtypes) -> np.dtype:

@@ -3,7 +3,8 @@
 A spiking row's element whose index is out of range is skipped, as on a GPU: plain JAX cannot raise.
 """
 
-import jax
+from collections.abc import Callable
+
 import jax.numpy as jnp
 
 from hebbax._specs import Spec
@@ -57,4 +58,4 @@ def propagate(weight, indices, indptr, weight_indices, spike, *, spec: Spec, n_o
     return out.at[jnp.where(touched, partner, n_out)].add(weight[slot].astype(dtype), mode="drop")
 
 
-IMPLEMENTATIONS: dict[str, jax.stages.Wrapped] = {"update": update, "propagate": propagate}
+IMPLEMENTATIONS: dict[str, Callable] = {"update": update, "propagate": propagate}

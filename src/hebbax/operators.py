@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import brainunit as u
 import jax
@@ -15,6 +16,9 @@ import numpy as np
 
 from hebbax import _primitives
 from hebbax._specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Spec
+
+Plain: TypeAlias = jax.Array | np.ndarray | float
+WithUnit: TypeAlias = Plain | u.Quantity
 
 _OPERATORS = {
     operator.spec: operator
@@ -44,7 +48,9 @@ def _call(
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "shape", "backend", "weight_in_bounds"), inline=True)
-def _compiled(operands: dict[str, Any], *, spec: Spec, shape, backend, weight_in_bounds):
+def _compiled(
+    operands: dict[str, Any], *, spec: Spec, shape: tuple[int, int], backend: str | None, weight_in_bounds: bool
+) -> Any:
     weight = operands["weight"]
     has_unit = isinstance(weight, u.Quantity)
     unit = weight.unit if has_unit else u.UNITLESS
@@ -56,34 +62,39 @@ def _compiled(operands: dict[str, Any], *, spec: Spec, shape, backend, weight_in
         plain["after"] = plain["after"].mantissa
     required = [plain.pop(name) for name in spec.arguments]
     out = _OPERATORS[spec](*required, shape=shape, backend=backend, weight_in_bounds=weight_in_bounds, **plain)
-    out = out.astype(plain_dtype(weight))
+    out = out.astype(jax.dtypes.canonicalize_dtype(weight.dtype))
     return u.Quantity(out, unit=unit) if has_unit else out
 
 
-def plain_dtype(weight) -> np.dtype:
-    return jax.dtypes.canonicalize_dtype(weight.dtype)
-
-
-def _in_unit(name: str, x, unit: u.Unit):
+def _in_unit(name: str, x: Any, unit: u.Unit) -> Any:
     """The numbers of `x` in `unit`; a plain number is dimensionless."""
     if x is None:
         return None
     x_unit = x.unit if isinstance(x, u.Quantity) else u.UNITLESS
     if not x_unit.has_same_dim(unit):
-        raise u.UnitMismatchError(f"{name}: got a value of unit {x_unit}, expected one convertible to {unit}", x_unit, unit)
+        message = f"{name}: got a value of unit {x_unit}, expected one convertible to {unit}"
+        raise u.UnitMismatchError(message, x_unit, unit)
     if not isinstance(x, u.Quantity):
         x = u.Quantity(x)
     return x.mantissa if x_unit == unit else x.to(unit).mantissa
 
 
-def _check_bound_order(w_min, w_max) -> None:
+def _check_bound_order(w_min: Any, w_max: Any) -> None:
     """Raise where two host scalars are in the wrong order: surely a mistake, and free to see."""
-    if _is_host_scalar(w_min) and _is_host_scalar(w_max) and u.get_dim(w_min) == u.get_dim(w_max) and w_min > w_max:
+    low, high = getattr(w_min, "mantissa", w_min), getattr(w_max, "mantissa", w_max)
+    if not (_is_host_scalar(low) and _is_host_scalar(high)):
+        return
+    low_unit, high_unit = getattr(w_min, "unit", u.UNITLESS), getattr(w_max, "unit", u.UNITLESS)
+    if low_unit is not high_unit and low_unit != high_unit:
+        if not low_unit.has_same_dim(high_unit):
+            return  # a mismatch, which is reported with the weight's unit
+        low = w_min.to(high_unit).mantissa
+    if low > high:
         raise ValueError(f"w_min: got {w_min}, expected at most w_max, {w_max}")
 
 
-def _is_host_scalar(x) -> bool:
-    return isinstance(getattr(x, "mantissa", x), (int, float, np.generic)) or (isinstance(x, np.ndarray) and x.ndim == 0)
+def _is_host_scalar(x: Any) -> bool:
+    return isinstance(x, (float, int, np.generic)) or (isinstance(x, np.ndarray) and x.ndim == 0)
 
 
 _SHARED = {
@@ -109,7 +120,7 @@ w_min, w_max : number, Array or Quantity, scalar or shape (nse,), optional
 shape : tuple of int
     `(n_pre, n_post)`.
 backend : str, optional
-    Name of a backend (see `hebbax.backends`); by default the best one of the platform that the call is compiled for.
+    Name of a backend (see `hebbax.backends`); by default the best one of the platform the call is compiled for.
 weight_in_bounds : bool, default False
     Your promise that every weight already lies in the bounds. Then only the touched elements are clipped, and the
     cost is that of the events. Without it every element is clipped.""",
@@ -117,7 +128,7 @@ weight_in_bounds : bool, default False
 shape : tuple of int
     `(n_pre, n_post)`.
 backend : str, optional
-    Name of a backend (see `hebbax.backends`); by default the best one of the platform that the call is compiled for.""",
+    Name of a backend (see `hebbax.backends`); by default the best one of the platform the call is compiled for.""",
     "after": """\
 after : Array or Quantity, optional
     An array that this update must wait for; its values are not used. Pass what you computed from `weight` in the
@@ -137,14 +148,15 @@ OverflowError
     A 64-bit NumPy integer does not fit 32 bits, and JAX's x64 flag is off.
 ValueError
     An unknown backend, or one that cannot run here; scalar bounds in the wrong order.
-jax.errors.JaxRuntimeError
-    On a CPU, an index out of range. Other platforms skip such an element.""",
+ValueError or jax.errors.JaxRuntimeError
+    On a CPU, an index out of range, with the array's name and the position (which of the two depends on JAX's version).
+    Other platforms skip such an element.""",
 }
 
 
-def _documented(function):
+def _documented(function: Callable) -> Callable:
     """Fill the shared parts of the docstring in."""
-    doc = inspect.cleandoc(function.__doc__)
+    doc = inspect.cleandoc(function.__doc__ or "")
     for name, text in _SHARED.items():
         doc = doc.replace("{" + name + "}", text)
     function.__doc__ = doc
@@ -153,9 +165,21 @@ def _documented(function):
 
 @_documented
 def update_csr_on_binary_post(
-    weight, indices, indptr, weight_indices, pre_trace, post_spike, w_min=None, w_max=None,
-    *, shape, backend=None, weight_in_bounds=False, gain=None, after=None,
-):  # fmt: skip
+    weight: WithUnit,
+    indices: Plain,
+    indptr: Plain,
+    weight_indices: Plain,
+    pre_trace: WithUnit,
+    post_spike: Plain,
+    w_min: WithUnit | None = None,
+    w_max: WithUnit | None = None,
+    *,
+    shape: tuple[int, int],
+    backend: str | None = None,
+    weight_in_bounds: bool = False,
+    gain: WithUnit | None = None,
+    after: WithUnit | None = None,
+) -> Any:
     r"""Add the presynaptic traces to the weights of every synapse onto a spiking postsynaptic neuron, and clip.
 
     Parameters
@@ -205,9 +229,20 @@ def update_csr_on_binary_post(
 
 @_documented
 def update_csr_on_binary_pre(
-    weight, indices, indptr, pre_spike, post_trace, w_min=None, w_max=None,
-    *, shape, backend=None, weight_in_bounds=False, gain=None, after=None,
-):  # fmt: skip
+    weight: WithUnit,
+    indices: Plain,
+    indptr: Plain,
+    pre_spike: Plain,
+    post_trace: WithUnit,
+    w_min: WithUnit | None = None,
+    w_max: WithUnit | None = None,
+    *,
+    shape: tuple[int, int],
+    backend: str | None = None,
+    weight_in_bounds: bool = False,
+    gain: WithUnit | None = None,
+    after: WithUnit | None = None,
+) -> Any:
     r"""Add the postsynaptic traces to the weights of every synapse from a spiking presynaptic neuron, and clip.
 
     Parameters
@@ -256,7 +291,15 @@ def update_csr_on_binary_pre(
 
 
 @_documented
-def propagate_csr_on_binary_pre(weight, indices, indptr, pre_spike, *, shape, backend=None):
+def propagate_csr_on_binary_pre(
+    weight: WithUnit,
+    indices: Plain,
+    indptr: Plain,
+    pre_spike: Plain,
+    *,
+    shape: tuple[int, int],
+    backend: str | None = None,
+) -> Any:
     r"""Sum, for every postsynaptic neuron, the weights of its synapses from spiking neurons: `spike @ W`.
 
     Parameters
@@ -297,7 +340,16 @@ def propagate_csr_on_binary_pre(weight, indices, indptr, pre_spike, *, shape, ba
 
 
 @_documented
-def propagate_csr_on_binary_post(weight, indices, indptr, weight_indices, post_spike, *, shape, backend=None):
+def propagate_csr_on_binary_post(
+    weight: WithUnit,
+    indices: Plain,
+    indptr: Plain,
+    weight_indices: Plain,
+    post_spike: Plain,
+    *,
+    shape: tuple[int, int],
+    backend: str | None = None,
+) -> Any:
     r"""Sum, for every presynaptic neuron, the weights of its synapses onto spiking neurons: `W @ spike`.
 
     Parameters

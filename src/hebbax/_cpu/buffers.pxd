@@ -53,8 +53,15 @@ cdef extern from *:
     #else
     #define HEBBAX_HOT void
     #endif
+    /* Inlined whatever its size: a caller's constants then choose among its branches at compile time. */
+    #if defined(__GNUC__)
+    #define HEBBAX_INLINE inline __attribute__((always_inline)) int
+    #else
+    #define HEBBAX_INLINE inline int
+    #endif
     #endif
     """
+    ctypedef int inline_int "HEBBAX_INLINE"
     ctypedef void hot_void "HEBBAX_HOT"
     void prefetch "HEBBAX_PREFETCH"(const void*, int) noexcept nogil
     ctypedef struct float16 "hebbax_float16":

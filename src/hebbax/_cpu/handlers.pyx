@@ -1,12 +1,12 @@
 """The kernels' two doors: XLA's FFI, which holds no GIL, and Python, for anything that speaks DLPack."""
 
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t
 
 from hebbax._cpu.buffers cimport BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, Buffer
 from hebbax._cpu.dlpack cimport DLManagedTensor, DLTensor
 from hebbax._cpu.propagate cimport Propagate, propagate
-from hebbax._cpu.rows cimport OK, Network, Status, describe
+from hebbax._cpu.rows cimport OK, Network, describe
 from hebbax._cpu.threads cimport Pool
 from hebbax._cpu.update cimport Update, update
 from hebbax._cpu.xla_ffi cimport (

@@ -83,7 +83,7 @@ cdef void describe(const Network* network, const char* name, char* message, size
             continue
         begin, end = at(&network.indptr, j), at(&network.indptr, j + 1)
         if begin < 0 or end < begin or end > nse:
-            snprintf(message, size, b"%s: indptr[%lld : %lld] = [%lld, %lld], expected ascending positions in [0, %lld]",
+            snprintf(message, size, b"%s: indptr[%lld : %lld] = [%lld, %lld], expected ascending values in [0, %lld]",
                      name, <long long> j, <long long> j + 2, <long long> begin, <long long> end, <long long> nse)
             return
         for k in range(begin, end):

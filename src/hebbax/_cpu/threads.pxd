@@ -2,6 +2,16 @@
 
 from libc.stdint cimport int64_t
 
+
+cdef extern from *:
+    """
+    #define HEBBAX_ADD(p, n) __atomic_add_fetch((p), (n), __ATOMIC_ACQ_REL)
+    #define HEBBAX_GET(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+    """
+    int64_t add_and_get "HEBBAX_ADD"(int64_t*, int64_t) noexcept nogil
+    int64_t get "HEBBAX_GET"(int64_t*) noexcept nogil
+
+
 ctypedef void (*Task)(void* state, int64_t start, int64_t stop) noexcept nogil
 
 

@@ -35,8 +35,6 @@ cdef extern from *:
     #define HEBBAX_PAUSE() ((void)0)
     #endif
     #include <sched.h>
-    #define HEBBAX_ADD(p, n) __atomic_add_fetch((p), (n), __ATOMIC_ACQ_REL)
-    #define HEBBAX_GET(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 
     #ifdef _OPENMP
     #define HEBBAX_OPENMP _OPENMP
@@ -48,8 +46,6 @@ cdef extern from *:
     fp_mode get_fp_mode "hebbax_get_fp_mode"() noexcept nogil
     void set_fp_mode "hebbax_set_fp_mode"(fp_mode) noexcept nogil
     int OPENMP "HEBBAX_OPENMP"
-    int64_t add_and_get "HEBBAX_ADD"(int64_t*, int64_t) noexcept nogil
-    int64_t get "HEBBAX_GET"(int64_t*) noexcept nogil
     void pause "HEBBAX_PAUSE"() noexcept nogil
     int sched_yield() noexcept nogil
 
@@ -83,7 +79,7 @@ cdef struct Shared:
 
 
 cdef int64_t chunks_for(const Pool* pool, int64_t work, int64_t grain) noexcept nogil:
-    """Into how many chunks to split `work`, which is worth a second thread from `grain` on (with OpenMP, 8 times that)."""
+    """Into how many chunks to split `work`, which is worth more threads from `grain` on (OpenMP's: 8 times that)."""
     if limit == 1 or work < (grain if pool.schedule != NULL else 8 * grain):
         return 1
     return min(2 * limit, 4 * work // grain)
@@ -117,12 +113,12 @@ cdef void run_borrowed(const Pool* pool, Task task, void* state, int64_t size, i
     """The caller works too, and waits only for chunks that another thread has begun: no busy pool can block it."""
     cdef Shared* shared = <Shared*> malloc(sizeof(Shared))
     cdef int64_t spins = 0
-    cdef int helper
+    cdef int _
     if shared == NULL:
         task(state, 0, size)
         return
     shared[0] = Shared(task, state, size, chunks, 0, 0, 1, get_fp_mode())
-    for helper in range(1, <int> min(limit, chunks)):
+    for _ in range(1, <int> min(limit, chunks)):
         add_and_get(&shared.holders, 1)
         if not pool.schedule(pool.lender, borrowed, shared):
             add_and_get(&shared.holders, -1)

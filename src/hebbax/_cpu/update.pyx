@@ -8,7 +8,7 @@ from libc.math cimport INFINITY, isnan
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from hebbax._cpu.buffers cimport (
-    BFLOAT16, FLOAT16, FLOAT32, INT32, Buffer, arith_t, bfloat16, float16, hot_void, load, prefetch, store, weight_t,
+    BFLOAT16, FLOAT16, FLOAT32, INT32, Buffer, arith_t, bfloat16, float16, hot_void, inline_int, load, prefetch, store, weight_t,
 )
 from hebbax._cpu.rows cimport (
     BAD_ELEMENT, OK, Piece, Rows, Status, Walk, index_t, next_batch, next_piece, start_walk,
@@ -20,6 +20,9 @@ cdef enum:
     GRAIN = 16384            # elements that are worth another thread
     CLIP_GRAIN = 1 << 18     # the same for the full clip pass, which streams
     CLIP_BLOCK = 256         # elements that the full clip pass looks at before it writes any
+
+
+cdef Piece NOTHING = Piece(0, 0, 0)
 
 
 cdef struct Job:
@@ -34,12 +37,75 @@ cdef inline arith_t clip(arith_t x, arith_t low, arith_t high) noexcept nogil:
     return high if x > high or isnan(high) else x
 
 
-cdef inline int64_t read_bound(const Buffer* bound, weight_t* weight, arith_t* scalar, weight_t** values) noexcept nogil:
-    """Set `scalar` or `values` and return the stride (0 or 1) that reads a bound given as none, one or many."""
-    values[0] = <weight_t*> bound.data
-    if bound.size == 1:
-        load(values[0], scalar)
-    return bound.size > 1
+cdef inline bint read_bounds(
+    const Update* call, arith_t* low, arith_t* high, const weight_t** w_min, const weight_t** w_max
+) noexcept nogil:
+    """Set `low` and `high` to bounds that are one for all elements, `w_min` and `w_max` to those that are one for each.
+
+    Return whether they take more than two comparisons: one for each, or NaN.
+    """
+    if call.w_min.size == 1:
+        load(<const weight_t*> call.w_min.data, low)
+    if call.w_min.size > 1:
+        w_min[0] = <const weight_t*> call.w_min.data
+    if call.w_max.size == 1:
+        load(<const weight_t*> call.w_max.data, high)
+    if call.w_max.size > 1:
+        w_max[0] = <const weight_t*> call.w_max.data
+    return w_min[0] != NULL or w_max[0] != NULL or isnan(low[0]) or isnan(high[0])
+
+
+ctypedef fused any_t:
+    int32_t
+    int64_t
+    float
+    double
+    float16
+    bfloat16
+
+
+cdef inline void prefetch_lines(const any_t* array, int64_t begin, int64_t end, int write) noexcept nogil:
+    """Prefetch the cache lines of `array[begin:end]`."""
+    cdef int64_t k = begin
+    while k < end + <int64_t> (64 // sizeof(any_t)):
+        prefetch(&array[k], write)
+        k += 64 // sizeof(any_t)
+
+
+cdef inline_int update_piece(
+    Piece piece, Piece coming, weight_t* weight, const index_t* indices, const index_t* slots, const arith_t* trace,
+    uint64_t nse, uint64_t n_other, arith_t factor, arith_t low, arith_t high, const weight_t* w_min,
+    const weight_t* w_max, bint permuted, bint general
+) noexcept nogil:
+    """Update a piece, prefetch the weights of the coming one, and return whether an index is out of range."""
+    cdef int64_t k, fetch = coming.begin
+    cdef uint64_t slot, partner
+    cdef arith_t x
+    cdef int bad = False
+    for k in range(piece.begin, piece.end):
+        if permuted and fetch < coming.end:
+            prefetch(&weight[slots[fetch]], 1)
+            fetch += 1
+        partner = indices[k]
+        slot = slots[k] if permuted else k
+        if slot >= nse or partner >= n_other:
+            bad = True
+            continue
+        load(&weight[slot], &x)
+        x = x + factor * trace[partner]
+        if general:
+            if w_min != NULL:
+                load(&w_min[slot], &low)
+            if w_max != NULL:
+                load(&w_max[slot], &high)
+            x = clip(x, low, high)
+        else:
+            x = low if x < low else x
+            x = high if x > high else x
+        store(&weight[slot], x)
+    for k in range(fetch, coming.end):
+        prefetch(&weight[slots[k]], 1)
+    return bad
 
 
 cdef hot_void update_span(
@@ -49,72 +115,66 @@ cdef hot_void update_span(
     cdef const Update* call = job.call
     cdef const index_t* slots = <const index_t*> call.network.slots.data
     cdef const arith_t* gain = <const arith_t*> call.gain.data
-    cdef bint permuted = call.network.permuted, gained = call.gain.size > 0, bad = False
-    cdef uint64_t nse = call.network.indices.size, n_other = call.network.n_other, slot, partner
-    cdef weight_t *w_min = NULL
-    cdef weight_t *w_max = NULL
-    cdef arith_t low = -INFINITY, high = INFINITY, factor, x
-    cdef int64_t min_stride = read_bound(&call.w_min, weight, &low, &w_min)
-    cdef int64_t max_stride = read_bound(&call.w_max, weight, &high, &w_max)
-    cdef int64_t k, fetch
-    cdef Walk ahead, here
+    cdef bint permuted = call.network.permuted
+    cdef uint64_t nse = call.network.indices.size, n_other = call.network.n_other
+    cdef const weight_t *w_min = NULL
+    cdef const weight_t *w_max = NULL
+    cdef arith_t low = -INFINITY, high = INFINITY, factor = 1
+    cdef bint general = read_bounds(call, &low, &high, &w_min, &w_max)
+    cdef int bad = False
+    cdef int64_t tick = 0
+    cdef Walk far, near, here
     cdef Piece piece, coming
+    # Three walks, a few pieces apart: the first fetches indices, the second the weights they name, the third updates.
     start_walk(&here, job.rows, start, stop)
-    ahead = here
-    for k in range(PIECES_AHEAD):
-        coming = next_piece(&ahead)
-        for fetch in range(coming.begin, coming.end):
-            prefetch(&weight[slots[fetch] if permuted else fetch], 1)
-    piece = next_piece(&here)
-    while piece.end > 0:
-        coming = next_piece(&ahead)
-        fetch = coming.begin
-        factor = gain[piece.event] if gained else 1
-        for k in range(piece.begin, piece.end):
-            if fetch < coming.end:
-                prefetch(&weight[slots[fetch] if permuted else fetch], 1)
-                fetch += 1
-            partner = indices[k]
-            slot = slots[k] if permuted else k
-            if slot < nse and partner < n_other:
-                load(&weight[slot], &x)
-                if min_stride:
-                    load(&w_min[slot], &low)
-                if max_stride:
-                    load(&w_max[slot], &high)
-                store(&weight[slot], clip(x + factor * trace[partner], low, high))
-            else:
-                bad = True
-        while fetch < coming.end:
-            prefetch(&weight[slots[fetch] if permuted else fetch], 1)
-            fetch += 1
-        piece = next_piece(&here)
+    far = near = here
+    while True:
+        piece = next_piece(&far)
+        prefetch_lines(indices, piece.begin, piece.end, 0)
+        if permuted:
+            prefetch_lines(slots, piece.begin, piece.end, 0)
+        else:
+            prefetch_lines(weight, piece.begin, piece.end, 1)
+        coming = next_piece(&near) if permuted and tick >= PIECES_AHEAD else NOTHING
+        piece = next_piece(&here) if tick >= 2 * PIECES_AHEAD else NOTHING
+        if piece.end == 0 and tick >= 2 * PIECES_AHEAD:
+            break
+        tick += 1
+        if call.gain.size > 0:
+            factor = gain[piece.event]
+        if general:
+            bad |= update_piece(piece, coming, weight, indices, slots, trace, nse, n_other, factor, low, high,
+                                w_min, w_max, permuted, True)
+        elif permuted:
+            bad |= update_piece(piece, coming, weight, indices, slots, trace, nse, n_other, factor, low, high,
+                                w_min, w_max, True, False)
+        else:
+            bad |= update_piece(piece, coming, weight, indices, slots, trace, nse, n_other, factor, low, high,
+                                w_min, w_max, False, False)
     if bad:
         job.status = BAD_ELEMENT
 
 
 cdef hot_void clip_span(const Update* call, weight_t* weight, arith_t low, int64_t start, int64_t stop) noexcept nogil:
     """Clip all of `weight[start:stop]`; it is read whole, but only what moves is written."""
-    cdef weight_t *w_min = NULL
-    cdef weight_t *w_max = NULL
+    cdef const weight_t *w_min = NULL
+    cdef const weight_t *w_max = NULL
     cdef arith_t high = INFINITY, x
-    cdef int64_t min_stride = read_bound(&call.w_min, weight, &low, &w_min)
-    cdef int64_t max_stride = read_bound(&call.w_max, weight, &high, &w_max)
-    cdef bint always = min_stride or max_stride or isnan(low) or isnan(high), moves
+    cdef bint general = read_bounds(call, &low, &high, &w_min, &w_max), moves
     cdef int64_t k, end
     while start < stop:
         end = min(start + CLIP_BLOCK, stop)
-        moves = always
-        if not always:
+        moves = general
+        if not general:
             for k in range(start, end):
                 load(&weight[k], &x)
                 moves |= (x < low) | (x > high)
         if moves:
             for k in range(start, end):
                 load(&weight[k], &x)
-                if min_stride:
+                if w_min != NULL:
                     load(&w_min[k], &low)
-                if max_stride:
+                if w_max != NULL:
                     load(&w_max[k], &high)
                 if x < low or x > high or isnan(low) or isnan(high):
                     store(&weight[k], clip(x, low, high))
