@@ -1,6 +1,6 @@
 """What a kernel is given: untyped buffers, and the 16-bit floats that C does not have."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t, int64_t
 
 
 cdef extern from *:
@@ -119,3 +119,20 @@ cdef inline void store(weight_t* target, arith_t x) noexcept nogil:
         target[0] = to_bfloat16(<float> x)
     else:
         target[0] = <weight_t> x
+
+
+ctypedef fused any_t:
+    int32_t
+    int64_t
+    float
+    double
+    float16
+    bfloat16
+
+
+cdef inline void prefetch_lines(const any_t* array, int64_t begin, int64_t end, int write) noexcept nogil:
+    """Prefetch the cache lines of `array[begin:end]`."""
+    cdef int64_t k = begin
+    while k < end + <int64_t> (64 // sizeof(any_t)):
+        prefetch(&array[k], write)
+        k += 64 // sizeof(any_t)

@@ -9,7 +9,8 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memset
 
 from hebbax._cpu.buffers cimport (
-    BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT32, Buffer, arith_t, bfloat16, float16, hot_void, load, prefetch, weight_t,
+    BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT32, Buffer, arith_t, bfloat16, float16, hot_void, inline_int, load, prefetch, prefetch_lines,
+    weight_t,
 )
 from hebbax._cpu.rows cimport BAD_ELEMENT, OK, Rows, Status, index_t, next_batch
 from hebbax._cpu.threads cimport add_and_get, chunks_for, run_chunks
@@ -17,6 +18,7 @@ from hebbax._cpu.threads cimport add_and_get, chunks_for, run_chunks
 cdef enum:
     AHEAD = 128         # elements between a prefetch and the use, at most
     GRAIN = 131072      # elements that are worth another thread
+    NEXT_ROW = 96       # elements of the next row that are fetched while this one is summed
     SEARCH = 64         # elements that splitting a row costs about as much as
 
 
@@ -47,6 +49,27 @@ cdef inline int64_t search(
     return low
 
 
+cdef inline_int propagate_row(
+    const weight_t* weight, const index_t* indices, const index_t* slots, arith_t* out, int64_t begin, int64_t end,
+    int64_t start, uint64_t size, uint64_t nse, int64_t ahead, bint permuted
+) noexcept nogil:
+    """Add up a run of elements whose targets are `start` and the `size` next; return whether an index is not so."""
+    cdef int64_t k
+    cdef uint64_t slot
+    cdef arith_t x
+    cdef int bad = False
+    for k in range(begin, end):
+        slot = slots[k] if permuted else k
+        if permuted:
+            prefetch(&weight[slots[k + ahead if k + ahead < <int64_t> nse else k]], 0)
+        if <uint64_t> (indices[k] - start) >= size or slot >= nse:
+            bad = True
+            continue
+        load(&weight[slot], &x)
+        out[indices[k]] += x
+    return bad
+
+
 cdef hot_void propagate_span(
     Job* job, const weight_t* weight, const index_t* indices, arith_t* out, int64_t start, int64_t stop
 ) noexcept nogil:
@@ -54,29 +77,28 @@ cdef hot_void propagate_span(
     cdef const Network* network = &job.call.network
     cdef const Rows* rows = job.rows
     cdef const index_t* slots = <const index_t*> network.slots.data
-    cdef bint permuted = network.permuted, bad = False
-    cdef uint64_t nse = network.indices.size, slot, target
-    cdef int64_t ahead = min(AHEAD, rows.elements // (4 * rows.count)), added = 0, row, k, end
-    cdef arith_t x
+    cdef int64_t ahead = min(AHEAD, rows.elements // (4 * rows.count))
+    cdef int64_t nse = network.indices.size, n_other = network.n_other, added = 0, row, begin, end, following
+    cdef int bad = False
     for row in range(rows.count):
-        k = rows.row[row].begin
-        end = k + rows.row[row + 1].before - rows.row[row].before
-        if stop < network.n_other:
-            end = search(indices, k, end, stop, network.n_other)
-        if start > 0:
-            k = search(indices, k, end, start, network.n_other)
-        added += end - k
-        while k < end:
-            target = indices[k]
-            slot = slots[k] if permuted else k
-            if permuted and k + ahead < <int64_t> nse:
-                prefetch(&weight[slots[k + ahead]], 0)
-            if target - start < <uint64_t> (stop - start) and slot < nse:
-                load(&weight[slot], &x)
-                out[target] += x
+        begin = rows.row[row].begin
+        end = begin + rows.row[row + 1].before - rows.row[row].before
+        if row + 1 < rows.count:
+            following = rows.row[row + 1].begin
+            prefetch_lines(indices, following, following + NEXT_ROW, 0)
+            if network.permuted:
+                prefetch_lines(slots, following, following + NEXT_ROW, 0)
             else:
-                bad = True
-            k += 1
+                prefetch_lines(weight, following, following + NEXT_ROW, 0)
+        if stop < n_other:
+            end = search(indices, begin, end, stop, n_other)
+        if start > 0:
+            begin = search(indices, begin, end, start, n_other)
+        added += end - begin
+        if network.permuted:
+            bad |= propagate_row(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, True)
+        else:
+            bad |= propagate_row(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, False)
     add_and_get(&job.added, added)
     if bad:
         job.status = BAD_ELEMENT

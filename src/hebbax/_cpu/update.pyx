@@ -8,7 +8,8 @@ from libc.math cimport INFINITY, isnan
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from hebbax._cpu.buffers cimport (
-    BFLOAT16, FLOAT16, FLOAT32, INT32, Buffer, arith_t, bfloat16, float16, hot_void, inline_int, load, prefetch, store, weight_t,
+    BFLOAT16, FLOAT16, FLOAT32, INT32, Buffer, arith_t, bfloat16, float16, hot_void, inline_int, load, prefetch,
+    prefetch_lines, store, weight_t,
 )
 from hebbax._cpu.rows cimport (
     BAD_ELEMENT, OK, Piece, Rows, Status, Walk, index_t, next_batch, next_piece, start_walk,
@@ -53,23 +54,6 @@ cdef inline bint read_bounds(
     if call.w_max.size > 1:
         w_max[0] = <const weight_t*> call.w_max.data
     return w_min[0] != NULL or w_max[0] != NULL or isnan(low[0]) or isnan(high[0])
-
-
-ctypedef fused any_t:
-    int32_t
-    int64_t
-    float
-    double
-    float16
-    bfloat16
-
-
-cdef inline void prefetch_lines(const any_t* array, int64_t begin, int64_t end, int write) noexcept nogil:
-    """Prefetch the cache lines of `array[begin:end]`."""
-    cdef int64_t k = begin
-    while k < end + <int64_t> (64 // sizeof(any_t)):
-        prefetch(&array[k], write)
-        k += 64 // sizeof(any_t)
 
 
 cdef inline_int update_piece(
