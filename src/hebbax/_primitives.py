@@ -20,6 +20,7 @@ from hebbax._compat import Primitive
 from hebbax._specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
 
+INDEX_ARRAYS = ("indices", "indptr", "weight_indices")
 WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -141,9 +142,11 @@ def check_host_array(name: str, x):
 
 
 def _narrow(name: str, x: np.ndarray) -> np.ndarray:
-    """`x` in the dtype JAX would give it; raises where integer values do not fit, which JAX would truncate silently."""
-    dtype = jax.dtypes.canonicalize_dtype(x.dtype) if x.dtype.kind in "iufcb" else x.dtype
-    if dtype == x.dtype or x.dtype.kind not in "iu":
+    """`x` in the dtype it will have in JAX; raises where integers do not fit that, which JAX would truncate silently."""
+    if x.dtype.kind not in "iu":
+        return x
+    dtype = _index_dtype(x.dtype) if name in INDEX_ARRAYS else jax.dtypes.canonicalize_dtype(x.dtype)
+    if dtype == x.dtype:
         return x
     if x.size and not np.iinfo(dtype).min <= x.min() <= x.max() <= np.iinfo(dtype).max:
         raise OverflowError(
@@ -160,7 +163,7 @@ def _check_dtypes(spec: Spec, given: dict[str, Any]) -> None:
             continue
         if operand == "weight":
             ok, expected = str(dtype) in WEIGHT_DTYPES, f"one of {', '.join(WEIGHT_DTYPES)}"
-        elif operand in ("indices", "indptr", "weight_indices"):
+        elif operand in INDEX_ARRAYS:
             ok, expected = jnp.issubdtype(dtype, jnp.integer), "an integer dtype"
         else:
             ok = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or dtype.kind == "b"

