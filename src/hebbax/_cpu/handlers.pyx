@@ -80,6 +80,8 @@ cdef XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame, Run run, int count) noexcep
     cdef int i
     if answer_metadata(frame):
         return NULL
+    if frame.args.size < count or frame.attrs.size != 1:
+        return out_of_range(frame.api, b"this call was compiled by another version of hebbax")
     for i in range(count):
         operands[i] = from_xla(frame.args.args[i])
     result = from_xla(frame.rets.rets[0])

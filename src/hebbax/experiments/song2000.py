@@ -19,7 +19,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import brainunit as u
 import jax
@@ -27,15 +27,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import hebbax
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from hebbax.experiments.poisson import bernoulli_cells
 
 LOW, HIGH = 0.1, 0.9  # of the largest weight: nearer to a bound than this is "near"
 RECORD = 1.0 * u.second  # how often the weights are looked at
 SAMPLES = 15  # weights whose time course is kept
 BLOCK_STEPS, BLOCK_CELLS = 1000, 1 << 22  # input spikes are drawn for so many steps at once, in so many bytes, at most
-MAX_SYNAPSES = 1 << 30  # a block's cells are counted in 32 bits
+MAX_SYNAPSES, MIN_PROBABILITY = 1 << 28, 1e-7  # so that the cells of a block can be counted in 32 bits
 
 
 def _parameter(value: Any, meaning: str, source: str = "paper") -> Any:
@@ -142,7 +140,7 @@ def initial_state(parameters: Parameters, neurons: int, inputs: int, key: jax.Ar
     """Neurons at rest, weights drawn at random."""
     low, high = (x * parameters.largest_weight for x in parameters.start_range)
     return State(
-        weight=jax.random.uniform(key, neurons * inputs, jnp.float32, low, high),
+        weight=jax.random.uniform(key, (neurons * inputs,), jnp.float32, low, high),
         voltage=jnp.full(neurons, 1.0, jnp.float32) * parameters.resting_potential,
         excitation=jnp.zeros(neurons, jnp.float32),
         inhibition=jnp.zeros(neurons, jnp.float32),
@@ -172,9 +170,7 @@ def make_step(parameters: Parameters, network: Network, backend: str | None) -> 
         # The solution of tau dV/dt = E_rest - V + g_ex (E_ex - V) + g_in (E_in - V) for constant conductances.
         conductance = 1.0 + state.excitation + state.inhibition
         target = (
-            p.resting_potential
-            + state.excitation * p.excitatory_potential
-            + state.inhibition * p.inhibitory_potential
+            p.resting_potential + state.excitation * p.excitatory_potential + state.inhibition * p.inhibitory_potential
         ) / conductance
         voltage = target + (state.voltage - target) * jnp.exp(-(p.time_step / p.membrane_time) * conductance)
         post_spike = voltage >= p.threshold
@@ -196,18 +192,6 @@ def make_step(parameters: Parameters, network: Network, backend: str | None) -> 
         ), post_spike
 
     return step
-
-
-def bernoulli_cells(key: jax.Array, cells: int, probability: float) -> jax.Array:
-    """Return, in ascending order, the cells in which independent events of this probability happen; `cells` pads.
-
-    The gaps between events are geometric, so that only events cost random numbers: one number per cell would take longer
-    than the rest of the simulation.
-    """
-    mean = cells * probability
-    most = math.ceil(mean + 8.0 * math.sqrt(mean) + 16.0)  # more than this has a probability below 1e-14
-    gaps = jax.random.geometric(key, probability, (most,), jnp.int32)
-    return jnp.minimum(jnp.cumsum(gaps, dtype=jnp.int32) - 1, cells)
 
 
 def draw_inputs(p: Parameters, neurons: int, inputs: int, steps: int, key: jax.Array) -> tuple[jax.Array, ...]:
@@ -240,8 +224,8 @@ def check(parameters: Parameters, neurons: int, inputs: int, seconds: float) -> 
     if not 0 < p.time_step / u.ms <= 1:
         raise ValueError(f"time_step: got {p.time_step}, expected more than 0 and at most 1 ms")
     for name, rate in {"excitatory_rate": p.excitatory_rate, "inhibitory_rate": p.inhibitory_rate}.items():
-        if not 0 < rate * p.time_step < 1:
-            raise ValueError(f"{name}: got {rate}, expected more than 0 and less than one spike in a time step")
+        if not MIN_PROBABILITY <= rate * p.time_step < 1:
+            raise ValueError(f"{name}: got {rate}, expected from {MIN_PROBABILITY} to less than 1 spike in a time step")
     return max(1, round(seconds * u.second / p.time_step))
 
 
@@ -300,25 +284,29 @@ def simulate(
     state = initial_state(p, neurons, inputs, start_key)
 
     @functools.partial(jax.jit, static_argnames="length", donate_argnames="state")
-    def run_block(state: State, network: Network, block: jax.Array, *, length: int):
+    def run_block(
+        state: State, network: Network, block: jax.Array, *, length: int
+    ) -> tuple[State, jax.Array, jax.Array]:
         """Run the first `length` steps of a block; what is drawn for them depends on the block's number only."""
         *drawn, events = draw_inputs(p, neurons, inputs, block_steps, jax.random.fold_in(input_key, block))
         input_spikes = jnp.searchsorted(events, length * neurons * inputs)
         state, spikes = jax.lax.scan(make_step(p, network, backend), state, tuple(x[:length] for x in drawn))
         return state, input_spikes, spikes.sum(0, dtype=jnp.int32)
 
-    lengths = [block_steps] * (steps // block_steps) + [steps % block_steps] * (steps % block_steps > 0)
-    compiled = {n: run_block.lower(state, network, jnp.int32(0), length=n).compile() for n in set(lengths)}
-    done, updates, spikes = 0, 0, np.zeros(neurons, np.int64)
-    weight_start = np.array(state.weight).reshape(neurons, inputs)
-    records = [_record(p, 0, spikes, weight_start)]
+    starts = range(0, steps, block_steps)
+    lengths = {min(block_steps, steps - start) for start in (starts[0], starts[-1])}
+    compiled = {n: run_block.lower(state, network, jnp.int32(0), length=n).compile() for n in lengths}
+    updates, spikes = 0, np.zeros(neurons, np.int64)
+    weight = weight_start = np.array(state.weight).reshape(neurons, inputs)
+    records = [_record(p, 0, spikes, weight)]
     started = time.perf_counter()
-    for block, length in enumerate(lengths, start=1):
-        state, input_spikes, new_spikes = compiled[length](state, network, jnp.int32(block - 1))
-        done, spikes = done + length, spikes + np.asarray(new_spikes)
+    for block, start in enumerate(starts):
+        done = min(start + block_steps, steps)
+        state, input_spikes, new_spikes = compiled[done - start](state, network, jnp.int32(block))
+        spikes = spikes + np.asarray(new_spikes)
         updates += int(input_spikes) + inputs * int(new_spikes.sum())
         stop = bool(on_progress and on_progress(done * (p.time_step / u.second)))
-        if stop or done == steps or block % blocks_per_record == 0:
+        if stop or done == steps or (block + 1) % blocks_per_record == 0:
             weight = np.array(state.weight).reshape(neurons, inputs)
             records.append(_record(p, done, spikes, weight))
         if stop:
@@ -343,16 +331,16 @@ def _record(p: Parameters, steps: int, spikes: np.ndarray, weight: np.ndarray) -
 def summary(result: Result) -> dict[str, str]:
     """Return the figures that sum a run up, by name; mean and standard deviation are over neurons."""
     r, last = result, result.records[-1]
-    rate = r.rate / u.Hz
-    settled = rate[-max(1, len(rate) // 10) :].mean(0)
     seconds = r.wall_time / u.second
+    tenth = r.records[-1 - max(1, len(r.records) // 10)]
+    settled = (last.spikes - tenth.spikes) / ((last.time - tenth.time) / u.second)
 
     def over_neurons(x: np.ndarray, form: str) -> str:
         return f"{x.mean():{form}} ± {x.std():{form}}"
 
     return {
         "biological time": f"{last.time / u.second:.6g} s in {r.steps} steps",
-        "firing rate, at first": over_neurons(rate[0], ".1f") + " Hz",
+        "firing rate, at first": over_neurons(r.rate[0] / u.Hz, ".1f") + " Hz",
         "firing rate, last tenth": over_neurons(settled, ".1f") + " Hz",
         "weight, mean": f"{r.weight_end.mean() / r.parameters.largest_weight:.3f} of the largest",
         "weight, standard deviation": f"{r.weight_end.std() / r.parameters.largest_weight:.3f} of the largest",
@@ -393,45 +381,3 @@ def arrays(result: Result) -> dict[str, np.ndarray]:
     }
     plain = {name: np.asarray(values) for name, (values, _) in described.items()}
     return {**plain, "metadata": np.array(json.dumps(metadata))}
-
-
-def figure(result: Result) -> Figure:
-    """Draw the weights at start and end, the firing rate, and the course of single weights (needs matplotlib)."""
-    from matplotlib.figure import Figure
-
-    blue, orange, grey = "#0072B2", "#D55E00", "#8C8C8C"  # told apart by every kind of colour vision
-    largest = result.parameters.largest_weight
-    time = result.time / u.second
-    figure = Figure(figsize=(11, 3.5), layout="constrained", dpi=200)
-    weights, rates, courses = figure.subplots(1, 3)
-
-    for weight, options in (
-        (result.weight_start, dict(histtype="step", color="black", linestyle="--", label="start")),
-        (result.weight_end, dict(color=blue, label=f"after {time[-1]:.4g} s")),
-    ):
-        share = np.full(weight.size, 100.0 / weight.size)
-        weights.hist(weight.ravel() / largest, bins=np.linspace(0, 1, 21), weights=share, **options)
-    weights.set(xlabel=r"weight $w / g_{\max}$", ylabel="synapses (%)", xlim=(0, 1))
-    weights.legend(frameon=False, loc="upper center")
-
-    group = max(1, len(time) // 150)
-    edges = np.arange(0, len(time), group)
-    rate = np.diff(result.course("spikes")[edges], axis=0) / np.diff(time[edges])[:, None]
-    middle = (time[edges][1:] + time[edges][:-1]) / 2
-    rates.fill_between(middle, rate.min(1), rate.max(1), color=blue, alpha=0.25, linewidth=0, label="range over neurons")
-    rates.plot(middle, rate.mean(1), color=blue, linewidth=1.5, label="mean")
-    rates.set(xlabel="time (s)", ylabel="firing rate (Hz)", xlim=(0, time[-1]), ylim=(0, None))
-    rates.legend(frameon=False)
-
-    for course in (result.course("weight_sample") / largest).T:
-        color = orange if course[-1] < LOW else blue if course[-1] > HIGH else grey
-        courses.plot(time, course, color=color, linewidth=0.9)
-    for color, label in ((blue, f"ends above {HIGH}"), (grey, "between"), (orange, f"ends below {LOW}")):
-        courses.plot([], [], color=color, label=label)
-    courses.set(xlabel="time (s)", ylabel=r"weight $w / g_{\max}$", xlim=(0, time[-1]), ylim=(-0.02, 1.02))
-    courses.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize="small", handlelength=1.2)
-
-    for letter, axes in zip("abc", (weights, rates, courses), strict=True):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title(letter, loc="left", fontweight="bold")
-    return figure

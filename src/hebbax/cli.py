@@ -1,0 +1,232 @@
+"""The command line: what is installed and usable here, and published experiments to run.
+
+An experiment is a module of `hebbax.experiments` and a command of `simulate` here, which hands it to `_run`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import math
+import os
+import platform
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, BinaryIO
+
+import brainunit as u
+import jax
+import numpy as np
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+import hebbax
+from hebbax import _cpu
+from hebbax.experiments import song2000
+
+INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
+
+app = typer.Typer(
+    help="Event-driven synaptic plasticity for JAX.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+simulate = typer.Typer(help="Run a published plasticity experiment.", no_args_is_help=True)
+app.add_typer(simulate, name="simulate")
+
+
+def _within(low: float, high: float = math.inf) -> Callable[[float | None], float | None]:
+    """The check of an option's value, which says more than typer's own."""
+
+    def check(value: float | None) -> float | None:
+        if value is None or low <= value <= high:
+            return value
+        expected = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}"
+        raise typer.BadParameter(f"got {value}, expected {expected}")
+
+    return check
+
+
+# Options that every experiment has.
+Neurons = Annotated[int, typer.Option(callback=_within(1), help="Neurons, each with inputs of its own.")]
+Inputs = Annotated[int, typer.Option(callback=_within(1), help="Excitatory inputs of each neuron.")]
+Seconds = Annotated[float, typer.Option(callback=_within(1e-3, 1e6), help="Biological time in seconds.")]
+Seed = Annotated[int, typer.Option(callback=_within(0, 2**32 - 1), help="Seed of all random numbers.")]
+TimeStep = Annotated[float, typer.Option(callback=_within(1e-3, 1.0), help="Time step in milliseconds.")]
+BackendName = Annotated[
+    str | None, typer.Option(help="Backend of the operators (see `hebbax info`).", show_default="the best here")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(callback=_within(1), help="Threads of the CPU kernels.", show_default="as in `hebbax info`"),
+]
+Output = Annotated[Path, typer.Option(help="Folder for the data (NPZ) and the figure (PNG).")]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@app.command()
+def info() -> None:
+    """Show versions, backends and why one is missing, OpenMP and threads, and devices."""
+    console = Console()
+    versions = {name: _version(name) for name in ("hebbax", "jax", "jaxlib", "numpy", "brainunit")}
+    versions["cupy"] = _version("cupy-cuda13x", "cupy-cuda12x", "cupy")
+    versions["python"] = f"{platform.python_version()} on {platform.platform()}"
+    console.print(_table("Versions", versions))
+
+    table = Table(
+        "backend", "platforms", "how it runs", "usable here", title="Backends, best first", title_justify="left"
+    )
+    for backend in hebbax.backends():
+        usable = f"no: {backend.missing}" if backend.missing else "yes"
+        table.add_row(backend.name, ", ".join(backend.platforms), backend.description, escape(usable))
+    console.print(table)
+
+    openmp = _cpu.openmp_version()
+    kernels = {
+        "OpenMP": f"standard of {openmp // 100}-{openmp % 100:02}" if openmp else "not built in",
+        "threads": str(hebbax.get_num_threads()),
+        "usable CPUs": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+    }
+    console.print(_table("CPU kernels", kernels))
+    console.print(
+        _table("Devices", {str(device): f"{device.platform}, {device.device_kind}" for device in jax.devices()})
+    )
+
+
+@simulate.command("song2000")
+def run_song2000(
+    neurons: Neurons = 4,
+    inputs: Inputs = 1000,
+    seconds: Seconds = 600.0,
+    seed: Seed = 0,
+    dt: TimeStep = 0.1,
+    backend: BackendName = None,
+    threads: Threads = None,
+    output: Output = Path("song2000"),
+) -> None:
+    """Competitive plasticity: Song, Miller & Abbott (2000), Nature Neuroscience 3:919.
+
+    Poisson inputs with additive spike-timing-dependent plasticity compete for the spikes of integrate-and-fire neurons
+    until the weights are near either bound and the firing rate has settled, which takes 300 s or more.
+    """
+    parameters = song2000.Parameters(time_step=dt * u.ms)
+    try:
+        song2000.check(parameters, neurons, inputs, seconds)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    _run(song2000, output, seconds, backend, threads, parameters=parameters, neurons=neurons, inputs=inputs, seed=seed)
+
+
+def _run(
+    experiment: ModuleType, output: Path, seconds: float, backend: str | None, threads: int | None, **options: Any
+) -> None:
+    """Simulate an experiment, print its summary, and write its arrays and its figure into `output`."""
+    _check_backend(backend)
+    if threads is not None:
+        try:
+            hebbax.set_num_threads(threads)
+        except RuntimeError as error:
+            raise typer.BadParameter(f"got {threads}, but {error}", param_hint="'--threads'") from error
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()
+    except OSError as error:
+        message = f"got {str(output)!r}, expected a folder that can be written to ({error.strerror})"
+        raise typer.BadParameter(message, param_hint="'--output'") from error
+
+    console, name = Console(), experiment.__name__.rpartition(".")[2]
+    with _progress(console, seconds) as (on_progress, interrupted):
+        result = experiment.simulate(seconds=seconds, backend=backend, on_progress=on_progress, **options)
+    console.print(_table(name, experiment.summary(result)))
+    _write(console, output / f"{name}.npz", lambda file: np.savez_compressed(file, **experiment.arrays(result)))
+    try:
+        draw = importlib.import_module(f"{experiment.__name__}_figure").figure
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("matplotlib"):
+            raise
+        console.print('no figure: it takes matplotlib, pip install "hebbax[plot]"', soft_wrap=True, markup=False)
+    else:
+        _write(console, output / f"{name}.png", lambda file: draw(result).savefig(file, format="png"))
+    if interrupted.is_set():
+        console.print("interrupted: this is what was computed until then")
+        raise typer.Exit(INTERRUPTED)
+
+
+@contextmanager
+def _progress(console: Console, seconds: float) -> Iterator[tuple[Callable[[float], bool], threading.Event]]:
+    """Show a progress bar; yield what `simulate` calls as `on_progress`, and an event that Ctrl-C sets.
+
+    The first Ctrl-C lets the running block end; a second one ends the program.
+    """
+    interrupted = threading.Event()
+
+    def interrupt(*_: Any) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, before)
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} of {task.total:g} s"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("compiling", total=seconds)
+
+            def on_progress(done: float) -> bool:
+                bar.update(task, completed=done, description="simulating")
+                return interrupted.is_set()
+
+            yield on_progress, interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _check_backend(backend: str | None) -> None:
+    usable = hebbax.propagate_csr_on_binary_pre_p.available_backends(jax.default_backend())
+    if backend is not None and backend not in usable:
+        message = f"got {backend!r}, expected one of {', '.join(usable)}; `hebbax info` says why"
+        raise typer.BadParameter(message, param_hint="'--backend'")
+
+
+def _write(console: Console, path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file under another name first, so that `path` is never half a file, and say where it is."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            write(file)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _version(*distributions: str) -> str:
+    """The version of the first of these that is installed."""
+    for distribution in distributions:
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "not installed"
+
+
+def _table(title: str, rows: dict[str, str]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False)
+    for row in rows.items():
+        table.add_row(*map(escape, row))
+    return table
