@@ -98,9 +98,7 @@ def info() -> None:
         "usable CPUs": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
     }
     console.print(_table("CPU kernels", kernels))
-    console.print(
-        _table("Devices", {str(device): f"{device.platform}, {device.device_kind}" for device in jax.devices()})
-    )
+    console.print(_table("Devices", {f"{d.platform}:{d.id}": d.device_kind for d in jax.devices()}))
 
 
 @simulate.command("song2000")

@@ -1,5 +1,6 @@
 """Published plasticity experiments, one module each, built on the operators.
 
-A module has `Parameters` (with units and the source of each), `simulate`, which returns a frozen `Result`, and
-`summary`, `arrays` and `figure` of that result. Its command is in `hebbax.cli`; only that prints or writes.
+A module has `Parameters` (with units, and the source of each), `simulate`, which returns a frozen `Result`, and of that
+`summary` and `arrays`; a module of the same name and `_figure`, which takes matplotlib, has `figure`. The command is in
+`hebbax.cli`; only that prints or writes.
 """
