@@ -142,7 +142,7 @@ def check_host_array(name: str, x):
 
 
 def _narrow(name: str, x: np.ndarray) -> np.ndarray:
-    """`x` in the dtype it will have in JAX; raises where integers do not fit that, which JAX would truncate silently."""
+    """`x` in the dtype it will have in JAX; raises where integers do not fit that, which JAX would truncate."""
     if x.dtype.kind not in "iu":
         return x
     dtype = _index_dtype(x.dtype) if name in INDEX_ARRAYS else jax.dtypes.canonicalize_dtype(x.dtype)

@@ -150,7 +150,7 @@ ValueError
     An unknown backend, or one that cannot run here; scalar bounds in the wrong order.
 ValueError or jax.errors.JaxRuntimeError
     On a CPU, an index out of range, with the array's name and the position (which of the two depends on JAX's version).
-    Other platforms skip such an element.""",
+    Other platforms skip such an element, and a call whose result is empty does not look at the indices.""",
 }
 
 

@@ -45,7 +45,7 @@ def set_num_threads(n: int) -> None:
     2
     >>> hebbax.set_num_threads(before)
     """
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+    if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
         raise ValueError(f"n: got {n!r}, expected an integer >= 1")
     if missing:
         raise RuntimeError(f"the CPU kernels cannot be used: {missing}")
@@ -57,6 +57,12 @@ def get_num_threads() -> int:
 
     That is what `set_num_threads` was last given, else the environment variable `HEBBAX_NUM_THREADS`, else
     `OMP_NUM_THREADS`, else the number of CPUs this process may use (by its affinity and its cgroup's quota).
+
+    Examples
+    --------
+    >>> import hebbax
+    >>> hebbax.get_num_threads() >= 1
+    True
     """
     return 1 if missing else _threads.get_num_threads()
 

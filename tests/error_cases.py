@@ -1,0 +1,168 @@
+"""Every error that a caller can make, as (what is called, the error, parts of its message).
+
+pytest runs these through test_errors.py. Run as a script it checks them without `assert`, so that `python -O` counts.
+"""
+
+import re
+import sys
+
+import brainunit as u
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import hebbax
+from hebbax._specs import SPECS
+from problems import call, operands, random_network
+
+SHAPE, NSE = (6, 7), 20
+UnitMismatch = u.UnitMismatchError
+
+
+def correct(spec, **changed):
+    return operands(spec, np.random.default_rng(1), random_network(np.random.default_rng(0), SHAPE, NSE)) | changed
+
+
+def wrong_operands(spec):
+    """(operand, value, error, words of the message beside the public name of the operand)"""
+    n_event, n_other = spec.sizes(SHAPE)
+    Shape = hebbax.ShapeError
+    yield "weight", np.ones(NSE + 1, np.float32), Shape, ["(21,)", "(20,)"]
+    yield "weight", np.ones((4, 5), np.float32), Shape, ["(4, 5)", "(20,)"]
+    yield "weight", np.ones(1, np.float32), Shape, ["per-synapse", "20"]
+    yield "weight", np.float32(1), Shape, ["per-synapse", "20"]
+    yield "weight", np.ones(NSE, np.int32), TypeError, ["int32", "float32"]
+    yield "weight", np.ones(NSE, bool), TypeError, ["bool", "float32"]
+    yield "weight", np.ones(NSE, np.complex64), TypeError, ["complex64", "float32"]
+    yield "weight", [1.0] * NSE, TypeError, ["list", "array"]
+    yield "weight", None, TypeError, []
+    yield "indices", np.zeros((NSE, 1), np.int32), Shape, ["(20, 1)", "(20,)"]
+    yield "indices", np.zeros(NSE, np.float32), TypeError, ["float32", "integer"]
+    yield "indices", np.zeros(NSE, bool), TypeError, ["bool", "integer"]
+    yield "indptr", np.zeros(n_event, np.int32), Shape, [f"({n_event},)", f"({n_event + 1},)"]
+    yield "indptr", np.zeros((1, n_event + 1), np.int32), Shape, [f"(1, {n_event + 1})", f"({n_event + 1},)"]
+    yield "indptr", np.zeros(n_event + 1, np.float32), TypeError, ["float32", "integer"]
+    yield "spike", np.ones(n_event + 1, bool), Shape, [f"({n_event + 1},)", f"({n_event},)"]
+    yield "spike", np.ones((n_event, 1), bool), Shape, [f"({n_event}, 1)", f"({n_event},)"]
+    yield "spike", np.bool_(True), Shape, ["()", f"({n_event},)"]
+    yield "spike", np.ones(n_event, np.complex64), TypeError, ["complex64", "real"]
+    yield "indices", np.full(NSE, 2**40), OverflowError, [str(2**40), "int64", "jax_enable_x64"]
+    yield "indptr", np.full(n_event + 1, -(2**40)), OverflowError, [str(-(2**40)), "int64", "jax_enable_x64"]
+    if spec.permuted:
+        yield "weight_indices", np.zeros(NSE - 1, np.int32), Shape, ["(19,)", "(20,)"]
+        yield "weight_indices", np.zeros(NSE, np.float16), TypeError, ["float16", "integer"]
+        yield "weight_indices", np.full(NSE, 2**31), OverflowError, [str(2**31), "int64", "jax_enable_x64"]
+    if spec.kind == "update":
+        yield "trace", np.ones(n_other - 1), Shape, [f"({n_other - 1},)", f"({n_other},)"]
+        yield "trace", np.ones((n_other, 2)), Shape, [f"({n_other}, 2)", f"({n_other},)"]
+        yield "trace", np.ones(n_other, np.complex64), TypeError, ["complex64", "real"]
+        yield "trace", np.ones(n_other) * u.mV, UnitMismatch, ["mV"]
+        yield "gain", np.ones(n_event + 1), Shape, [f"({n_event + 1},)", f"({n_event},)"]
+        yield "gain", np.float32(2), Shape, ["()", f"({n_event},)"]
+        yield "gain", np.ones(n_event) * u.mV, UnitMismatch, ["mV"]
+        yield "gain", np.ones(n_event, np.complex64), TypeError, ["complex64", "real"]
+        for bound in ("w_min", "w_max"):
+            yield bound, np.ones(NSE + 1, np.float32), Shape, ["(21,)", "scalar", "(20,)"]
+            yield bound, np.ones((NSE, 1), np.float32), Shape, ["(20, 1)", "scalar", "(20,)"]
+            yield bound, 1j, TypeError, ["complex"]
+            yield bound, "0", TypeError, ["str"]
+            yield bound, 1.0 * u.mV, UnitMismatch, ["mV"]
+
+
+def wrong_options(spec):
+    """(name, options, error, words of the message)"""
+    for shape in ((6,), (6, 7, 8), (6.0, 7), (-6, 7), 6, None, "67"):
+        yield "shape", {"shape": shape}, hebbax.ShapeError, ["shape", repr(shape), "(n_pre, n_post)"]
+    yield "swapped shape", {"shape": SHAPE[::-1]}, hebbax.ShapeError, ["(7, 6)"]
+    yield "backend", {"backend": "numba"}, ValueError, ["backend", "'numba'", *map(repr, ("cython", "callback", "jax"))]
+    yield "backend", {"backend": 3}, ValueError, ["backend", "3", "'jax'"]
+    yield "option", {"no_such_option": 3}, TypeError, ["no_such_option"]
+
+
+def transformations(spec):
+    """(name, a call that transforms the operator)"""
+    given = {name: jnp.asarray(x) for name, x in correct(spec).items()}
+
+    def function(weight):
+        return call(spec, given | {"weight": weight}, shape=SHAPE)
+
+    def last_of_scan(weight):
+        return jax.lax.scan(lambda w, _: (w, function(w)), weight, None, 2)[1].sum()
+
+    weight = given["weight"]
+    yield "grad", lambda: jax.grad(lambda w: function(w).sum())(weight)
+    yield "jvp", lambda: jax.jvp(function, (weight,), (weight,))
+    yield "vjp", lambda: jax.vjp(function, weight)
+    yield "jit of jacfwd", lambda: jax.jit(jax.jacfwd(function))(weight)
+    yield "grad in scan", lambda: jax.grad(last_of_scan)(weight)
+    yield "vmap", lambda: jax.vmap(function)(jnp.stack([weight, weight]))
+
+
+def bounds_in_the_wrong_order(spec):
+    plain = (1, 0.5), (np.float32(1), -1), (np.array(2.0), np.float64(1))
+    for low, high in (*plain, (2 * u.mV, 1 * u.mV), (1 * u.mV, 1 * u.uvolt)):
+        unit = u.mV if isinstance(low, u.Quantity) else 1
+        given = correct(spec, w_min=low, w_max=high)
+        yield given | {"weight": given["weight"] * unit, "trace": given["trace"] * unit}
+
+
+def plain_among_units(spec):
+    """A plain number, 0 too, where the weight has a unit."""
+    given = correct(spec)
+    given |= {"weight": given["weight"] * u.mV, "trace": given["trace"] * u.mV}
+    yield "trace", given | {"trace": given["trace"].mantissa}
+    yield "w_min", given | {"w_min": 0.0}
+    yield "w_max", given | {"w_max": np.ones(NSE)}
+
+
+def cases():
+    """(name, call, error, parts of its message)"""
+
+    def case(name, spec, error, words, given, **options):
+        options = {"shape": SHAPE} | options
+        return f"{spec.name}: {name}", lambda: jax.block_until_ready(call(spec, given, **options)), error, words
+
+    for spec in SPECS:
+        for operand, value, error, words in wrong_operands(spec):
+            name = spec.public_name(operand)
+            what = f"{name} = {type(value).__name__}{getattr(value, 'shape', value)} {getattr(value, 'dtype', '')}"
+            yield case(what, spec, error, [name, *words], correct(spec, **{operand: value}))
+        for name, options, error, words in wrong_options(spec):
+            yield case(f"{name} = {options}", spec, error, words, correct(spec), **options)
+        for name, function in transformations(spec):
+            what = "vmap" if name == "vmap" else "differentiating"
+            yield f"{spec.name}: {name}", function, NotImplementedError, [spec.name, what]
+        if spec.kind == "update":
+            for given in bounds_in_the_wrong_order(spec):
+                name = f"w_min = {given['w_min']}, w_max = {given['w_max']}"
+                yield case(name, spec, ValueError, ["w_min", "w_max"], given)
+            for name, given in plain_among_units(spec):
+                yield case(f"plain {name}", spec, UnitMismatch, [spec.public_name(name), "mV"], given)
+        operator = getattr(hebbax, f"{spec.name}_p")
+        for what, function, words in (
+            ("platform", lambda op=operator: op.available_backends("abacus"), ["platform", "'abacus'", "'cpu'"]),
+            ("unknown default", lambda op=operator: op.set_default("cpu", "numba"), ["'numba'", "'cpu'", "'jax'"]),
+            ("default", lambda op=operator: op.set_default("gpu", "cython"), ["'cython'", "'cuda'", "cpu only"]),
+        ):
+            yield f"{spec.name}: {what}", function, ValueError, words
+    for n in (0, -1, 1.5, "2", None, True):
+        yield f"set_num_threads({n!r})", lambda n=n: hebbax.set_num_threads(n), ValueError, ["n", repr(n), ">= 1"]
+
+
+def wrong_message(function, error, words):
+    """What is wrong with the error that `function` raises, or None."""
+    try:
+        function()
+    except Exception as raised:
+        message = str(raised)
+        if not isinstance(raised, error):
+            return f"{type(raised).__name__} instead of {error.__name__}: {message}"
+        missing = [word for word in words if not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", message)]
+        return f"{missing} not in the message: {message}" if missing else None
+    return f"no {error.__name__}"
+
+
+if __name__ == "__main__":
+    wrong = {name: wrong_message(*rest) for name, *rest in cases()}
+    print(len(wrong), "cases, optimised:", not __debug__)
+    sys.exit("\n".join(f"{name}: {what}" for name, what in wrong.items() if what) or 0)

@@ -1,0 +1,91 @@
+"""Random networks, operands for the operators, and how to call an operator by its row in the table."""
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from ml_dtypes import bfloat16
+
+import hebbax
+from hebbax._specs import SPECS
+
+try:
+    from jax import enable_x64
+except ImportError:  # before JAX 0.8
+    from jax.experimental import enable_x64
+
+__all__ = [
+    "BACKENDS", "DTYPES", "INDEX_ERRORS", "KERNELS", "SPECS", "UPDATES",
+    "Network", "call", "enable_x64", "operands", "random_network",
+]  # fmt: skip
+
+DTYPES = {"float16": np.float16, "bfloat16": bfloat16, "float32": np.float32, "float64": np.float64}
+UPDATES = tuple(spec for spec in SPECS if spec.kind == "update")
+BACKENDS = hebbax.update_csr_on_binary_post_p.available_backends("cpu")  # test_backends.py says which must be there
+KERNELS = tuple(backend for backend in BACKENDS if backend != "jax")
+# What an index out of range raises: the second where the call has failed before JAX wraps its result.
+INDEX_ERRORS = (jax.errors.JaxRuntimeError, ValueError)
+
+
+def call(spec, operands, **options):
+    """Call the public function of `spec` with operands named as in `_specs`."""
+    return getattr(hebbax, spec.name)(**{spec.public_name(name): x for name, x in operands.items()}, **options)
+
+
+@dataclass(frozen=True)
+class Network:
+    """Synapses from `pre[k]` to `post[k]`, in CSR order; `csc_order[k]` is the CSR position of CSC element `k`."""
+
+    shape: tuple[int, int]
+    pre: np.ndarray
+    post: np.ndarray
+    csc_order: np.ndarray
+
+    @property
+    def nse(self):
+        return self.pre.size
+
+    def structure(self, spec, index_dtype=np.int32, indptr_dtype=None):
+        """The view that `spec` wants: `indices`, `indptr` and, for post, `weight_indices`."""
+        rows, indices = (self.post, self.pre) if spec.permuted else (self.pre, self.post)
+        out = {}
+        if spec.permuted:
+            rows, indices = rows[self.csc_order], indices[self.csc_order]
+            out["weight_indices"] = self.csc_order.astype(index_dtype)
+        indptr = np.searchsorted(rows, np.arange(spec.sizes(self.shape)[0] + 1))
+        return {"indices": indices.astype(index_dtype), "indptr": indptr.astype(indptr_dtype or index_dtype), **out}
+
+    def matrix(self, weight):
+        """W as a dense array."""
+        dense = np.zeros(self.shape, np.asarray(weight).dtype)
+        np.add.at(dense, (self.pre, self.post), weight)
+        return dense
+
+
+def random_network(rng, shape, nse, sorted_rows=False):
+    """`nse` random synapses: some rows and columns stay empty, some pairs are connected twice."""
+    if 0 in shape:
+        nse = 0
+    pre, post = (rng.choice(_connected(rng, n), nse).astype(np.int64) for n in shape)
+    order = np.lexsort((post, pre)) if sorted_rows else np.argsort(pre)
+    pre, post = pre[order], post[order]
+    order = np.arange(nse) if sorted_rows else rng.permutation(nse)
+    return Network(shape, pre, post, order[np.argsort(post[order], kind="stable")])
+
+
+def _connected(rng, n):
+    neurons = np.flatnonzero(rng.random(n) < 0.8)
+    return neurons if neurons.size else np.arange(n)
+
+
+def operands(spec, rng, network, dtype=np.float32, p_spike=0.5, **structure):
+    """Required operands of `spec`: weights and traces in [-2, 2), spikes with probability `p_spike`."""
+    n_event, n_other = spec.sizes(network.shape)
+    out = {
+        "weight": rng.uniform(-2, 2, network.nse).astype(dtype),
+        **network.structure(spec, **structure),
+        "spike": rng.random(n_event) < p_spike,
+    }
+    if spec.kind == "update":
+        out["trace"] = rng.uniform(-2, 2, n_other).astype(np.float64 if dtype == np.float64 else np.float32)
+    return out

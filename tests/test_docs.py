@@ -1,0 +1,49 @@
+"""Documentation: every example runs and shows what it says."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hebbax
+
+README = Path(__file__).parent.parent / "README.md"
+MODULES = ["hebbax", *(module.name for module in pkgutil.walk_packages(hebbax.__path__, "hebbax."))]
+FUNCTIONS = [name for name in hebbax.__all__ if inspect.isfunction(getattr(hebbax, name))]
+WITH_PARAMETERS = [name for name in FUNCTIONS if inspect.signature(getattr(hebbax, name)).parameters]
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if not name.endswith("__main__")])
+def test_examples_in_docstrings(module):
+    result = doctest.testmod(importlib.import_module(module), raise_on_error=False)
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", WITH_PARAMETERS)
+def test_every_parameter_is_documented_and_an_example_shown(name):
+    function = getattr(hebbax, name)
+    assert doctest.DocTestFinder(recurse=False).find(function, name)[0].examples
+    for parameter in inspect.signature(function).parameters:
+        assert re.search(rf"\b{parameter}\b", inspect.getdoc(function))
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if "_csr_" in name])
+def test_docstrings_are_filled_in(name):
+    doc = getattr(hebbax, name).__doc__
+    sections = re.findall(r"^([A-Z]\w+)\n-+$", doc, re.MULTILINE)
+    assert sections == ["Parameters", "Returns", "Raises", "Notes", "Examples"]
+    assert not re.search(r"(?<![\w\\])\{[a-z_]+\}", doc), "a shared part is missing"
+
+
+@pytest.mark.skipif(not README.exists(), reason="the README is not part of an installed package")
+def test_first_example_of_the_readme_runs():
+    block = re.search(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert block, "no example"
+    child = subprocess.run([sys.executable, "-c", block[1]], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr

@@ -1,0 +1,55 @@
+"""Indices out of range: kernels report them and never crash (in a child, for a crash would take pytest along)."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import oracle
+import out_of_range
+from problems import INDEX_ERRORS, call, enable_x64, operands, random_network
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_child_reports_every_index_out_of_range_and_ends_with_an_exception(kernel, threads):
+    command = [sys.executable, out_of_range.__file__, kernel, str(threads)]
+    child = subprocess.run(command, capture_output=True, text=True)
+    *lines, last = child.stdout.splitlines()
+    assert child.returncode >= 0, f"killed by signal {-child.returncode} in: {last}"
+    assert [line for line in lines if not line.endswith((": reported", ": nothing to report"))] == [], child.stderr
+    assert last == "now uncaught" and len(lines) == sum(1 for _ in out_of_range.all_cases(threads))
+    assert child.returncode == 1
+    assert "Traceback" in child.stderr and "indices[0] = -1" in child.stderr, child.stderr
+
+
+@pytest.mark.parametrize("index_dtype", [np.int32, np.int64])
+def test_reference_skips_elements_out_of_range(spec, index_dtype):
+    shape, *_ = size = out_of_range.SMALL
+    with enable_x64(True):
+        for _, name, given, _ in out_of_range.cases(spec, size, index_dtype):
+            out = call(spec, given, shape=shape, backend="jax")
+            if name == "indptr":  # a row that ends before it begins says nothing about the others
+                assert out.shape == ((given["weight"].size if spec.kind == "update" else spec.sizes(shape)[1]),)
+                continue
+            oracle.assert_close(out, oracle.evaluate(spec, shape, given))
+
+
+def test_rows_need_not_cover_every_element(spec, rng, backend):
+    network = random_network(rng, (6, 7), 30)
+    given = operands(spec, rng, network, p_spike=1.0)
+    whole = call(spec, given, shape=network.shape, backend=backend)
+    given["indptr"] = np.clip(given["indptr"], 4, 25)
+    part = call(spec, given, shape=network.shape, backend=backend)
+    oracle.assert_close(part, oracle.evaluate(spec, network.shape, given))
+    assert not np.array_equal(part, whole)
+
+
+def test_weight_that_is_not_donated_survives_the_error(update, rng, kernel):
+    network = random_network(rng, (6, 7), 30)
+    given = operands(update, rng, network, p_spike=1.0)
+    before = given["weight"].copy()
+    given["indices"][-1] = -1
+    with pytest.raises(INDEX_ERRORS, match="indices"):
+        call(update, given, shape=network.shape, backend=kernel).block_until_ready()
+    np.testing.assert_array_equal(given["weight"], before)

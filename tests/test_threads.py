@@ -1,0 +1,154 @@
+"""Threads: no result depends on their number, any Python thread may call, and who decides how many there are."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import numpy as np
+import pytest
+
+import hebbax
+from problems import DTYPES, INDEX_ERRORS, SPECS, Network, call, enable_x64, operands, random_network
+
+THREADS = (1, 2, 3, 8)
+
+# Shape, synapses and whether rows are sorted (then `propagate` splits the targets): most are large enough for every
+# kernel to go parallel. Rows are many and short, few and long, or one alone; a batch of rows is full in the first.
+NETWORKS = {
+    "many rows": ((6000, 500), 1_200_000, True), "few rows": ((500, 6000), 1_200_000, True),
+    "unsorted rows": ((900, 1000), 1_200_000, False), "one row": ((1, 5000), 1_200_000, True),
+    "one column": ((5000, 1), 1_200_000, False), "small": ((50, 60), 1000, True),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request):
+    return random_network(np.random.default_rng(0), *NETWORKS[request.param])
+
+
+def in_order(spec, network, given):
+    """`propagate` by NumPy, which adds one by one, in the order of events."""
+    rows = np.repeat(np.arange(given["spike"].size), np.diff(given["indptr"]))
+    k = np.flatnonzero(given["spike"][rows])
+    out = np.zeros(spec.sizes(network.shape)[1], np.float64 if given["weight"].dtype == np.float64 else np.float32)
+    slots = given["weight_indices"][k] if spec.permuted else k
+    np.add.at(out, given["indices"][k], given["weight"][slots].astype(out.dtype))
+    return out.astype(given["weight"].dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bitwise_the_same_for_any_number_of_threads(spec, network, kernel, dtype, threads):
+    rng = np.random.default_rng(1)
+    given = operands(spec, rng, network, DTYPES[dtype], p_spike=1.0 if 1 in network.shape else 0.8)
+    if spec.kind == "update":
+        given |= {"w_min": np.float32(-1.5), "w_max": rng.uniform(0, 2, network.nse).astype(DTYPES[dtype])}
+    results = []
+    with enable_x64(True):
+        for n in THREADS:
+            threads(n)
+            results.append(np.asarray(call(spec, given, shape=network.shape, backend=kernel)))
+        if spec.kind == "update":
+            expected = np.asarray(call(spec, given, shape=network.shape, backend="jax"))
+        else:
+            expected = in_order(spec, network, given)
+    for n, result in zip(THREADS, results, strict=True):
+        assert result.tobytes() == results[0].tobytes(), f"{n} threads"
+    np.testing.assert_array_equal(results[0].astype(np.float64), expected.astype(np.float64))
+
+
+def test_gain_is_bitwise_the_same_for_any_number_of_threads(update, network, kernel, threads):
+    rng = np.random.default_rng(1)
+    given = operands(update, rng, network, p_spike=1.0)
+    given |= {"gain": rng.uniform(-2, 2, given["spike"].size).astype(np.float32), "w_max": 3.0}
+    results = []
+    for n in THREADS:
+        threads(n)
+        results.append(np.asarray(call(update, given, shape=network.shape, backend=kernel)).tobytes())
+    assert len(set(results)) == 1
+
+
+def test_subnormals_are_the_same_for_any_number_of_threads(spec, kernel, threads):
+    """Pool threads must round and flush as the calling thread does."""
+    network = random_network(np.random.default_rng(0), (600, 500), 1_200_000, sorted_rows=True)
+    given = operands(spec, np.random.default_rng(1), network, p_spike=1.0)
+    given |= {name: given[name] * np.float32(1e-39) for name in ("weight", "trace") if name in given}
+    results = []
+    for n in THREADS:
+        threads(n)
+        results.append(np.asarray(call(spec, given, shape=network.shape, backend=kernel)).tobytes())
+    assert len(set(results)) == 1
+
+
+def test_many_python_threads_at_once(kernel, threads):
+    rng = np.random.default_rng(0)
+    networks = [random_network(rng, (300, 400), 300_000, sorted_rows=True), random_network(rng, (30, 40), 500)]
+    problems = [(spec, network, operands(spec, rng, network)) for spec in SPECS for network in networks]
+    expected = [np.asarray(call(spec, given, shape=network.shape, backend=kernel)) for spec, network, given in problems]
+
+    def work(seed):
+        rng = np.random.default_rng(seed)
+        for which in rng.integers(len(problems), size=20):
+            spec, network, given = problems[which]
+            hebbax.set_num_threads(int(rng.integers(1, 5)))
+            if rng.random() < 0.1:
+                with pytest.raises(INDEX_ERRORS, match="indices"):
+                    wrong = given | {"indices": given["indices"] - 1000}
+                    jax.block_until_ready(call(spec, wrong, shape=network.shape, backend=kernel))
+            out = np.asarray(call(spec, given, shape=network.shape, backend=kernel))
+            assert out.tobytes() == expected[which].tobytes()
+        return seed
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(work, range(8))) == list(range(8))
+
+
+def test_set_num_threads(threads):
+    for n in (1, 3, 64):
+        threads(n)
+        assert hebbax.get_num_threads() == n
+
+
+def test_more_threads_than_elements(spec, kernel, rng, threads):
+    threads(64)
+    network = Network((1, 2), *np.array([[0, 0], [0, 1], [0, 1]]))
+    given = operands(spec, rng, network, p_spike=1.0)
+    out = call(spec, given, shape=network.shape, backend=kernel)
+    np.testing.assert_array_equal(out, call(spec, given, shape=network.shape, backend="jax"))
+
+
+def child(code="", **environment):
+    """What a fresh process prints as its number of threads."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("HEBBAX_NUM_THREADS", "OMP_NUM_THREADS")}
+    return subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport hebbax; print(hebbax.get_num_threads())"],
+        env=kept | environment, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "environment, expected",
+    [
+        ({"HEBBAX_NUM_THREADS": "5"}, 5),
+        ({"OMP_NUM_THREADS": "6"}, 6),
+        ({"OMP_NUM_THREADS": "7,2"}, 7),
+        ({"HEBBAX_NUM_THREADS": "3", "OMP_NUM_THREADS": "6"}, 3),
+    ],
+    ids=str,
+)
+def test_environment_sets_the_number_of_threads(environment, expected):
+    result = child(**environment)
+    assert result.stdout.split() == [str(expected)], result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot tie a process to CPUs")
+def test_by_default_as_many_threads_as_the_process_may_use():
+    result = child("import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})")
+    assert result.stdout.split() == ["1"], result.stderr
+    assert 1 <= int(child().stdout) <= len(os.sched_getaffinity(0))
+
+
+def test_nonsense_in_the_environment_is_named():
+    result = child(HEBBAX_NUM_THREADS="many")
+    assert result.returncode == 1 and "HEBBAX_NUM_THREADS: got 'many'" in result.stderr

@@ -1,0 +1,156 @@
+"""Values: the JAX reference against the NumPy oracle, every other backend against both."""
+
+from dataclasses import dataclass
+
+import brainunit as u
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import hebbax
+import oracle
+from problems import DTYPES, KERNELS, call, enable_x64, operands, random_network
+
+SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan])
+
+BOUNDS = {
+    "none": lambda rng, nse: {},
+    "low": lambda rng, nse: {"w_min": -1.0},
+    "high": lambda rng, nse: {"w_max": 1},
+    "both": lambda rng, nse: {"w_min": np.float32(-0.5), "w_max": np.array(0.5)},
+    "arrays": lambda rng, nse: {"w_min": rng.uniform(-1.5, 0, nse), "w_max": rng.uniform(0, 1.5, nse)},
+    "array and scalar": lambda rng, nse: {"w_min": rng.uniform(-1.5, 0, nse), "w_max": 0.75},
+    "crossed arrays": lambda rng, nse: {"w_min": rng.uniform(-1, 1, nse), "w_max": rng.uniform(-1, 1, nse)},
+    "crossed scalars": lambda rng, nse: {"w_min": jnp.float32(0.5), "w_max": jnp.float32(-0.5)},
+    "NaN": lambda rng, nse: {"w_min": float("nan"), "w_max": 1.0},
+    "NaN in arrays": lambda rng, nse: {
+        "w_min": sprinkle(rng, rng.uniform(-1, 0, nse)), "w_max": sprinkle(rng, rng.uniform(0, 1, nse)),
+    },
+}  # fmt: skip
+
+SPIKES = {
+    "bool": lambda rng, spike: spike,
+    "int": lambda rng, spike: np.where(spike, rng.choice([-3, 1, 7], spike.shape), 0).astype(np.int8),
+    "float": lambda rng, spike: np.where(spike, rng.choice([-0.5, 1e-30, 2, np.inf, np.nan], spike.shape), -0.0),
+}
+
+
+def sprinkle(rng, x):
+    """`x` with about one number in eight made special."""
+    return np.where(rng.random(x.shape) < 0.125, rng.choice(SPECIAL, x.shape), x).astype(x.dtype)
+
+
+@dataclass(frozen=True)
+class Case:
+    seed: int
+    shape: tuple[int, int]
+    nse: int
+    sorted_rows: bool
+    dtype: str
+    index_dtypes: tuple[str, str, str]  # of indices, weight_indices, indptr
+    spike: str
+    p_spike: float
+    special: bool
+    bounds: str
+    promise: bool
+    gain: bool
+    unit: u.Unit | None
+    threads: int
+    x64: bool
+
+    def operands(self, spec):
+        rng = np.random.default_rng(self.seed)
+        network = random_network(rng, self.shape, self.nse, self.sorted_rows)
+        dtype = DTYPES["float32" if self.dtype == "float64" and not self.x64 else self.dtype]
+        out = operands(spec, rng, network, dtype, self.p_spike)
+        for name, index_dtype in zip(("indices", "weight_indices", "indptr"), self.index_dtypes, strict=True):
+            if name in out:
+                out[name] = out[name].astype(index_dtype)
+        out["spike"] = SPIKES[self.spike](rng, out["spike"])
+        if spec.kind == "update":
+            bounds = BOUNDS[self.bounds](rng, network.nse)
+            out |= {name: x.astype(dtype) if np.ndim(x) else x for name, x in bounds.items()}
+            if self.gain:
+                out["gain"] = rng.uniform(-2, 2, out["spike"].size).astype(np.float32)
+        if self.special:
+            out |= {name: sprinkle(rng, out[name]) for name in ("weight", "trace") if name in out}
+        return out
+
+
+index_dtype = st.sampled_from(["int32", "int64", "uint32", "uint8"])
+cases = st.builds(
+    Case,
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.tuples(st.sampled_from([17, 1, 2, 40, 0]), st.sampled_from([23, 1, 2, 9, 0])),
+    nse=st.sampled_from([120, 1, 37, 200, 0]),
+    sorted_rows=st.booleans(),
+    dtype=st.sampled_from(["float32", "float64", "float16", "bfloat16"]),
+    index_dtypes=st.tuples(index_dtype, index_dtype, index_dtype),
+    spike=st.sampled_from(list(SPIKES)),
+    p_spike=st.sampled_from([0.5, 0.1, 0.0, 1.0]),
+    special=st.booleans(),
+    bounds=st.sampled_from(list(BOUNDS)),
+    promise=st.booleans(),
+    gain=st.booleans(),
+    unit=st.sampled_from([None, u.mS]),
+    threads=st.sampled_from([1, 2, 3]),
+    x64=st.booleans(),
+)
+
+
+def run(spec, case, backend):
+    operands, options = case.operands(spec), {}
+    if case.unit is not None:
+        for name in {"weight", "trace", "w_min", "w_max"} & operands.keys():
+            operands[name] = operands[name] * case.unit
+    if spec.kind == "update":
+        options["weight_in_bounds"] = case.promise
+    with enable_x64(case.x64):
+        out = call(spec, operands, shape=case.shape, backend=backend, **options)
+        jax.block_until_ready(out)
+    if case.unit is None:
+        assert isinstance(out, jax.Array)
+        return np.asarray(out)
+    assert out.unit == case.unit
+    return np.asarray(out.mantissa)
+
+
+def check(spec, case):
+    operands, options = case.operands(spec), {}
+    if spec.kind == "update":
+        options["weight_in_bounds"] = case.promise
+    expected = oracle.evaluate(spec, case.shape, operands, **options)
+    bounded = "w_min" in operands or "w_max" in operands
+    reference = run(spec, case, "jax")
+    if spec.kind == "propagate" or case.gain:  # XLA may add in any order, and fuse the product with the sum
+        oracle.assert_close(reference, expected)
+    else:
+        oracle.assert_same(reference, expected, signed_zeros=not bounded)
+    for kernel in KERNELS:
+        hebbax.set_num_threads(case.threads)
+        out = run(spec, case, kernel)
+        oracle.assert_same(out, expected, signed_zeros=not bounded)
+        oracle.assert_close(out, reference)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _threads_restored():
+    before = hebbax.get_num_threads() if KERNELS else None
+    yield
+    if KERNELS:
+        hebbax.set_num_threads(before)
+
+
+@given(case=cases)
+def test_every_backend_agrees_with_the_oracle(spec, case):
+    check(spec, case)
+
+
+@pytest.mark.slow
+@settings(max_examples=300)
+@given(case=cases)
+def test_every_backend_agrees_with_the_oracle_at_length(spec, case):
+    check(spec, case)
