@@ -51,14 +51,16 @@ cdef enum Status:
 # was measured 3-4 times faster than going row by row.
 cdef struct Walk:
     const Rows* rows
-    int64_t start     # the part of the batch, in elements
+    int64_t start   # the part of the batch, in elements
     int64_t stop
-    int64_t first     # its rows
+    int64_t first   # its rows
     int64_t last
-    int64_t row       # the next piece
+    double low      # and its part of each row, in [0, 1]
+    double high
+    int64_t row     # the next piece
     int64_t step
     int64_t steps
-    double begin      # its place in the row, in [0, 1]
+    double begin    # its place in the row, in [low, high]
     double end
 
 
@@ -68,7 +70,14 @@ cdef struct Piece:
     int64_t event
 
 
-cdef void start_walk(Walk* walk, const Rows* rows, int64_t start, int64_t stop) noexcept nogil
+cdef void walk_rows(Walk* walk, const Rows* rows, int64_t start, int64_t stop) noexcept nogil
+cdef void walk_places(Walk* walk, const Rows* rows, double low, double high) noexcept nogil
+
+
+cdef inline double end_of_step(const Walk* walk) noexcept nogil:
+    if walk.step + 1 >= walk.steps:
+        return walk.high
+    return walk.low + (walk.high - walk.low) * (walk.step + 1) / walk.steps
 
 
 cdef inline Piece next_piece(Walk* walk) noexcept nogil:
@@ -86,7 +95,7 @@ cdef inline Piece next_piece(Walk* walk) noexcept nogil:
         walk.row = walk.first
         walk.step += 1
         walk.begin = walk.end
-        walk.end = 1.0 if walk.step + 1 >= walk.steps else <double> (walk.step + 1) / walk.steps
+        walk.end = end_of_step(walk)
     return piece
 
 

@@ -63,15 +63,26 @@ cdef inline int64_t row_at(const Rows* rows, int64_t element) noexcept nogil:
     return low
 
 
-cdef void start_walk(Walk* walk, const Rows* rows, int64_t start, int64_t stop) noexcept nogil:
-    """Set out on the batch's elements `start` to `stop`, of which there is at least one."""
+cdef void walk_rows(Walk* walk, const Rows* rows, int64_t start, int64_t stop) noexcept nogil:
+    """Set out on the batch's elements `start` to `stop`, of which there is at least one: some rows, whole."""
     walk.rows, walk.start, walk.stop = rows, start, stop
-    walk.first = walk.row = row_at(rows, start)
-    walk.last = row_at(rows, stop - 1)
-    walk.step = 0
-    walk.steps = (stop - start) // ((walk.last - walk.first + 1) * PIECE) + 1
-    walk.begin = 0.0
-    walk.end = 1.0 / walk.steps
+    walk.first, walk.last = row_at(rows, start), row_at(rows, stop - 1)
+    walk.low, walk.high = 0.0, 1.0
+    set_out(walk, stop - start)
+
+
+cdef void walk_places(Walk* walk, const Rows* rows, double low, double high) noexcept nogil:
+    """Set out on all the batch's rows, but only on each one's elements from `low` to `high`, in [0, 1]."""
+    walk.rows, walk.start, walk.stop = rows, 0, rows.elements
+    walk.first, walk.last = 0, rows.count - 1
+    walk.low, walk.high = low, high
+    set_out(walk, <int64_t> (rows.elements * (high - low)))
+
+
+cdef void set_out(Walk* walk, int64_t elements) noexcept nogil:
+    walk.row, walk.step = walk.first, 0
+    walk.steps = elements // ((walk.last - walk.first + 1) * PIECE) + 1
+    walk.begin, walk.end = walk.low, end_of_step(walk)
 
 
 cdef void describe(const Network* network, const char* name, char* message, size_t size) noexcept nogil:

@@ -12,12 +12,16 @@ from hebbax._cpu.buffers cimport (
     prefetch_lines, store, weight_t,
 )
 from hebbax._cpu.rows cimport (
-    BAD_ELEMENT, OK, Piece, Rows, Status, Walk, index_t, next_batch, next_piece, start_walk,
+    BAD_ELEMENT, OK, Piece, Rows, Status, Walk, index_t, next_batch, next_piece, walk_places,
+    walk_rows,
 )
 from hebbax._cpu.threads cimport chunks_for, run_chunks
 
 cdef enum:
     PIECES_AHEAD = 4         # pieces between a prefetch and the use
+    LONG_ROW = 64            # elements of an average row that threads may share out
+    PLACES = 1 << 20         # into which they divide it
+    CACHED = 1 << 21         # weights that a last-level cache holds
     GRAIN = 16384            # elements that are worth another thread
     CLIP_GRAIN = 1 << 18     # the same for the full clip pass, which streams
     CLIP_BLOCK = 256         # elements that the full clip pass looks at before it writes any
@@ -30,6 +34,7 @@ cdef Piece NOTHING = Piece(0, 0, 0)
 cdef struct Job:
     Update* call
     Rows* rows
+    bint by_place  # whether threads share out the places in every row, and not the rows
     Status status
 
 
@@ -96,7 +101,7 @@ cdef inline_int update_piece(
 cdef hot_void update_span(
     Job* job, weight_t* weight, const index_t* indices, const arith_t* trace, int64_t start, int64_t stop
 ) noexcept nogil:
-    """Update elements `start` to `stop` of the batch."""
+    """Update a part of the batch: elements `start` to `stop`, or these places out of `PLACES` in every row."""
     cdef const Update* call = job.call
     cdef const index_t* slots = <const index_t*> call.network.slots.data
     cdef const arith_t* gain = <const arith_t*> call.gain.data
@@ -111,7 +116,10 @@ cdef hot_void update_span(
     cdef Walk far, near, here
     cdef Piece piece, coming
     # Three walks, a few pieces apart: the first fetches indices, the second the weights they name, the third updates.
-    start_walk(&here, job.rows, start, stop)
+    if job.by_place:
+        walk_places(&here, job.rows, <double> start / PLACES, <double> stop / PLACES)
+    else:
+        walk_rows(&here, job.rows, start, stop)
     far = near = here
     while True:
         piece = next_piece(&far)
@@ -201,6 +209,19 @@ cdef void clip_task(void* state, int64_t start, int64_t stop) noexcept nogil:
         clip_span(job.call, <double*> weight.data, <double> -INFINITY, start, stop)
 
 
+cdef bint shares_out_places(const Update* call, const Rows* rows) noexcept nogil:
+    """Whether threads should each take a part of every row, which lie in distant parts of `weight`, and not some rows.
+
+    Then no two threads write to the same cache lines (2 threads on 10^5 of 10^6 weights: 1.5 instead of 1.06 times as
+    fast as one). But where most lines of a large `weight` are touched, what one thread has fetched the other finds in
+    the cache if they share out the rows (on 10^6 of 10^7 weights: 1.7 instead of 1.3). Contiguous rows share no lines.
+    """
+    cdef int64_t nse = call.network.weight.size
+    if not call.network.permuted or rows.elements < rows.count * LONG_ROW:
+        return False
+    return nse < CACHED or rows.elements < nse // 16
+
+
 cdef Status update(Update* call) noexcept nogil:
     """Update the weight in place; what it holds after a status other than OK is unspecified."""
     cdef Rows rows
@@ -212,7 +233,8 @@ cdef Status update(Update* call) noexcept nogil:
     job.status = next_batch(&call.network, &rows)
     while job.status == OK and rows.count:
         chunks = chunks_for(&call.network.pool, rows.elements, GRAIN)
-        run_chunks(&call.network.pool, update_task, &job, rows.elements, chunks)
+        job.by_place = chunks > 1 and shares_out_places(call, &rows)
+        run_chunks(&call.network.pool, update_task, &job, PLACES if job.by_place else rows.elements, chunks)
         if job.status == OK:
             job.status = next_batch(&call.network, &rows)
     if job.status == OK and call.clip_all:
