@@ -29,10 +29,9 @@ def main(
     ] = False,
     cases: Annotated[str, typer.Option(help="Only cases whose name matches this regular expression.")] = "",
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds a case (7, quick: 3).")] = None,
-    output: Annotated[Path, typer.Option(help="Folder for the JSON file and the plot.")] = RESULTS,
-    markdown: Annotated[Path | None, typer.Option(help="Also write the judged cases as a Markdown table.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the files.")] = RESULTS,
 ) -> None:
-    """Time all contenders in turn, print one table, and write JSON and a plot."""
+    """Time all contenders in turn, print one table, and write JSON, a plot and the README's table."""
     rounds = rounds or (3 if quick else 7)
     duration = 0.008 if quick else 0.02
     chosen = [case for case in all_cases.cases(quick) if re.search(cases, case.label)]
@@ -67,8 +66,7 @@ def main(
     name = "quick" if quick else "bench"
     (output / f"{name}.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     report.plot(results, output / f"{name}.png")
-    if markdown:
-        markdown.write_text(report.markdown(results))
+    (output / f"{name}.md").write_text(report.markdown(results))
     _print(results, output / name)
 
 
@@ -82,7 +80,7 @@ def _print(results: dict, stem: Path) -> None:
     targets = [target for case in results["cases"] for target in case["targets"]]
     reached = sum(target["reached"] for target in targets)
     console.print(
-        f"{reached} of {len(targets)} targets reached in {results['seconds_in_all']} s; {stem}.json, {stem}.png"
+        f"{reached} of {len(targets)} targets reached in {results['seconds_in_all']} s; {stem}.{{json,png,md}}"
     )
 
 

@@ -9,8 +9,8 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memset
 
 from hebbax._cpu.buffers cimport (
-    BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT32, Buffer, arith_t, bfloat16, float16, hot_void, inline_int, load, prefetch,
-    prefetch_lines, weight_t,
+    BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT32, Buffer, arith_t, bfloat16, float16, hot_void, inline_int, load,
+    prefetch, prefetch_lines, weight_t,
 )
 from hebbax._cpu.rows cimport BAD_ELEMENT, OK, Rows, Status, index_t, next_batch
 from hebbax._cpu.threads cimport add_and_get, chunks_for, run_chunks
@@ -19,7 +19,7 @@ cdef enum:
     AHEAD = 128         # elements between a prefetch and the use, at most
     GRAIN = 131072      # elements that are worth another thread
     NEXT_ROW = 96       # elements of the next row that are fetched while this one is summed
-    SEARCH = 64         # elements that splitting a row costs about as much as
+    SEARCH = 1024       # and splitting a row costs: with rows of 1000, two threads were no faster than one
 
 
 cdef struct Job:
@@ -84,7 +84,8 @@ cdef hot_void propagate_span(
         begin = rows.row[row].begin
         end = begin + rows.row[row + 1].before - rows.row[row].before
         if row + 1 < rows.count:
-            following = rows.row[row + 1].begin
+            following = rows.row[row + 1].begin  # about where this thread's elements begin in the next row
+            following += (rows.row[row + 2].before - rows.row[row + 1].before) * start // n_other
             prefetch_lines(indices, following, following + NEXT_ROW, 0)
             if network.permuted:
                 prefetch_lines(slots, following, following + NEXT_ROW, 0)
@@ -137,7 +138,7 @@ cdef Status propagate_in(Propagate* call, bint parallel) noexcept nogil:
     job.status = next_batch(&call.network, &rows)
     while job.status == OK and rows.count:
         job.added = 0
-        chunks = chunks_for(&call.network.pool, rows.elements - SEARCH * rows.count, GRAIN) if parallel else 1
+        chunks = chunks_for(&call.network.pool, rows.elements - SEARCH * rows.count, GRAIN, 1) if parallel else 1
         run_chunks(&call.network.pool, propagate_task, &job, n_out, max(1, min(chunks, n_out)))
         if job.added < rows.elements:
             job.status = BAD_ELEMENT

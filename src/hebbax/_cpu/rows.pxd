@@ -7,7 +7,7 @@ from hebbax._cpu.threads cimport Pool
 
 cdef enum:
     BATCH = 2048  # rows that are found before they are worked on; they lie on the stack, 48 KiB
-    PIECE = 64    # elements of a row that are worked on in one go
+    PIECE = 128   # elements of a row that are worked on in one go
 
 ctypedef fused index_t:
     int32_t

@@ -22,5 +22,5 @@ cdef struct Pool:
     void* lender
 
 
-cdef int64_t chunks_for(const Pool* pool, int64_t work, int64_t grain) noexcept nogil
+cdef int64_t chunks_for(const Pool* pool, int64_t work, int64_t grain, int64_t per_thread) noexcept nogil
 cdef void run_chunks(const Pool* pool, Task task, void* state, int64_t size, int64_t chunks) noexcept nogil

@@ -78,11 +78,11 @@ cdef struct Shared:
     fp_mode mode
 
 
-cdef int64_t chunks_for(const Pool* pool, int64_t work, int64_t grain) noexcept nogil:
+cdef int64_t chunks_for(const Pool* pool, int64_t work, int64_t grain, int64_t per_thread) noexcept nogil:
     """Into how many chunks to split `work`, which is worth more threads from `grain` on (OpenMP's: 8 times that)."""
     if limit == 1 or work < (grain if pool.schedule != NULL else 8 * grain):
         return 1
-    return min(2 * limit, 4 * work // grain)
+    return min(per_thread * limit, 4 * work // grain)
 
 
 cdef void run_chunks(const Pool* pool, Task task, void* state, int64_t size, int64_t chunks) noexcept nogil:

@@ -18,7 +18,7 @@ from hebbax._cpu.rows cimport (
 from hebbax._cpu.threads cimport chunks_for, run_chunks
 
 cdef enum:
-    PIECES_AHEAD = 4         # pieces between a prefetch and the use
+    PIECES_AHEAD = 2         # pieces between a prefetch and the use
     LONG_ROW = 64            # elements of an average row that threads may share out
     PLACES = 1 << 20         # into which they divide it
     CACHED = 1 << 21         # weights that a last-level cache holds
@@ -232,12 +232,12 @@ cdef Status update(Update* call) noexcept nogil:
     job.rows = &rows
     job.status = next_batch(&call.network, &rows)
     while job.status == OK and rows.count:
-        chunks = chunks_for(&call.network.pool, rows.elements, GRAIN)
+        chunks = chunks_for(&call.network.pool, rows.elements, GRAIN, 2)
         job.by_place = chunks > 1 and shares_out_places(call, &rows)
         run_chunks(&call.network.pool, update_task, &job, PLACES if job.by_place else rows.elements, chunks)
         if job.status == OK:
             job.status = next_batch(&call.network, &rows)
     if job.status == OK and call.clip_all:
-        chunks = chunks_for(&call.network.pool, call.network.weight.size, CLIP_GRAIN)
+        chunks = chunks_for(&call.network.pool, call.network.weight.size, CLIP_GRAIN, 8)
         run_chunks(&call.network.pool, clip_task, &job, call.network.weight.size, chunks)
     return job.status
