@@ -49,9 +49,10 @@ def _call(
     if "w_min" in operands:
         w_min, w_max = operands["w_min"], operands["w_max"]
         _check_bound_order(w_min, w_max)
-        weight = operands["weight"]
-        if not isinstance(getattr(weight, "mantissa", weight), jax.core.Tracer):
-            operands["w_min"], operands["w_max"] = _keep_on_device(w_min), _keep_on_device(w_max)
+        weight = getattr(operands["weight"], "mantissa", operands["weight"])
+        if isinstance(weight, jax.Array) and not isinstance(weight, jax.core.Tracer):
+            dtype = _primitives.arithmetic_dtype(weight.dtype)
+            operands["w_min"], operands["w_max"] = _keep_on_device(w_min, dtype), _keep_on_device(w_max, dtype)
     for name, x in operands.items():
         if type(x) in _PASSED:
             continue
@@ -114,12 +115,12 @@ def _is_host_scalar(x: Any) -> bool:
     return isinstance(x, (float, int, np.generic)) or (isinstance(x, np.ndarray) and x.ndim == 0)
 
 
-def _keep_on_device(bound: Any) -> Any:
+def _keep_on_device(bound: Any, dtype: np.dtype) -> Any:
     """A Python float as the array that it would become anyway: sending two of them takes a tenth of an eager call."""
     number = getattr(bound, "mantissa", bound)
     if type(number) is not float:
         return bound
-    return _device_scalar(number.hex(), getattr(bound, "unit", None), jax.dtypes.canonicalize_dtype(np.float64))
+    return _device_scalar(number.hex(), getattr(bound, "unit", None), dtype)
 
 
 @functools.lru_cache(maxsize=256)
