@@ -42,12 +42,12 @@ def main(
     # Cases on the same network follow one another, so that it is built once.
     ordered = sorted(chosen, key=lambda case: (case.n * case.synapses, case.n))
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as progress:
         bar = progress.add_task("", total=len(ordered))
         for case in ordered:
 
             def say(text, case=case):
-                progress.update(bar, description=f"{case.label}, {text}")
+                progress.update(bar, description=f"{case.label}, {text}", refresh=True)
 
             measured[case] = measure(case, rounds, duration, say)
             progress.advance(bar)

@@ -55,6 +55,11 @@ def hebbax_library(backend: str, weight_in_bounds: bool) -> Library:
     return Library(update, propagate)
 
 
+def _wait(weight, after):
+    """`weight`, but not before `after` is there: what hebbax's option `after` does, so that XLA need not copy it."""
+    return weight if after is None else jax.lax.optimization_barrier((weight, after))[0]
+
+
 PEER_BACKENDS = brainevent.update_csr_on_binary_post_p.available_backends("cpu")
 
 
@@ -63,6 +68,7 @@ def peer_library(backend: str, network: Network) -> Library:
 
     def update(network, spec, weight, trace, spike, bounds=(LOW, HIGH), after=None):
         arguments = _arguments(network, spec, spike, trace)
+        weight = _wait(weight, after)
         return getattr(brainevent, spec.name)(weight, **arguments, w_min=bounds[0], w_max=bounds[1], backend=backend)
 
     # Its products want a workspace, which a matrix makes at its first product.
@@ -87,6 +93,7 @@ def peer_library(backend: str, network: Network) -> Library:
 @functools.partial(jax.jit, static_argnames="spec", inline=True)
 def _jax_update(network, spec, weight, trace, spike, bounds=(LOW, HIGH), after=None):
     half = network.half(spec)
+    weight = _wait(weight, after)
     change = jnp.where(spike[half.owner], trace[half.indices], 0)
     slots = half.weight_indices
     new = weight + change if slots is None else weight.at[slots].add(change, unique_indices=True)

@@ -70,7 +70,7 @@ def canonical_platform(platform: str) -> str:
 
 def check_backend(backend: str, platform: str | None = None) -> None:
     """Raise a ValueError unless `backend` exists and, where a platform is given, can run there."""
-    known = {b.name: b for b in BACKENDS}
+    known = [b.name for b in BACKENDS]
     if backend in known and (platform is None or backend in available_backends(platform)):
         return
     usable = available_backends(platform) if platform else tuple(b.name for b in BACKENDS if b.missing is None)

@@ -76,10 +76,11 @@ class Operator:
     def __repr__(self) -> str:
         return f"<hebbax operator {self.name}>"
 
-    def __call__(
-        self, *arguments, shape: tuple[int, int], backend: str | None = None, weight_in_bounds: bool = False, **optional
-    ) -> jax.Array:
+    def __call__(self, *arguments, shape: tuple[int, int], backend: str | None = None, **optional) -> jax.Array:
         spec = self.spec
+        weight_in_bounds = optional.pop("weight_in_bounds", False) if spec.kind == "update" else False
+        if not isinstance(weight_in_bounds, (bool, np.bool_)):
+            raise TypeError(f"weight_in_bounds: got {weight_in_bounds!r}, expected True or False")
         given = _name_arguments(spec, arguments, optional)
         shape = check_options(shape, backend)
         given = {
@@ -106,16 +107,21 @@ class Operator:
 
 
 def _name_arguments(spec: Spec, arguments: tuple, optional: dict[str, Any]) -> dict[str, Any]:
+    """The operands by name, as Python would match a call of the public function."""
     names = spec.arguments + (("w_min", "w_max") if spec.kind == "update" else ())
+    if len(arguments) > len(names):
+        raise TypeError(f"{spec.name}() takes {len(names)} positional arguments, but got {len(arguments)}")
     named = dict(zip(names, arguments, strict=False))
+    operand_of = {spec.public_name(name): name for name in spec.operands}
     for name, value in optional.items():
-        operand = {spec.public_name(n): n for n in spec.operands}.get(name)
-        if operand is None or operand in named:
+        if name not in operand_of:
             raise TypeError(f"{spec.name}() got an unexpected argument {name!r}")
-        named[operand] = value
-    missing = [spec.public_name(n) for n in spec.arguments if named.get(n) is None]
-    if missing or len(arguments) > len(names):
-        raise TypeError(f"{spec.name}() takes {', '.join(map(spec.public_name, names))}; missing: {missing}")
+        if operand_of[name] in named:
+            raise TypeError(f"{spec.name}() got several values for argument {name!r}")
+        named[operand_of[name]] = value
+    missing = [spec.public_name(name) for name in spec.arguments if named.get(name) is None]
+    if missing:
+        raise TypeError(f"{spec.name}() lacks {', '.join(missing)}")
     return named
 
 
@@ -134,9 +140,14 @@ def check_options(shape, backend: str | None) -> tuple[int, int]:
 
 def check_host_array(name: str, x):
     """Return `x`, which is not a JAX array, as JAX may take it: NumPy integers that JAX would truncate are narrowed."""
-    if isinstance(x, np.ndarray):
-        return _narrow(name, x)
-    if isinstance(x, (np.generic, bool, int, float)):
+    if isinstance(x, (np.ndarray, np.generic)):
+        x = np.asarray(x)
+        widest = {"f": 8, "c": 16}.get(x.dtype.kind, 8)
+        numeric = x.dtype.kind in "biufc" or jnp.issubdtype(x.dtype, jnp.floating)  # bfloat16 has a kind of its own
+        if not numeric or x.dtype.itemsize > widest:
+            raise TypeError(f"{name}: got dtype {x.dtype}, expected one that JAX knows")
+        return _narrow(name, x.astype(x.dtype.newbyteorder("="), copy=False))
+    if isinstance(x, (bool, int, float)):
         return x
     raise TypeError(f"{name}: got {type(x).__name__}, expected an array")
 
@@ -166,7 +177,9 @@ def _check_dtypes(spec: Spec, given: dict[str, Any]) -> None:
         elif operand in INDEX_ARRAYS:
             ok, expected = jnp.issubdtype(dtype, jnp.integer), "an integer dtype"
         else:
-            ok = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or dtype.kind == "b"
+            ok = (
+                jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, bool)
+            )
             expected = "a real dtype"
         if not ok:
             raise TypeError(f"{name}: got dtype {dtype}, expected {expected}")

@@ -133,8 +133,8 @@ def _run(
     if threads is not None:
         try:
             hebbax.set_num_threads(threads)
-        except RuntimeError as error:
-            raise typer.BadParameter(f"got {threads}, but {error}", param_hint="'--threads'") from error
+        except (RuntimeError, ValueError) as error:
+            raise typer.BadParameter(str(error), param_hint="'--threads'") from error
     try:
         output.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=output).close()

@@ -34,7 +34,7 @@ _OPERATORS = {
 
 # Types that need no look before `jit` takes them. JAX's own array type joins them once it is met: `isinstance` of
 # `jax.Array` is slow, and an eager call at n = 1 000 spends a fifth of its time on checks otherwise.
-_PASSED: set[type] = {type(None), float, u.Quantity}
+_PASSED: set[type] = {type(None), float}
 
 
 def _call(
@@ -56,11 +56,14 @@ def _call(
     for name, x in operands.items():
         if type(x) in _PASSED:
             continue
-        if isinstance(x, (jax.Array, u.Quantity)):
+        if isinstance(x, jax.Array):
             _PASSED.add(type(x))
-        else:
+        elif not isinstance(x, u.Quantity):
             operands[name] = _primitives.check_host_array(spec.public_name(name), x)
-    return _compiled(operands, spec=spec, shape=shape, backend=backend, weight_in_bounds=bool(weight_in_bounds))
+        elif not isinstance(x.mantissa, jax.Array):
+            number = _primitives.check_host_array(spec.public_name(name), x.mantissa)
+            operands[name] = u.Quantity(number, unit=x.unit)
+    return _compiled(operands, spec=spec, shape=shape, backend=backend, weight_in_bounds=weight_in_bounds)
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "shape", "backend", "weight_in_bounds"), inline=True)
@@ -77,7 +80,9 @@ def _compiled(
     if isinstance(plain.get("after"), u.Quantity):
         plain["after"] = plain["after"].mantissa
     required = [plain.pop(name) for name in spec.arguments]
-    out = _OPERATORS[spec](*required, shape=shape, backend=backend, weight_in_bounds=weight_in_bounds, **plain)
+    if spec.kind == "update":
+        plain["weight_in_bounds"] = weight_in_bounds
+    out = _OPERATORS[spec](*required, shape=shape, backend=backend, **plain)
     out = out.astype(jax.dtypes.canonicalize_dtype(weight.dtype))
     return u.Quantity(out, unit=unit) if has_unit else out
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hebbax._cpu.cpus import default_num_threads
+from hebbax._cpu.cpus import check_num_threads, default_num_threads
 
 # Bits of the `flags` that the handlers and `kernels()` take.
 PERMUTED = 1
@@ -34,7 +34,12 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        At least 1.
+        From 1 to 1024.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
 
     Examples
     --------
@@ -45,8 +50,7 @@ def set_num_threads(n: int) -> None:
     2
     >>> hebbax.set_num_threads(before)
     """
-    if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
-        raise ValueError(f"n: got {n!r}, expected an integer >= 1")
+    n = check_num_threads("n", n)
     if missing:
         raise RuntimeError(f"the CPU kernels cannot be used: {missing}")
     _threads.set_num_threads(n)

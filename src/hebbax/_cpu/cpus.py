@@ -1,22 +1,30 @@
 """How many threads to use where nobody has said: what the environment asks for, or the CPUs this process may use."""
 
 import math
+import operator
 import os
 from pathlib import Path
+
+MAX_THREADS = 1024
 
 
 def default_num_threads() -> int:
     """`HEBBAX_NUM_THREADS`, else `OMP_NUM_THREADS`, else the CPUs that the process's affinity and cgroup leave it."""
-    asked = os.environ.get("HEBBAX_NUM_THREADS")
-    if asked is not None:
-        if not asked.strip().isdigit() or int(asked) < 1:
-            raise ValueError(f"HEBBAX_NUM_THREADS: got {asked!r}, expected an integer >= 1")
-        return int(asked)
+    asked = os.environ.get("HEBBAX_NUM_THREADS", "").strip()
+    if asked:
+        return check_num_threads("HEBBAX_NUM_THREADS", int(asked) if asked.isdecimal() else asked)
     outermost = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # one number per level of nesting
-    if outermost.isdigit() and int(outermost) >= 1:
+    if outermost.isdecimal() and 1 <= int(outermost) <= MAX_THREADS:
         return int(outermost)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(cpus, _cgroup_quota())))
+    return max(1, math.ceil(min(cpus, MAX_THREADS, _cgroup_quota())))
+
+
+def check_num_threads(name: str, n: object) -> int:
+    """`n` as an int; raise a ValueError unless it is one from 1 to `MAX_THREADS`."""
+    if isinstance(n, bool) or not hasattr(n, "__index__") or not 1 <= operator.index(n) <= MAX_THREADS:
+        raise ValueError(f"{name}: got {n!r}, expected an integer from 1 to {MAX_THREADS}")
+    return operator.index(n)
 
 
 def _cgroup_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:

@@ -81,7 +81,7 @@ cdef inline double end_of_step(const Walk* walk) noexcept nogil:
 
 
 cdef inline Piece next_piece(Walk* walk) noexcept nogil:
-    """The next piece; empty when all are done."""
+    """The next piece, which may be empty; after the last one (`walk.step == walk.steps`) all are."""
     cdef const Row* row = &walk.rows.row[walk.row]
     cdef int64_t begin, size
     if walk.step == walk.steps:

@@ -12,12 +12,12 @@ from libc.stdlib cimport free, malloc
 
 cdef extern from *:
     """
-    #if defined(__SSE2__) || defined(_M_X64)
+    #if defined(__SSE2__)
     #include <xmmintrin.h>
     typedef unsigned int hebbax_fp_mode;
     static inline hebbax_fp_mode hebbax_get_fp_mode(void) { return _mm_getcsr(); }
     static inline void hebbax_set_fp_mode(hebbax_fp_mode mode) { _mm_setcsr(mode); }
-    #elif defined(__aarch64__) && defined(__GNUC__)
+    #elif defined(__aarch64__)
     typedef unsigned long long hebbax_fp_mode;
     static inline hebbax_fp_mode hebbax_get_fp_mode(void) {
         hebbax_fp_mode mode; __asm__ volatile("mrs %0, fpcr" : "=r"(mode)); return mode;
@@ -49,10 +49,10 @@ cdef extern from *:
     void pause "HEBBAX_PAUSE"() noexcept nogil
     int sched_yield() noexcept nogil
 
-cdef int limit = 1
+cdef int64_t limit = 1
 
 
-def set_num_threads(int n):
+def set_num_threads(int64_t n):
     global limit
     limit = n
 
@@ -101,7 +101,7 @@ cdef void run_chunks(const Pool* pool, Task task, void* state, int64_t size, int
 cdef void run_openmp(Task task, void* state, int64_t size, int64_t chunks) noexcept nogil:
     cdef fp_mode callers = get_fp_mode(), own
     cdef int64_t chunk
-    with nogil, parallel(num_threads=limit):
+    with nogil, parallel(num_threads=<int> limit):
         own = get_fp_mode()
         set_fp_mode(callers)
         for chunk in prange(chunks, schedule="dynamic"):

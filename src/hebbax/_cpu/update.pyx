@@ -129,9 +129,9 @@ cdef hot_void update_span(
         else:
             prefetch_lines(weight, piece.begin, piece.end, 1)
         coming = next_piece(&near) if permuted and tick >= PIECES_AHEAD else NOTHING
-        piece = next_piece(&here) if tick >= 2 * PIECES_AHEAD else NOTHING
-        if piece.end == 0 and tick >= 2 * PIECES_AHEAD:
+        if here.step == here.steps:
             break
+        piece = next_piece(&here) if tick >= 2 * PIECES_AHEAD else NOTHING
         tick += 1
         if call.gain.size > 0:
             factor = gain[piece.event]
