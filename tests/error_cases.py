@@ -46,6 +46,11 @@ def wrong_operands(spec):
     yield "spike", np.ones((n_event, 1), bool), Shape, [f"({n_event}, 1)", f"({n_event},)"]
     yield "spike", np.bool_(True), Shape, ["()", f"({n_event},)"]
     yield "spike", np.ones(n_event, np.complex64), TypeError, ["complex64", "real"]
+    for operand in spec.arguments:  # (of one size, so that what they are is looked at first)
+        size = correct(spec)[operand].size
+        yield operand, np.full(size, None), TypeError, ["object"]
+        yield operand, np.full(size, "1"), TypeError, ["<U1"]
+        yield operand, jax.random.split(jax.random.key(0), size), TypeError, ["key<fry>"]
     yield "indices", np.full(NSE, 2**40), OverflowError, [str(2**40), "int64", "jax_enable_x64"]
     yield "indptr", np.full(n_event + 1, -(2**40)), OverflowError, [str(-(2**40)), "int64", "jax_enable_x64"]
     if spec.permuted:
@@ -67,6 +72,10 @@ def wrong_operands(spec):
             yield bound, 1j, TypeError, ["complex"]
             yield bound, "0", TypeError, ["str"]
             yield bound, 1.0 * u.mV, UnitMismatch, ["mV"]
+            yield bound, np.int64(2**32), OverflowError, [str(2**32), "int64", "jax_enable_x64"]
+            yield bound, np.full(NSE, -(2**32)), OverflowError, [str(-(2**32)), "int64", "jax_enable_x64"]
+            yield bound, np.full(NSE, "1"), TypeError, ["<U1"]
+            yield bound, np.full(NSE, None), TypeError, ["object"]
 
 
 def wrong_options(spec):
@@ -76,6 +85,7 @@ def wrong_options(spec):
     yield "swapped shape", {"shape": SHAPE[::-1]}, hebbax.ShapeError, ["(7, 6)"]
     yield "backend", {"backend": "numba"}, ValueError, ["backend", "'numba'", *map(repr, ("cython", "callback", "jax"))]
     yield "backend", {"backend": 3}, ValueError, ["backend", "3", "'jax'"]
+    yield "backend", {"backend": ["cython"]}, ValueError, ["backend", "['cython']", "'jax'"]
     yield "option", {"no_such_option": 3}, TypeError, ["no_such_option"]
 
 
@@ -115,6 +125,34 @@ def plain_among_units(spec):
     yield "w_max", given | {"w_max": np.ones(NSE)}
 
 
+def too_large_with_a_unit(spec):
+    """64-bit integers that JAX would truncate, inside a quantity."""
+    given = correct(spec)
+    given |= {"weight": given["weight"] * u.mV, "trace": given["trace"] * u.mV}
+    yield "trace", given | {"trace": u.Quantity(np.full(given["trace"].size, 2**32), unit=u.mV)}
+    yield "w_max", given | {"w_max": u.Quantity(np.full(NSE, 2**32), unit=u.mV)}
+    yield "w_min", given | {"w_min": u.Quantity(np.full(NSE, 2**32), unit=u.uvolt)}
+
+
+def wrong_calls_of_the_operator(spec):
+    """(name, a wrong call of the operator without units, words of the message)"""
+    operator = getattr(hebbax, f"{spec.name}_p")
+    arguments = [correct(spec)[name] for name in spec.arguments]
+    most = len(arguments) + 2 * (spec.kind == "update")
+
+    def wrong(*more, arguments=arguments, **named):
+        return lambda: operator(*arguments, *more, shape=SHAPE, **named)
+
+    yield "too many arguments", wrong(*[None] * (most + 1 - len(arguments))), ["positional", str(most), str(most + 1)]
+    for name in ("indices", spec.public_name("spike")):
+        yield f"{name} twice", wrong(**{name: arguments[1]}), [name, "values for argument"]
+    yield "too few arguments", wrong(arguments=arguments[:-1]), [spec.public_name(spec.arguments[-1])]
+    yield "unknown argument", wrong(no_such_option=1), ["no_such_option"]
+    if spec.kind == "propagate":
+        yield "weight_in_bounds", wrong(weight_in_bounds=True), ["weight_in_bounds"]
+        yield "weight_in_bounds=False", wrong(weight_in_bounds=False), ["weight_in_bounds"]
+
+
 def cases():
     """(name, call, error, parts of its message)"""
 
@@ -138,6 +176,11 @@ def cases():
                 yield case(name, spec, ValueError, ["w_min", "w_max"], given)
             for name, given in plain_among_units(spec):
                 yield case(f"plain {name}", spec, UnitMismatch, [spec.public_name(name), "mV"], given)
+            for name, given in too_large_with_a_unit(spec):
+                words = [spec.public_name(name), str(2**32), "jax_enable_x64"]
+                yield case(f"large {name} with a unit", spec, OverflowError, words, given)
+        for name, function, words in wrong_calls_of_the_operator(spec):
+            yield f"{spec.name}_p: {name}", function, TypeError, [spec.name, *words]
         operator = getattr(hebbax, f"{spec.name}_p")
         for what, function, words in (
             ("platform", lambda op=operator: op.available_backends("abacus"), ["platform", "'abacus'", "'cpu'"]),
@@ -145,8 +188,8 @@ def cases():
             ("default", lambda op=operator: op.set_default("gpu", "cython"), ["'cython'", "'cuda'", "cpu only"]),
         ):
             yield f"{spec.name}: {what}", function, ValueError, words
-    for n in (0, -1, 1.5, "2", None, True):
-        yield f"set_num_threads({n!r})", lambda n=n: hebbax.set_num_threads(n), ValueError, ["n", repr(n), ">= 1"]
+    for n in (0, -1, 1.5, "2", None, True, 1025, 2**30, 2**64):
+        yield f"set_num_threads({n!r})", lambda n=n: hebbax.set_num_threads(n), ValueError, ["n", repr(n), "1 to 1024"]
 
 
 def wrong_message(function, error, words):

@@ -12,8 +12,8 @@ import numpy as np
 import hebbax
 from problems import INDEX_ERRORS, SPECS, call, enable_x64, operands, random_network
 
-# Shape, number of synapses, whether rows are sorted; with the large one every kernel goes parallel.
-SMALL, LARGE = ((6, 7), 30, False), ((300, 400), 1_200_000, True)
+# Shape, number of synapses, whether rows are sorted, how uneven they are; with the large one every kernel goes parallel.
+SMALL, UNEVEN, LARGE = ((6, 7), 30, False), ((5, 4), 2000, False, "hub"), ((300, 400), 1_200_000, True)
 # What an update does beside adding must not matter.
 EXTRAS = ({}, {"w_min": np.float32(-1), "w_max": np.float32(1)}, {"gain": 2.0, "w_max": np.float32(1)})
 
@@ -42,14 +42,14 @@ def wrong_indptr(indptr, nse):
 
 def cases(spec, size, index_dtype):
     """Yield (what, the array's name, operands, shape); every neuron spikes, so that every element is looked at."""
-    shape, nse, _ = size
+    shape, nse, *_ = size
     rng = np.random.default_rng(0)
     given = operands(spec, rng, random_network(rng, *size), p_spike=1.0, index_dtype=index_dtype)
     for name in ("indices", "weight_indices") if spec.permuted else ("indices",):
         limit = nse if name == "weight_indices" else spec.sizes(shape)[1]
         values, positions = list(wrong_elements(limit, index_dtype)), (0, nse // 2, nse - 1)
-        if size == LARGE:
-            values, positions = (-1, limit, np.iinfo(index_dtype).max), (nse - 1,)
+        if size != SMALL:
+            values, positions = (-1, limit, np.iinfo(index_dtype).max), (0, nse - 1)
         for value in values:
             for position in positions:
                 wrong = given[name].copy()
@@ -78,7 +78,7 @@ def cases_without_neurons_or_synapses(spec):
 def all_cases(threads):
     """Yield (what, spec, the array's name, operands, shape)."""
     for spec in SPECS:
-        for size in (SMALL, LARGE)[: min(threads, 2)]:
+        for size in (SMALL, UNEVEN, LARGE)[: 2 if threads == 1 else 3]:
             for index_dtype in (np.int32, np.int64):
                 for number, (what, name, given, shape) in enumerate(cases(spec, size, index_dtype)):
                     if spec.kind == "update":

@@ -15,12 +15,13 @@ except ImportError:  # before JAX 0.8
     from jax.experimental import enable_x64
 
 __all__ = [
-    "BACKENDS", "DTYPES", "INDEX_ERRORS", "KERNELS", "SPECS", "UPDATES",
+    "BACKENDS", "DEGREES", "DTYPES", "INDEX_ERRORS", "KERNELS", "PROPAGATES", "SPECS", "UPDATES",
     "Network", "call", "enable_x64", "operands", "random_network",
 ]  # fmt: skip
 
 DTYPES = {"float16": np.float16, "bfloat16": bfloat16, "float32": np.float32, "float64": np.float64}
 UPDATES = tuple(spec for spec in SPECS if spec.kind == "update")
+PROPAGATES = tuple(spec for spec in SPECS if spec.kind == "propagate")
 BACKENDS = hebbax.update_csr_on_binary_post_p.available_backends("cpu")  # test_backends.py says which must be there
 KERNELS = tuple(backend for backend in BACKENDS if backend != "jax")
 # What an index out of range raises: the second where the call has failed before JAX wraps its result.
@@ -62,20 +63,42 @@ class Network:
         return dense
 
 
-def random_network(rng, shape, nse, sorted_rows=False):
+def random_network(rng, shape, nse, sorted_rows=False, degrees="even"):
     """`nse` random synapses: some rows and columns stay empty, some pairs are connected twice."""
     if 0 in shape:
         nse = 0
-    pre, post = (rng.choice(_connected(rng, n), nse).astype(np.int64) for n in shape)
+    pre, post = (DEGREES[degrees](rng, n, nse).astype(np.int64) for n in shape)
     order = np.lexsort((post, pre)) if sorted_rows else np.argsort(pre)
     pre, post = pre[order], post[order]
     order = np.arange(nse) if sorted_rows else rng.permutation(nse)
     return Network(shape, pre, post, order[np.argsort(post[order], kind="stable")])
 
 
-def _connected(rng, n):
+def _even(rng, n, nse):
     neurons = np.flatnonzero(rng.random(n) < 0.8)
-    return neurons if neurons.size else np.arange(n)
+    return rng.choice(neurons if neurons.size else n, nse)
+
+
+def _in_proportion(rng, share, nse):
+    return rng.choice(share.size, nse, p=share / share.sum()) if nse else np.zeros(0)
+
+
+def _hub(rng, n, nse):
+    """All but one neuron, which is not the first, have 0, 1 or 2 synapses, and that one has the rest."""
+    few = np.repeat(np.arange(n), rng.integers(0, 3, n))
+    if n and few.size and few[0] != 0:
+        few[0] = 0  # a short row that starts at element 0
+    few = rng.permutation(few[:nse])
+    return np.concatenate([few, np.full(nse - few.size, rng.integers(min(1, n - 1), n) if n else 0)])
+
+
+# How the synapses are shared out among the neurons of either side.
+DEGREES = {
+    "even": _even,
+    "lognormal": lambda rng, n, nse: _in_proportion(rng, rng.lognormal(0, 2.5, n), nse),
+    "Pareto": lambda rng, n, nse: _in_proportion(rng, rng.pareto(0.7, n) + 1e-9, nse),
+    "hub": _hub,
+}
 
 
 def operands(spec, rng, network, dtype=np.float32, p_spike=0.5, **structure):

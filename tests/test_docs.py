@@ -42,8 +42,10 @@ def test_docstrings_are_filled_in(name):
 
 
 @pytest.mark.skipif(not README.exists(), reason="the README is not part of an installed package")
-def test_first_example_of_the_readme_runs():
+def test_first_example_of_the_readme_prints_what_it_says():
     block = re.search(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert block, "no example"
     child = subprocess.run([sys.executable, "-c", block[1]], capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
+    comments = re.findall(r"^print\(.*\)  # (.*)$", block[1], re.MULTILINE)
+    assert comments and child.stdout.strip().splitlines() == [comment.strip() for comment in comments]

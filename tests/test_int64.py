@@ -5,15 +5,23 @@ import numpy as np
 import pytest
 
 import oracle
-from problems import call, enable_x64, operands, random_network
+from problems import SPECS, call, enable_x64, operands, random_network
 
 INDEX_NAMES = ("indices", "indptr", "weight_indices")
 
 
-@pytest.fixture
-def problem(spec, rng):
+TOO_LARGE = [(value, "int64") for value in (2**31, 2**32, 2**32 + 1, 2**63 - 1, -(2**31) - 1, -(2**32))]
+TOO_LARGE += [(value, "uint64") for value, _ in TOO_LARGE if value > 0]
+
+
+def make_problem(spec, rng):
     network = random_network(rng, (20, 30), 150)
     return operands(spec, rng, network, p_spike=1.0), network.shape
+
+
+@pytest.fixture
+def problem(spec, rng):
+    return make_problem(spec, rng)
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint64"])
@@ -24,17 +32,18 @@ def test_values_that_fit_are_used(spec, problem, backend, dtype):
     np.testing.assert_array_equal(out, call(spec, given, shape=shape, backend=backend))
 
 
-@pytest.mark.parametrize("dtype", ["int64", "uint64"])
-@pytest.mark.parametrize("value", [2**31, 2**32, 2**32 + 1, 2**63 - 1, -(2**31) - 1, -(2**32)])
-@pytest.mark.parametrize("name", INDEX_NAMES)
-def test_indices_that_do_not_fit_are_refused_and_the_flag_named(spec, problem, name, value, dtype):
-    given, shape = problem
-    if name not in given or (value < 0 and dtype == "uint64"):
-        return
+@pytest.mark.parametrize("value, dtype", TOO_LARGE)
+@pytest.mark.parametrize(
+    "operator, name",
+    [(spec, name) for spec in SPECS for name in INDEX_NAMES if name in spec.arguments],
+    ids=lambda x: getattr(x, "name", x),
+)
+def test_indices_that_do_not_fit_are_refused_and_the_flag_named(operator, name, value, dtype, rng):
+    given, shape = make_problem(operator, rng)
     wrong = given[name].astype(dtype)
     wrong[-1] = value
     with pytest.raises(OverflowError, match=rf"^{name}: .*{value}.*jax_enable_x64"):
-        call(spec, given | {name: wrong}, shape=shape)
+        call(operator, given | {name: wrong}, shape=shape)
 
 
 def test_a_spike_that_truncation_would_lose_is_refused(spec, problem):

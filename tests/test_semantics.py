@@ -58,14 +58,13 @@ def test_arguments_may_be_positional_up_to_the_bounds(backend):
     np.testing.assert_array_equal(out, [0.75, -0.25, 1.0, 0.5, 0.0, 1.0])
 
 
-def test_propagate_is_a_matrix_product(spec, network, rng, backend):
-    if spec.kind != "propagate":
-        return
-    given = operands(spec, rng, network)
+def test_propagate_is_a_matrix_product(propagate, network, rng, backend):
+    given = operands(propagate, rng, network)
     weight = given["weight"] = rng.integers(-8, 8, network.nse).astype(np.float32)  # so that every sum is exact
     matrix = network.matrix(weight)
-    out = call(spec, given, shape=network.shape, backend=backend)
-    np.testing.assert_array_equal(out, matrix @ given["spike"] if spec.event == "post" else given["spike"] @ matrix)
+    out = call(propagate, given, shape=network.shape, backend=backend)
+    product = matrix @ given["spike"] if propagate.event == "post" else given["spike"] @ matrix
+    np.testing.assert_array_equal(out, product)
 
 
 def test_update_adds_the_outer_product_where_there_are_synapses(update, network, rng, backend):
@@ -141,6 +140,62 @@ def test_weight_in_bounds_leaves_what_no_spike_touches(update, network, rng, bac
     assert np.any(np.abs(out[~touched]) > 0.5)
 
 
+BOUND_SEQUENCE = (0.1, 0.5, 0.25, 0.1, 1.0, True, 0.0, -0.0, 0.5)
+
+
+def bounded(weight, w_max, unit, backend):
+    """`weight`, of which no spike touches anything, clipped to [-w_max, w_max] by an eager call."""
+    given = chain(weight=weight, pre_spike=np.zeros(2, bool))
+    if unit is not None:
+        given |= {"weight": weight * unit, "post_trace": given["post_trace"] * unit}
+    low, high = (x if unit is None else x * unit for x in (-w_max, w_max))
+    out = hebbax.update_csr_on_binary_pre(**given, w_min=low, w_max=high, backend=backend)
+    assert unit is None or out.unit == unit
+    return out if unit is None else out.mantissa
+
+
+def check_bounded(out, weight, w_max):
+    bound = weight.dtype.type(w_max)
+    assert out.dtype == weight.dtype
+    np.testing.assert_array_equal(out, np.clip(weight, -bound, bound))
+
+
+@pytest.mark.parametrize("unit", [None, u.mV, u.volt], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_scalar_bound_does_not_stick_to_the_next_call(backend, dtype, unit):
+    """Scalars that were sent to the device are kept; each call must still get its own, in its dtype."""
+    for x64 in (False, True, False):
+        numbers = np.array([0.3, -0.2, 2.0, -2.0, 0.05, 0.7], DTYPES[dtype if x64 or dtype != "float64" else "float32"])
+        with enable_x64(x64):
+            weight = jnp.asarray(numbers)
+            for w_max in BOUND_SEQUENCE:
+                check_bounded(bounded(weight, w_max, unit, backend), numbers, w_max)
+
+
+@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("unit", [None, u.mV], ids=str)
+def test_scalar_bounds_inside_jit_and_outside_do_not_disturb_each_other(backend, unit, x64):
+    numbers = np.array([0.3, -0.2, 2.0, -2.0, 0.05, 0.7], np.float64 if x64 else np.float32)
+    with enable_x64(x64):
+        weight = jnp.asarray(numbers)
+        bounds = (0.1, 0.5, 0.25, 0.375, 0.625)
+        for w_max in bounds[:3]:
+            check_bounded(bounded(weight, w_max, unit, backend), numbers, w_max)
+        for w_max in bounds:  # the last two are new, and first seen while tracing, with a weight that is an argument
+            check_bounded(jax.jit(lambda x, w_max=w_max: bounded(x, w_max, unit, backend))(weight), numbers, w_max)
+        for w_max in (*bounds, 0.4375):  # or that is a constant
+            check_bounded(jax.jit(lambda w_max=w_max: bounded(weight, w_max, unit, backend))(), numbers, w_max)
+        for w_max in (*bounds, 0.4375):
+            check_bounded(bounded(weight, w_max, unit, backend), numbers, w_max)
+
+
+def test_a_bound_is_converted_from_its_own_unit_at_every_call(backend):
+    weight = jnp.asarray(chain()["weight"]) * u.mV
+    for unit, high in ((u.mV, 0.5), (u.uvolt, 0.0005), (u.volt, 2.0), (u.mV, 0.5)):
+        out = update_chain(backend, weight=weight, post_trace=np.zeros(3, np.float32) * u.mV, w_max=0.5 * unit)
+        np.testing.assert_allclose(out.mantissa, np.minimum(chain()["weight"], high), rtol=1e-6)
+
+
 # -- dtypes
 
 
@@ -213,12 +268,10 @@ def test_units_are_converted_to_the_unit_of_the_weight(backend):
     np.testing.assert_allclose(out.mantissa, [0.75, -0.25, 2.5, 0.5, 0.0, 2.0], rtol=1e-6)
 
 
-def test_propagate_keeps_the_unit(spec, network, rng, backend):
-    if spec.kind != "propagate":
-        return
-    given = operands(spec, rng, network)
-    plain = call(spec, given, shape=network.shape, backend=backend)
-    out = call(spec, given | {"weight": given["weight"] * u.nS}, shape=network.shape, backend=backend)
+def test_propagate_keeps_the_unit(propagate, network, rng, backend):
+    given = operands(propagate, rng, network)
+    plain = call(propagate, given, shape=network.shape, backend=backend)
+    out = call(propagate, given | {"weight": given["weight"] * u.nS}, shape=network.shape, backend=backend)
     assert out.unit == u.nS and isinstance(plain, jax.Array)
     np.testing.assert_array_equal(out.mantissa, plain)
 

@@ -14,12 +14,18 @@ from problems import DTYPES, INDEX_ERRORS, SPECS, Network, call, enable_x64, ope
 
 THREADS = (1, 2, 3, 8)
 
-# Shape, synapses and whether rows are sorted (then `propagate` splits the targets): most are large enough for every
-# kernel to go parallel. Rows are many and short, few and long, or one alone; a batch of rows is full in the first.
+# Shape, synapses, whether rows are sorted (then `propagate` splits the targets) and how uneven they are: most are large
+# enough for every kernel to go parallel. Rows are many and short, few and long, one alone, or one of 3 * 10^5 beside
+# many of 0, 1 or 2; a batch of rows is full in the first.
 NETWORKS = {
     "many rows": ((6000, 500), 1_200_000, True), "few rows": ((500, 6000), 1_200_000, True),
     "unsorted rows": ((900, 1000), 1_200_000, False), "one row": ((1, 5000), 1_200_000, True),
     "one column": ((5000, 1), 1_200_000, False), "small": ((50, 60), 1000, True),
+    "a hub among many rows": ((90_000, 100_000), 400_000, True, "hub"),
+    "a hub among few rows": ((700, 900), 400_000, True, "hub"),
+    "an unsorted hub": ((800, 600), 400_000, False, "hub"),
+    "lognormal rows": ((1500, 2000), 600_000, True, "lognormal"),
+    "Pareto rows": ((900, 800), 600_000, False, "Pareto"),
 }  # fmt: skip
 
 
@@ -41,7 +47,8 @@ def in_order(spec, network, given):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bitwise_the_same_for_any_number_of_threads(spec, network, kernel, dtype, threads):
     rng = np.random.default_rng(1)
-    given = operands(spec, rng, network, DTYPES[dtype], p_spike=1.0 if 1 in network.shape else 0.8)
+    given = operands(spec, rng, network, DTYPES[dtype], p_spike=0.8)
+    given["spike"][np.argmax(np.diff(given["indptr"]))] = True  # the longest row, whose loss would show most
     if spec.kind == "update":
         given |= {"w_min": np.float32(-1.5), "w_max": rng.uniform(0, 2, network.nse).astype(DTYPES[dtype])}
     results = []
@@ -62,11 +69,15 @@ def test_gain_is_bitwise_the_same_for_any_number_of_threads(update, network, ker
     rng = np.random.default_rng(1)
     given = operands(update, rng, network, p_spike=1.0)
     given |= {"gain": rng.uniform(-2, 2, given["spike"].size).astype(np.float32), "w_max": 3.0}
-    results = []
+    rows = np.repeat(np.arange(given["spike"].size), np.diff(given["indptr"]))
+    slots = given["weight_indices"] if update.permuted else np.arange(network.nse)
+    expected = given["weight"].copy()
+    expected[slots] += given["gain"][rows] * given["trace"][given["indices"]]
+    expected = np.minimum(expected, np.float32(3))
     for n in THREADS:
         threads(n)
-        results.append(np.asarray(call(update, given, shape=network.shape, backend=kernel)).tobytes())
-    assert len(set(results)) == 1
+        out = np.asarray(call(update, given, shape=network.shape, backend=kernel))
+        assert out.tobytes() == expected.tobytes(), f"{n} threads"
 
 
 def test_subnormals_are_the_same_for_any_number_of_threads(spec, kernel, threads):
@@ -105,7 +116,7 @@ def test_many_python_threads_at_once(kernel, threads):
 
 
 def test_set_num_threads(threads):
-    for n in (1, 3, 64):
+    for n in (1, 3, np.int64(64), 1024):
         threads(n)
         assert hebbax.get_num_threads() == n
 
@@ -134,6 +145,8 @@ def child(code="", **environment):
         ({"OMP_NUM_THREADS": "6"}, 6),
         ({"OMP_NUM_THREADS": "7,2"}, 7),
         ({"HEBBAX_NUM_THREADS": "3", "OMP_NUM_THREADS": "6"}, 3),
+        ({"HEBBAX_NUM_THREADS": "1024"}, 1024),
+        ({"HEBBAX_NUM_THREADS": "", "OMP_NUM_THREADS": "6"}, 6),
     ],
     ids=str,
 )
@@ -149,6 +162,34 @@ def test_by_default_as_many_threads_as_the_process_may_use():
     assert 1 <= int(child().stdout) <= len(os.sched_getaffinity(0))
 
 
-def test_nonsense_in_the_environment_is_named():
-    result = child(HEBBAX_NUM_THREADS="many")
-    assert result.returncode == 1 and "HEBBAX_NUM_THREADS: got 'many'" in result.stderr
+@pytest.mark.parametrize("value", ["many", "abc", "0", "-1", "1.5", "1025", "3000000000", "²"])
+def test_nonsense_in_the_environment_is_named(value):
+    result = child(HEBBAX_NUM_THREADS=value)
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("ValueError: HEBBAX_NUM_THREADS: got ") and "1 to 1024" in last
+    assert value in last or not value.isascii()
+
+
+AT_MOST = """
+import numpy as np
+import hebbax
+from problems import KERNELS, SPECS, call, operands, random_network
+
+network = random_network(np.random.default_rng(0), (300, 400), 1_200_000, sorted_rows=True)
+for spec in SPECS:
+    given = operands(spec, np.random.default_rng(1), network)
+    for kernel in KERNELS:
+        results = []
+        for n in (1, 1024, 1):
+            hebbax.set_num_threads(n)
+            results.append(np.asarray(call(spec, given, shape=network.shape, backend=kernel)).tobytes())
+        assert len(set(results)) == 1, (spec.name, kernel)
+"""
+
+
+def test_the_largest_number_of_threads_works():
+    """In a process of its own, since OpenMP keeps its threads."""
+    here = os.path.dirname(__file__)
+    result = subprocess.run([sys.executable, "-c", AT_MOST], cwd=here, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
