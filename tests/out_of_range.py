@@ -12,7 +12,7 @@ import numpy as np
 import hebbax
 from problems import INDEX_ERRORS, SPECS, call, enable_x64, operands, random_network
 
-# Shape, number of synapses, whether rows are sorted, how uneven they are; with the large one every kernel goes parallel.
+# Shape, synapses, whether rows are sorted, how uneven they are; with the large one every kernel goes parallel.
 SMALL, UNEVEN, LARGE = ((6, 7), 30, False), ((5, 4), 2000, False, "hub"), ((300, 400), 1_200_000, True)
 # What an update does beside adding must not matter.
 EXTRAS = ({}, {"w_min": np.float32(-1), "w_max": np.float32(1)}, {"gain": 2.0, "w_max": np.float32(1)})
