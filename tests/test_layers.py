@@ -13,7 +13,7 @@ MODULES = {".".join(("hebbax", *path.relative_to(PACKAGE).with_suffix("").parts)
 
 # From the ground up. The package itself, which re-exports the layers up to the rules, is what the ones above import.
 LAYERS = [
-    ["_specs", "errors", "_compat"],
+    ["_specs", "_docs", "errors", "_compat"],
     ["_cpu", "_cuda", "_reference"],
     ["_lowering"],
     ["_primitives"],

@@ -1,0 +1,69 @@
+"""What the operators' docstrings share, written once."""
+
+import inspect
+from collections.abc import Callable
+
+_SHARED = {
+    "structure_pre": """\
+weight : Array or Quantity, shape (nse,)
+    Weights in CSR order, float16, bfloat16, float32 or float64.
+indices : Array, shape (nse,), integer
+    Postsynaptic neuron of every element.
+indptr : Array, shape (n_pre + 1,), integer
+    Where each presynaptic neuron's elements start; the last entry is where they end.""",
+    "structure_post": """\
+weight : Array or Quantity, shape (nse,)
+    Weights in CSR order, float16, bfloat16, float32 or float64.
+indices : Array, shape (nse,), integer
+    Presynaptic neuron of every element, in CSC order.
+indptr : Array, shape (n_post + 1,), integer
+    Where each postsynaptic neuron's elements start; the last entry is where they end.
+weight_indices : Array, shape (nse,), integer
+    Position in `weight` of every element in CSC order, a permutation.""",
+    "bounds": """\
+w_min, w_max : number, Array or Quantity, scalar or shape (nse,), optional
+    Bounds of the weight, with its dimension. Where `w_min > w_max`, `w_max` wins.
+shape : tuple of int
+    `(n_pre, n_post)`.
+backend : str, optional
+    Name of a backend (see `hebbax.backends`); by default the best one of the platform the call is compiled for.
+weight_in_bounds : bool, default False
+    Your promise that every weight already lies in the bounds. Then only the touched elements are clipped, and the
+    cost is that of the events. Without it every element is clipped.""",
+    "shape_backend": """\
+shape : tuple of int
+    `(n_pre, n_post)`.
+backend : str, optional
+    Name of a backend (see `hebbax.backends`); by default the best one of the platform the call is compiled for.""",
+    "after": """\
+after : Array or Quantity, optional
+    An array that this update must wait for; its values are not used. Pass what you computed from `weight` in the
+    same step: XLA then need not copy the weight before it is updated in place.""",
+    "update_returns": """\
+Array or Quantity, shape (nse,)
+    The new weight, with the dtype and unit of `weight`, which is left as it was (under `jit` with donation, and in
+    `scan`, the update happens in place).""",
+    "raises": """\
+hebbax.errors.ShapeError
+    An argument's rank or size does not fit (a ValueError and an AssertionError).
+TypeError
+    An argument's dtype does not fit.
+brainunit.UnitMismatchError
+    An argument's dimension is not that of `weight`.
+OverflowError
+    A 64-bit NumPy integer does not fit 32 bits, and JAX's x64 flag is off.
+ValueError
+    An unknown backend, or one that cannot run here; scalar bounds in the wrong order.
+ValueError or jax.errors.JaxRuntimeError
+    On a CPU, an index out of range, with the array's name and the position (which of the two depends on JAX's version).
+    Other platforms skip such an element, and a call whose result is empty does not look at the indices.""",
+}
+
+
+def documented(function: Callable) -> Callable:
+    """Fill the shared parts of the docstring in."""
+    doc = inspect.cleandoc(function.__doc__ or "")
+    for name, text in _SHARED.items():
+        doc = doc.replace("{" + name + "}", text)
+    function.__doc__ = doc
+    return function
