@@ -1,8 +1,8 @@
 """Called by XLA, a kernel borrows threads of XLA's own pool; called from Python, it uses OpenMP's.
 
-Measured in a scan step that also does an elementwise operation, 2 threads on 2 cores: OpenMP's team and XLA's workers
-compete, and below 10^5 elements two threads of OpenMP were slower than one (0.1-0.9 times its speed), while XLA's pool
-gained from 8 000 elements on and 1.6-1.9 times from 16 000.
+Measured with a prototype of the update, in a scan step that also does an elementwise operation, on 2 cores: OpenMP's
+team and XLA's workers compete, and two threads of OpenMP mostly lost to one below 10^5 elements (down to 0.1 times its
+speed), while XLA's pool gained from 8 000 elements on and, on a quiet machine, 1.6-1.9 times from 16 000.
 """
 
 from cython.parallel cimport parallel, prange
