@@ -28,7 +28,15 @@ def clip(x, low, high):
     return x
 
 
-def update(spec, shape, operands, weight_in_bounds=False):
+def softness(x, low, high, soft_bound, mu):
+    """What scales a change of `x` with a soft bound: 1 at the other bound, 0 at this one and beyond."""
+    if not low < high:
+        return x.dtype.type(0)
+    base = (high - x if soft_bound == "upper" else x - low) / (high - low)
+    return max(base, x.dtype.type(0)) ** x.dtype.type(mu)
+
+
+def update(spec, shape, operands, weight_in_bounds=False, soft_bound=None, mu=1.0):
     weight = np.array(operands["weight"])
     nse, dtype = weight.size, weight.dtype
     arithmetic = arithmetic_dtype(dtype)
@@ -39,12 +47,18 @@ def update(spec, shape, operands, weight_in_bounds=False):
         for name in ("w_min", "w_max")
     )
 
+    def bounds(slot):
+        return tuple(bound[slot] if np.ndim(bound) else bound for bound in (low, high))
+
     def clipped(x, slot):
-        return clip(x, *(bound[slot] if np.ndim(bound) else bound for bound in (low, high)))
+        return clip(x, *bounds(slot))
 
     for row, slot, partner in elements(spec, shape, nse, operands):
-        change = trace[partner] if gain is None else gain[row] * trace[partner]
-        weight[slot] = clipped(weight[slot].astype(arithmetic) + change, slot).astype(dtype)
+        change = trace[partner] if gain is None else (gain[row] if np.ndim(gain) else gain) * trace[partner]
+        old = weight[slot].astype(arithmetic)
+        if soft_bound:
+            change = change * softness(old, *bounds(slot), soft_bound, mu)
+        weight[slot] = clipped(old + change, slot).astype(dtype)
     if not weight_in_bounds and not (low is None and high is None):
         for slot in range(nse):
             weight[slot] = clipped(weight[slot].astype(arithmetic), slot).astype(dtype)

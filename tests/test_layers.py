@@ -13,12 +13,12 @@ MODULES = {".".join(("hebbax", *path.relative_to(PACKAGE).with_suffix("").parts)
 
 # From the ground up. The package itself, which re-exports the layers up to the rules, is what the ones above import.
 LAYERS = [
-    ["_specs", "_docs", "errors", "_compat"],
+    ["_specs", "_docs", "errors", "_compat", "_pytree"],
     ["_cpu", "_cuda", "_reference"],
     ["_lowering"],
     ["_primitives"],
-    ["operators", "inplace"],
-    ["synapses"],
+    ["operators", "inplace", "_connect"],
+    ["synapses", "csc", "_traces"],
     ["sharding"],
     ["rules"],
     ["hebbax"],

@@ -24,9 +24,10 @@ class Cell:
     """One neuron, stepped by hand."""
 
     def __init__(self, inputs=3):
-        state = song2000.initial_state(P, 1, inputs, jax.random.key(0))
+        synapses = song2000.connect(1, inputs)
+        state = song2000.initial_state(P, synapses, jax.random.key(0))
         self.state = state._replace(weight=jnp.full(inputs, P.largest_weight / 2))
-        self.step = jax.jit(song2000.make_step(P, song2000.connect(1, inputs), None))
+        self.step = jax.jit(song2000.make_step(P, synapses, None))
 
     def run(self, pre_spike=(False, False, False), inhibitory_spikes=0, voltage=None):
         """Make one step, from `voltage` if given; return whether the neuron spiked."""
@@ -89,9 +90,10 @@ def test_a_step_agrees_with_the_equations():
     """A run with given input against the model written out in NumPy, in double precision, one synapse at a time."""
     neurons, inputs, steps = 2, 40, 400
     parameters = dataclasses.replace(P, excitatory_rate=600.0 * u.Hz, potentiation=0.05)
-    start, key = song2000.initial_state(parameters, neurons, inputs, jax.random.key(1)), jax.random.key(2)
+    synapses = song2000.connect(neurons, inputs)
+    start, key = song2000.initial_state(parameters, synapses, jax.random.key(1)), jax.random.key(2)
     pre_spikes, inhibitory_spikes, _ = song2000.draw_inputs(parameters, neurons, inputs, steps, key)
-    step = song2000.make_step(parameters, song2000.connect(neurons, inputs), None)
+    step = song2000.make_step(parameters, synapses, None)
     end, spikes = jax.lax.scan(step, start, (pre_spikes, inhibitory_spikes))
 
     g_max, a_plus = 0.015, 0.05 * 0.015
@@ -123,15 +125,8 @@ def test_a_step_agrees_with_the_equations():
 
 
 def test_every_neuron_has_inputs_of_its_own():
-    network = song2000.connect(3, 4)
-    dense = np.zeros((12, 3), int)
-    for i in range(12):
-        dense[i, network.indices[network.indptr[i] : network.indptr[i + 1]]] += 1
-    np.testing.assert_array_equal(dense, np.kron(np.eye(3, dtype=int), np.ones((4, 1), int)))
-    for j in range(3):
-        column = slice(network.csc_indptr[j], network.csc_indptr[j + 1])
-        np.testing.assert_array_equal(network.csc_indices[column], np.flatnonzero(dense[:, j]))
-        np.testing.assert_array_equal(network.indices[network.weight_indices[column]], j)
+    synapses = song2000.connect(3, 4)
+    np.testing.assert_array_equal(synapses.todense(np.ones(12)), np.kron(np.eye(3), np.ones((4, 1))))
 
 
 @pytest.mark.parametrize("probability", [1e-7, 0.0015, 0.3, 0.99])

@@ -10,6 +10,7 @@ from hebbax._primitives import (
     update_csr_on_binary_post_p,
     update_csr_on_binary_pre_p,
 )
+from hebbax.csc import update_csc_on_binary_post, update_csc_on_binary_pre
 from hebbax.errors import ShapeError
 from hebbax.operators import (
     propagate_csr_on_binary_post,
@@ -17,12 +18,18 @@ from hebbax.operators import (
     update_csr_on_binary_post,
     update_csr_on_binary_pre,
 )
+from hebbax.rules import InhibitorySTDP, PairSTDP, TripletSTDP
+from hebbax.synapses import Synapses
 
 __version__ = _version("hebbax")
 
 __all__ = [
     "Backend",
+    "InhibitorySTDP",
+    "PairSTDP",
     "ShapeError",
+    "Synapses",
+    "TripletSTDP",
     "backends",
     "get_num_threads",
     "propagate_csr_on_binary_post",
@@ -30,6 +37,8 @@ __all__ = [
     "propagate_csr_on_binary_pre",
     "propagate_csr_on_binary_pre_p",
     "set_num_threads",
+    "update_csc_on_binary_post",
+    "update_csc_on_binary_pre",
     "update_csr_on_binary_post",
     "update_csr_on_binary_post_p",
     "update_csr_on_binary_pre",

@@ -20,6 +20,13 @@ indptr : Array, shape (n_post + 1,), integer
     Where each postsynaptic neuron's elements start; the last entry is where they end.
 weight_indices : Array, shape (nse,), integer
     Position in `weight` of every element in CSC order, a permutation.""",
+    "structure_csc": """\
+weight : Array or Quantity, shape (nse,)
+    Weights in CSC order, float16, bfloat16, float32 or float64.
+indices : Array, shape (nse,), integer
+    Presynaptic neuron of every element.
+indptr : Array, shape (n_post + 1,), integer
+    Where each postsynaptic neuron's elements start; the last entry is where they end.""",
     "bounds": """\
 w_min, w_max : number, Array or Quantity, scalar or shape (nse,), optional
     Bounds of the weight, with its dimension. Where `w_min > w_max`, `w_max` wins.
@@ -29,7 +36,13 @@ backend : str, optional
     Name of a backend (see `hebbax.backends`); by default the best one of the platform the call is compiled for.
 weight_in_bounds : bool, default False
     Your promise that every weight already lies in the bounds. Then only the touched elements are clipped, and the
-    cost is that of the events. Without it every element is clipped.""",
+    cost is that of the events. Without it every element is clipped.
+soft_bound : 'upper' or 'lower', optional
+    Scale the change of each weight by a power of its distance to this bound, in units of the range: by `d ** mu` with
+    `d = (w_max - w) / (w_max - w_min)` or `(w - w_min) / (w_max - w_min)`. Takes both bounds, finite ones. `d` is held
+    at 0 from below, and is 0 where `w_min >= w_max`; its derivative is 0 where it is 0.
+mu : float, default 1.0
+    That power, at least 0, compiled in. Powers 0 and 1 take no call of `pow`.""",
     "shape_backend": """\
 shape : tuple of int
     `(n_pre, n_post)`.

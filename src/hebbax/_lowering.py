@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -104,8 +105,17 @@ def lowering_rule(platform: str):
     return lower
 
 
-def _flags(spec: Spec, clip_all: bool = False, **_) -> int:
-    return spec.permuted * _cpu.PERMUTED + clip_all * _cpu.CLIP_ALL
+def _attributes(spec: Spec, clip_all: bool = False, soft_bound: str | None = None, mu: float = 1.0, **_) -> dict:
+    """What the kernels are told beside their operands."""
+    flags = {
+        "PERMUTED": spec.permuted,
+        "CSC": spec.order == "csc",
+        "CLIP_ALL": clip_all,
+        "SOFT_UPPER": soft_bound == "upper",
+        "SOFT_LOWER": soft_bound == "lower",
+    }
+    attributes: dict[str, Any] = {"flags": np.int32(sum(_cpu.flag(name) for name, is_set in flags.items() if is_set))}
+    return attributes | {"mu": np.float64(mu)} if spec.kind == "update" else attributes
 
 
 def _run_cython(*operands, avals_out, spec: Spec, **params):
@@ -115,16 +125,16 @@ def _run_cython(*operands, avals_out, spec: Spec, **params):
         jax.ShapeDtypeStruct(out.shape, out.dtype),
         input_output_aliases={0: 0} if spec.kind == "update" else None,
     )
-    return call(*operands, flags=np.int32(_flags(spec, **params)))
+    return call(*operands, **_attributes(spec, **params))
 
 
 def _run_callback(*operands, avals_out, spec: Spec, **params):
     (out,) = avals_out
-    kernel, flags = _cpu.kernels()[spec.kind], _flags(spec, **params)
+    kernel, attributes = _cpu.kernels()[spec.kind], _attributes(spec, **params)
 
     def callback(ctx, result, *buffers):
         del ctx
-        kernel(flags, result, *buffers)
+        kernel(result, *buffers, **attributes)
 
     call = buffer_callback(
         callback,

@@ -7,7 +7,10 @@ never ask which are there.
 from __future__ import annotations
 
 import functools
+import math
+import numbers
 import operator
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -17,7 +20,7 @@ from jax.interpreters import ad, batching, mlir
 
 from hebbax import _lowering
 from hebbax._compat import Primitive
-from hebbax._specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Spec
+from hebbax._specs import CSC_SPECS, PROPAGATE_POST, PROPAGATE_PRE, SPECS, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
 
 INDEX_ARRAYS = ("indices", "indptr", "weight_indices")
@@ -42,17 +45,26 @@ def _make_primitive(name: str, abstract_eval) -> Primitive:
         with jax.disable_jit(False):  # under `disable_jit`, `compiled` would come straight back here
             return compiled(*operands, params=tuple(params.items()))
 
-    def not_yet(what):
-        def rule(*_, spec, **__):
-            raise NotImplementedError(
-                f"{what} {spec.name} is not implemented yet: it runs under jit, scan and the like; for the rest "
-                f"call it outside the function that is transformed, or use jax.lax.stop_gradient on its arguments"
+    def jvp(*_, spec, **__):
+        raise NotImplementedError(
+            f"differentiating {spec.name} is not implemented yet: call it outside the function that is transformed, "
+            f"or use jax.lax.stop_gradient on its arguments"
+        )
+
+    def batch(operands, axes, **params):
+        """One call after the other."""
+        batched = [jnp.moveaxis(x, axis, 0) for x, axis in zip(operands, axes, strict=True) if axis is not None]
+
+        def call(batched):
+            given = iter(batched)
+            return primitive.bind(
+                *(x if axis is None else next(given) for x, axis in zip(operands, axes, strict=True)), **params
             )
 
-        return rule
+        return jax.lax.map(call, batched), 0
 
-    ad.primitive_jvps[primitive] = not_yet("differentiating")
-    batching.primitive_batchers[primitive] = not_yet("batching (vmap of)")
+    ad.primitive_jvps[primitive] = jvp
+    batching.primitive_batchers[primitive] = batch
     for platform in _lowering.PLATFORMS:
         mlir.register_lowering(primitive, _lowering.lowering_rule(platform), platform=platform)
     return primitive
@@ -78,9 +90,7 @@ class Operator:
 
     def __call__(self, *arguments, shape: tuple[int, int], backend: str | None = None, **optional) -> jax.Array:
         spec = self.spec
-        weight_in_bounds = optional.pop("weight_in_bounds", False) if spec.kind == "update" else False
-        if not isinstance(weight_in_bounds, (bool, np.bool_)):
-            raise TypeError(f"weight_in_bounds: got {weight_in_bounds!r}, expected True or False")
+        options = {name: optional.pop(name) for name in UPDATE_OPTIONS if spec.kind == "update" and name in optional}
         given = _name_arguments(spec, arguments, optional)
         shape = check_options(shape, backend)
         given = {
@@ -94,8 +104,8 @@ class Operator:
         if spec.kind == "propagate":
             dtype = arithmetic_dtype(operands[0].dtype)
             return propagate_p.bind(*operands, spec=spec, n_out=spec.sizes(shape)[1], dtype=dtype, backend=backend)
-        bounded = "w_min" in given or "w_max" in given
-        return update_p.bind(*operands, spec=spec, clip_all=bounded and not weight_in_bounds, backend=backend)
+        options = check_update_options(given.keys(), **options)
+        return update_p.bind(*operands, spec=spec, backend=backend, **options)
 
     def available_backends(self, platform: str) -> tuple[str, ...]:
         """Return the names of the backends that can run on `platform` ('cpu', 'gpu', ...), best first."""
@@ -104,6 +114,31 @@ class Operator:
     def set_default(self, platform: str, backend: str) -> None:
         """Make `backend` the automatic choice on `platform`, also in functions that are already compiled."""
         _lowering.set_default(self.spec, platform, backend)
+
+
+UPDATE_OPTIONS = ("weight_in_bounds", "soft_bound", "mu")
+
+
+def check_update_options(
+    given: Collection[str], weight_in_bounds: bool = False, soft_bound: str | None = None, mu: float = 1.0
+) -> dict[str, Any]:
+    """Return the options of `update_p`, where `given` names the operands that there are."""
+    if not isinstance(weight_in_bounds, (bool, np.bool_)):
+        raise TypeError(f"weight_in_bounds: got {weight_in_bounds!r}, expected True or False")
+    if soft_bound not in (None, "upper", "lower"):
+        raise ValueError(f"soft_bound: got {soft_bound!r}, expected None, 'upper' or 'lower'")
+    if not isinstance(mu, numbers.Real):
+        raise TypeError(f"mu: got {type(mu).__name__}, expected a number (it is compiled in)")
+    if not 0 <= mu < math.inf:
+        raise ValueError(f"mu: got {mu}, expected a finite number of at least 0")
+    if soft_bound is None and mu != 1:
+        raise ValueError(f"mu: got {mu}, expected 1 where soft_bound is None")
+    missing = [name for name in ("w_min", "w_max") if name not in given]
+    if soft_bound and missing:
+        raise ValueError(f"soft_bound: got {soft_bound!r} without {' and '.join(missing)}, expected both bounds")
+    clip_all = len(missing) < 2 and not weight_in_bounds
+    soft_bound = soft_bound if mu else None  # a change times 1
+    return dict(clip_all=clip_all, soft_bound=soft_bound, mu=float(mu) if soft_bound else 1.0)
 
 
 def _name_arguments(spec: Spec, arguments: tuple, optional: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +229,7 @@ def _check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int]) -> 
         )
     expected = {
         "indices": (nse,), "weight": (nse,), "weight_indices": (nse,), "indptr": (n_event + 1,),
-        "spike": (n_event,), "gain": (n_event,), "trace": (n_other,),
+        "spike": (n_event,), "trace": (n_other,),
     }  # fmt: skip
     for operand, want in expected.items():
         if operand in given and given[operand].shape != want:
@@ -202,9 +237,9 @@ def _check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int]) -> 
             raise ShapeError(
                 f"{spec.public_name(operand)}: got shape {given[operand].shape}, expected {want}{what.get(operand, '')}"
             )
-    for operand in ("w_min", "w_max"):
-        if operand in given and given[operand].shape not in ((), (nse,)):
-            raise ShapeError(f"{operand}: got shape {given[operand].shape}, expected a scalar or ({nse},)")
+    for operand, size in {"w_min": nse, "w_max": nse, "gain": n_event}.items():
+        if operand in given and given[operand].shape not in ((), (size,)):
+            raise ShapeError(f"{operand}: got shape {given[operand].shape}, expected a scalar or ({size},)")
 
 
 def _settle_dtypes(spec: Spec, given: dict[str, Any]) -> list[jax.Array]:
@@ -239,7 +274,8 @@ def _index_dtype(*dtypes) -> np.dtype:
     return jax.dtypes.canonicalize_dtype(np.int32 if fits else np.int64)
 
 
-update_csr_on_binary_post_p = Operator(UPDATE_POST)
-update_csr_on_binary_pre_p = Operator(UPDATE_PRE)
-propagate_csr_on_binary_pre_p = Operator(PROPAGATE_PRE)
-propagate_csr_on_binary_post_p = Operator(PROPAGATE_POST)
+OPERATORS = {spec: Operator(spec) for spec in (*SPECS, *CSC_SPECS)}
+update_csr_on_binary_post_p = OPERATORS[UPDATE_POST]
+update_csr_on_binary_pre_p = OPERATORS[UPDATE_PRE]
+propagate_csr_on_binary_pre_p = OPERATORS[PROPAGATE_PRE]
+propagate_csr_on_binary_post_p = OPERATORS[PROPAGATE_POST]

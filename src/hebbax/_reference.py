@@ -32,9 +32,22 @@ def _clip(x, w_min, w_max):
     return x
 
 
+def _soften(x, bounds, soft_bound, mu):
+    """What scales the change of a weight `x` with a soft bound: a power of the distance to it, in units of the range.
+
+    Where the weight is at the bound or beyond, or there is no range, both this and its derivative are 0.
+    """
+    w_min, w_max = (bound.astype(x.dtype) for bound in bounds)
+    per_range = jnp.where(w_max > w_min, 1 / jnp.where(w_max > w_min, w_max - w_min, 1), 0)
+    base = (w_max - x if soft_bound == "upper" else x - w_min) * per_range
+    inside = jnp.where(base > 0, base, 1)  # so that no derivative sees a power of 0
+    return jnp.where(base > 0, inside if mu == 1 else inside**mu, 0)
+
+
 def update(
-    weight, indices, indptr, weight_indices, spike, trace, gain, w_min, w_max, after, *, spec: Spec, clip_all: bool
-):
+    weight, indices, indptr, weight_indices, spike, trace, gain, w_min, w_max, after,
+    *, spec: Spec, clip_all: bool, soft_bound: str | None, mu: float,
+):  # fmt: skip
     """The updated weight; operands as in `_specs.UPDATE_OPERANDS`."""
     del after
     nse = weight.size
@@ -42,9 +55,12 @@ def update(
         row, slot, partner, touched = _elements(spec, nse, indices, indptr, weight_indices, spike, trace.size)
         delta = trace[partner]
         if gain.size:
-            delta *= gain[row]
-        bounds = (bound[slot] if bound.size == nse else bound for bound in (w_min, w_max))
-        new = _clip(weight[slot].astype(trace.dtype) + delta, *bounds).astype(weight.dtype)
+            delta *= gain[row] if gain.size > 1 else gain
+        bounds = tuple(bound[slot] if bound.size == nse else bound for bound in (w_min, w_max))
+        old = weight[slot].astype(trace.dtype)
+        if soft_bound:
+            delta *= _soften(old, bounds, soft_bound, mu)
+        new = _clip(old + delta, *bounds).astype(weight.dtype)
         weight = weight.at[jnp.where(touched, slot, nse)].set(new, mode="drop")
     return _clip(weight, w_min, w_max) if clip_all else weight
 

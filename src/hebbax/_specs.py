@@ -12,19 +12,20 @@ PROPAGATE_OPERANDS = UPDATE_OPERANDS[:5]
 
 @dataclass(frozen=True)
 class Spec:
-    """One operator: what it does, and whose spikes select the rows it does it to."""
+    """One operator: what it does, whose spikes select the rows it does it to, and in which order weights are stored."""
 
     kind: Literal["update", "propagate"]
     event: Literal["pre", "post"]
+    order: Literal["csr", "csc"] = "csr"
 
     @property
     def name(self) -> str:
-        return f"{self.kind}_csr_on_binary_{self.event}"
+        return f"{self.kind}_{self.order}_on_binary_{self.event}"
 
     @property
     def permuted(self) -> bool:
-        """Whether rows are columns of the matrix, whose weights are found through `weight_indices`."""
-        return self.event == "post"
+        """Whether rows cross the order in which weights are stored, which are then found through `weight_indices`."""
+        return (self.event == "post") == (self.order == "csr")
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -37,7 +38,7 @@ class Spec:
         structure = ("weight", "indices", "indptr", *(("weight_indices",) if self.permuted else ()))
         if self.kind == "propagate":
             return (*structure, "spike")
-        return (*structure, "trace", "spike") if self.permuted else (*structure, "spike", "trace")
+        return (*structure, "trace", "spike") if self.event == "post" else (*structure, "spike", "trace")
 
     def public_name(self, operand: str) -> str:
         """What the public function calls an operand."""
@@ -55,3 +56,8 @@ UPDATE_PRE = Spec("update", "pre")
 PROPAGATE_PRE = Spec("propagate", "pre")
 PROPAGATE_POST = Spec("propagate", "post")
 SPECS = (UPDATE_POST, UPDATE_PRE, PROPAGATE_PRE, PROPAGATE_POST)
+
+# The updates of weights in CSC order: the same kernels, with the matrix transposed.
+UPDATE_CSC_POST = Spec("update", "post", "csc")
+UPDATE_CSC_PRE = Spec("update", "pre", "csc")
+CSC_SPECS = (UPDATE_CSC_POST, UPDATE_CSC_PRE)

@@ -6,7 +6,7 @@ Everything that can be is done inside one cached `jit`, so that an eager call co
 from __future__ import annotations
 
 import functools
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import brainunit as u
 import jax
@@ -20,34 +20,20 @@ from hebbax._specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE
 Plain: TypeAlias = jax.Array | np.ndarray | float
 WithUnit: TypeAlias = Plain | u.Quantity
 
-_OPERATORS = {
-    operator.spec: operator
-    for operator in (
-        _primitives.update_csr_on_binary_post_p,
-        _primitives.update_csr_on_binary_pre_p,
-        _primitives.propagate_csr_on_binary_pre_p,
-        _primitives.propagate_csr_on_binary_post_p,
-    )
-}
-
-
 # Types that need no look before `jit` takes them. JAX's own array type joins them once it is met: `isinstance` of
 # `jax.Array` is slow, and an eager call at n = 1 000 spends a fifth of its time on checks otherwise.
 _PASSED: set[type] = {type(None), float}
 
 
-def _call(
-    spec: Spec,
-    shape: tuple[int, int],
-    backend: str | None,
-    operands: dict[str, Any],
-    weight_in_bounds: bool = False,
-) -> Any:
+def call(spec: Spec, shape: tuple[int, int], backend: str | None, operands: dict[str, Any], **options: Any) -> Any:
     """Do what only Python can see (options, NumPy integers, order of scalar bounds), then dispatch."""
     shape = _primitives.check_options(shape, backend)
     if "w_min" in operands:
         w_min, w_max = operands["w_min"], operands["w_max"]
-        _check_bound_order(w_min, w_max)
+        check_bound_order(w_min, w_max)
+        if options["soft_bound"] is not None or type(options["mu"]) is not float or options["mu"] != 1.0:
+            given = [name for name, x in operands.items() if x is not None]
+            _primitives.check_update_options(given, **options)  # before `jit` says that it cannot hash them
         weight = getattr(operands["weight"], "mantissa", operands["weight"])
         if isinstance(weight, jax.Array) and not isinstance(weight, jax.core.Tracer):
             dtype = _primitives.arithmetic_dtype(weight.dtype)
@@ -62,31 +48,29 @@ def _call(
         elif not isinstance(x.mantissa, jax.Array):
             number = _primitives.check_host_array(spec.public_name(name), x.mantissa)
             operands[name] = u.Quantity(number, unit=x.unit)
-    return _compiled(operands, spec=spec, shape=shape, backend=backend, weight_in_bounds=weight_in_bounds)
+    return _compiled(operands, spec=spec, shape=shape, backend=backend, **options)
 
 
-@functools.partial(jax.jit, static_argnames=("spec", "shape", "backend", "weight_in_bounds"), inline=True)
+@functools.partial(jax.jit, static_argnames=("spec", "shape", "backend", *_primitives.UPDATE_OPTIONS), inline=True)
 def _compiled(
-    operands: dict[str, Any], *, spec: Spec, shape: tuple[int, int], backend: str | None, weight_in_bounds: bool
+    operands: dict[str, Any], *, spec: Spec, shape: tuple[int, int], backend: str | None, **options: Any
 ) -> Any:
     weight = operands["weight"]
     has_unit = isinstance(weight, u.Quantity)
     unit = weight.unit if has_unit else u.UNITLESS
     units = {"weight": unit, "trace": unit, "w_min": unit, "w_max": unit, "gain": u.UNITLESS}
     plain = {
-        name: _in_unit(spec.public_name(name), x, units[name]) if name in units else x for name, x in operands.items()
+        name: in_unit(spec.public_name(name), x, units[name]) if name in units else x for name, x in operands.items()
     }
     if isinstance(plain.get("after"), u.Quantity):
         plain["after"] = plain["after"].mantissa
     required = [plain.pop(name) for name in spec.arguments]
-    if spec.kind == "update":
-        plain["weight_in_bounds"] = weight_in_bounds
-    out = _OPERATORS[spec](*required, shape=shape, backend=backend, **plain)
+    out = _primitives.OPERATORS[spec](*required, shape=shape, backend=backend, **plain, **options)
     out = out.astype(jax.dtypes.canonicalize_dtype(weight.dtype))
     return u.Quantity(out, unit=unit) if has_unit else out
 
 
-def _in_unit(name: str, x: Any, unit: u.Unit) -> Any:
+def in_unit(name: str, x: Any, unit: u.Unit) -> Any:
     """The numbers of `x` in `unit`; a plain number is dimensionless."""
     if x is None:
         return None
@@ -99,7 +83,7 @@ def _in_unit(name: str, x: Any, unit: u.Unit) -> Any:
     return x.mantissa if x_unit == unit else x.to(unit).mantissa
 
 
-def _check_bound_order(w_min: Any, w_max: Any) -> None:
+def check_bound_order(w_min: Any, w_max: Any) -> None:
     """Raise where two host scalars are in the wrong order: surely a mistake, and free to see."""
     if w_min is None or w_max is None:
         return
@@ -148,6 +132,8 @@ def update_csr_on_binary_post(
     shape: tuple[int, int],
     backend: str | None = None,
     weight_in_bounds: bool = False,
+    soft_bound: Literal["upper", "lower"] | None = None,
+    mu: float = 1.0,
     gain: WithUnit | None = None,
     after: WithUnit | None = None,
 ) -> Any:
@@ -161,8 +147,8 @@ def update_csr_on_binary_post(
     post_spike : Array, shape (n_post,), bool or real
         Whether each postsynaptic neuron spikes; any nonzero number is a spike.
     {bounds}
-    gain : Array, shape (n_post,), real, optional
-        Factor of the trace, one per postsynaptic neuron (1 by default).
+    gain : number or Array, scalar or shape (n_post,), real, optional
+        Factor of the trace, one for all or one per postsynaptic neuron (1 by default).
     {after}
 
     Returns
@@ -195,7 +181,8 @@ def update_csr_on_binary_post(
         weight=weight, indices=indices, indptr=indptr, weight_indices=weight_indices, trace=pre_trace,
         spike=post_spike, w_min=w_min, w_max=w_max, gain=gain, after=after,
     )  # fmt: skip
-    return _call(UPDATE_POST, shape, backend, operands, weight_in_bounds)
+    options = dict(weight_in_bounds=weight_in_bounds, soft_bound=soft_bound, mu=mu)
+    return call(UPDATE_POST, shape, backend, operands, **options)
 
 
 @documented
@@ -211,6 +198,8 @@ def update_csr_on_binary_pre(
     shape: tuple[int, int],
     backend: str | None = None,
     weight_in_bounds: bool = False,
+    soft_bound: Literal["upper", "lower"] | None = None,
+    mu: float = 1.0,
     gain: WithUnit | None = None,
     after: WithUnit | None = None,
 ) -> Any:
@@ -224,8 +213,8 @@ def update_csr_on_binary_pre(
     post_trace : Array or Quantity, shape (n_post,), real
         Eligibility trace of every postsynaptic neuron, with the dimension of `weight` (negative for depression).
     {bounds}
-    gain : Array, shape (n_pre,), real, optional
-        Factor of the trace, one per presynaptic neuron (1 by default).
+    gain : number or Array, scalar or shape (n_pre,), real, optional
+        Factor of the trace, one for all or one per presynaptic neuron (1 by default).
     {after}
 
     Returns
@@ -258,7 +247,8 @@ def update_csr_on_binary_pre(
         weight=weight, indices=indices, indptr=indptr, trace=post_trace,
         spike=pre_spike, w_min=w_min, w_max=w_max, gain=gain, after=after,
     )  # fmt: skip
-    return _call(UPDATE_PRE, shape, backend, operands, weight_in_bounds)
+    options = dict(weight_in_bounds=weight_in_bounds, soft_bound=soft_bound, mu=mu)
+    return call(UPDATE_PRE, shape, backend, operands, **options)
 
 
 @documented
@@ -307,7 +297,7 @@ def propagate_csr_on_binary_pre(
     Array([1.3, 0.5], dtype=float32)
     """
     operands = dict(weight=weight, indices=indices, indptr=indptr, spike=pre_spike)
-    return _call(PROPAGATE_PRE, shape, backend, operands)
+    return call(PROPAGATE_PRE, shape, backend, operands)
 
 
 @documented
@@ -357,4 +347,4 @@ def propagate_csr_on_binary_post(
     Array([0.5, 0.8], dtype=float32)
     """
     operands = dict(weight=weight, indices=indices, indptr=indptr, weight_indices=weight_indices, spike=post_spike)
-    return _call(PROPAGATE_POST, shape, backend, operands)
+    return call(PROPAGATE_POST, shape, backend, operands)

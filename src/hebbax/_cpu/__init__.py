@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from hebbax._cpu.cpus import check_num_threads, default_num_threads
 
-# Bits of the `flags` that the handlers and `kernels()` take.
-PERMUTED = 1
-CLIP_ALL = 2
-
 try:
     import hebbax._cpu.handlers as _handlers
     import hebbax._cpu.threads as _threads
@@ -24,8 +20,13 @@ def ffi_handlers() -> dict:
 
 
 def kernels() -> dict:
-    """One function per kind of operator: `kernel(flags, result, *operands)`, on anything that speaks DLPack."""
+    """One function per kind of operator: `kernel(result, *operands, **attributes)`, on anything that speaks DLPack."""
     return {"update": _handlers.call_update, "propagate": _handlers.call_propagate}
+
+
+def flag(name: str) -> int:
+    """A bit of the attribute `flags` of the handlers and `kernels()`, by its name in `handlers.pyx`."""
+    return int(getattr(_handlers.Flag, name))
 
 
 def set_num_threads(n: int) -> None:

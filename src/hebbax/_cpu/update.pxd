@@ -7,10 +7,13 @@ from hebbax._cpu.rows cimport Network, Status
 cdef struct Update:
     Network network  # `weight` is updated in place
     Buffer trace
-    Buffer gain      # size 0: no gain
-    Buffer w_min     # size 0: no bound, 1: one for all, else one per element
+    Buffer gain      # size 0: none, 1: one for all, else one per spiking neuron
+    Buffer w_min     # likewise, else one per element
     Buffer w_max
     bint clip_all
+    bint soft        # whether a bound is soft: both bounds are there, and a change is scaled by a power of
+    bint upper       # the distance to the upper one (else to the lower)
+    double mu        # with this exponent
 
 
 cdef Status update(Update* call) noexcept nogil

@@ -1,10 +1,12 @@
 """weight[slot(k)] = clip(weight[slot(k)] + gain[j] * trace[indices[k]]) for every element k of every spiking row j.
 
+With a soft bound the change is scaled by a power of the distance to it, in units of the range between the bounds.
+
 What must move per element: its index, its slot, its trace (in cache) and the cache line of its weight, there and back.
 So the loop waits for scattered weights; prefetching them hides that, and the checks of the indices cost nothing.
 """
 
-from libc.math cimport INFINITY, isnan
+from libc.math cimport INFINITY, isnan, pow, powf
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from hebbax._cpu.buffers cimport (
@@ -31,6 +33,19 @@ cdef enum:
 cdef Piece NOTHING = Piece(0, 0, 0)
 
 
+cdef enum:
+    HARD = 0    # no bound is soft
+    LINEAR = 1  # `mu` is 1: no power is taken
+    POWER = 2
+
+
+cdef struct Soft:
+    bint upper     # which bound is soft
+    double bound   # that one, and
+    double slope   # `slope_of` both, where they are one for all elements
+    double mu
+
+
 cdef struct Job:
     Update* call
     Rows* rows
@@ -42,6 +57,24 @@ cdef inline arith_t clip(arith_t x, arith_t low, arith_t high) noexcept nogil:
     """`jnp.clip`: NaN in any argument gives NaN, and `high` wins."""
     x = low if x < low or isnan(low) else x
     return high if x > high or isnan(high) else x
+
+
+cdef inline double slope_of(arith_t low, arith_t high, bint upper) noexcept nogil:
+    """What scales the distance to the soft bound so that it is 1 at the other one; 0 if there is no range between."""
+    cdef arith_t per_range = 1 / (high - low) if low < high else 0
+    return -per_range if upper else per_range
+
+
+cdef inline arith_t soften(arith_t x, arith_t bound, arith_t slope, arith_t mu, int kind) noexcept nogil:
+    """What scales the change of a weight `x` whose bound is soft; 0 at the bound and beyond."""
+    cdef arith_t base = (x - bound) * slope
+    base = base if base > 0 else 0
+    if kind == LINEAR or base == 0:
+        return base
+    if arith_t is float:
+        return powf(base, mu)
+    else:
+        return pow(base, mu)
 
 
 cdef inline bint read_bounds(
@@ -65,12 +98,12 @@ cdef inline bint read_bounds(
 cdef inline_int update_piece(
     Piece piece, Piece coming, weight_t* weight, const index_t* indices, const index_t* slots, const arith_t* trace,
     uint64_t nse, uint64_t n_other, arith_t factor, arith_t low, arith_t high, const weight_t* w_min,
-    const weight_t* w_max, bint permuted, bint general
+    const weight_t* w_max, Soft soft, bint permuted, bint general, int kind
 ) noexcept nogil:
     """Update a piece, prefetch the weights of the coming one, and return whether an index is out of range."""
     cdef int64_t k, fetch = coming.begin
     cdef uint64_t slot, partner
-    cdef arith_t x
+    cdef arith_t x, change, bound = <arith_t> soft.bound, slope = <arith_t> soft.slope
     cdef int bad = False
     for k in range(piece.begin, piece.end):
         if permuted and fetch < coming.end:
@@ -82,12 +115,17 @@ cdef inline_int update_piece(
             bad = True
             continue
         load(&weight[slot], &x)
-        x = x + factor * trace[partner]
+        change = factor * trace[partner]
         if general:
             if w_min != NULL:
                 load(&w_min[slot], &low)
             if w_max != NULL:
                 load(&w_max[slot], &high)
+            bound, slope = high if soft.upper else low, <arith_t> slope_of(low, high, soft.upper)
+        if kind != HARD:
+            change = change * soften(x, bound, slope, <arith_t> soft.mu, kind)
+        x = x + change
+        if general:
             x = clip(x, low, high)
         else:
             x = low if x < low else x
@@ -111,8 +149,14 @@ cdef hot_void update_span(
     cdef const weight_t *w_max = NULL
     cdef arith_t low = -INFINITY, high = INFINITY, factor = 1
     cdef bint general = read_bounds(call, &low, &high, &w_min, &w_max)
+    cdef Soft soft = Soft(call.upper, high if call.upper else low, slope_of(low, high, call.upper), call.mu)
+    cdef int kind = HARD
     cdef int bad = False
     cdef int64_t tick = 0
+    if call.gain.size == 1:
+        factor = gain[0]
+    if call.soft:
+        kind = LINEAR if call.mu == 1 else POWER
     cdef Walk far, near, here
     cdef Piece piece, coming
     # Three walks, a few pieces apart: the first fetches indices, the second the weights they name, the third updates.
@@ -133,17 +177,27 @@ cdef hot_void update_span(
             break
         piece = next_piece(&here) if tick >= 2 * PIECES_AHEAD else NOTHING
         tick += 1
-        if call.gain.size > 0:
+        if call.gain.size > 1:
             factor = gain[piece.event]
         if general:
             bad |= update_piece(piece, coming, weight, indices, slots, trace, nse, n_other, factor, low, high,
-                                w_min, w_max, permuted, True)
+                                w_min, w_max, soft, permuted, True, kind)
+        elif kind == POWER:
+            bad |= update_piece(piece, coming, weight, indices, slots, trace, nse, n_other, factor, low, high,
+                                w_min, w_max, soft, permuted, False, POWER)
+        elif kind == LINEAR:
+            if permuted:
+                bad |= update_piece(piece, coming, weight, indices, slots, trace, nse, n_other, factor, low, high,
+                                    w_min, w_max, soft, True, False, LINEAR)
+            else:
+                bad |= update_piece(piece, coming, weight, indices, slots, trace, nse, n_other, factor, low, high,
+                                    w_min, w_max, soft, False, False, LINEAR)
         elif permuted:
             bad |= update_piece(piece, coming, weight, indices, slots, trace, nse, n_other, factor, low, high,
-                                w_min, w_max, True, False)
+                                w_min, w_max, soft, True, False, HARD)
         else:
             bad |= update_piece(piece, coming, weight, indices, slots, trace, nse, n_other, factor, low, high,
-                                w_min, w_max, False, False)
+                                w_min, w_max, soft, False, False, HARD)
     if bad:
         job.status = BAD_ELEMENT
 

@@ -28,6 +28,7 @@ import numpy as np
 
 import hebbax
 from hebbax.experiments.poisson import bernoulli_cells
+from hebbax.rules import PairTraces
 
 LOW, HIGH = 0.1, 0.9  # of the largest weight: nearer to a bound than this is "near"
 RECORD = 1.0 * u.second  # how often the weights are looked at
@@ -68,25 +69,14 @@ class Parameters:
     start_range: tuple[float, float] = _parameter((0.0, 1.0), "initial weights: uniform, in largest weights", "hebbax")
 
 
-class Network(NamedTuple):
-    """Which input connects to which neuron: CSR, and a CSC view of the same weights."""
-
-    indices: jax.Array
-    indptr: jax.Array
-    csc_indices: jax.Array
-    csc_indptr: jax.Array
-    weight_indices: jax.Array
-
-
 class State(NamedTuple):
-    """What a step hands to the next one; conductances and traces have already decayed to the time of the next step."""
+    """What a step hands to the next one; conductances have already decayed to the time of the next step."""
 
     weight: jax.Array
     voltage: u.Quantity
     excitation: jax.Array
     inhibition: jax.Array
-    pre_trace: jax.Array
-    post_trace: jax.Array
+    traces: PairTraces
 
 
 class Record(NamedTuple):
@@ -129,38 +119,39 @@ class Result:
         return np.array([getattr(r, name) for r in self.records])
 
 
-def connect(neurons: int, inputs: int) -> Network:
+def connect(neurons: int, inputs: int) -> hebbax.Synapses:
     """Give every neuron `inputs` presynaptic neurons of its own."""
-    synapse = np.arange(neurons * inputs + 1, dtype=np.int32)  # also the number of its input
-    csc_indptr = synapse[::inputs]
-    return Network(*map(jnp.asarray, (synapse[:-1] // inputs, synapse, synapse[:-1], csc_indptr, synapse[:-1])))
+    synapse = np.arange(neurons * inputs + 1)  # also the number of its input
+    return hebbax.Synapses(synapse, synapse[:-1] // inputs, shape=(neurons * inputs, neurons))
 
 
-def initial_state(parameters: Parameters, neurons: int, inputs: int, key: jax.Array) -> State:
+def plasticity(parameters: Parameters) -> hebbax.PairSTDP:
+    """The rule by which the weights change."""
+    p = parameters
+    step_up = p.potentiation * p.largest_weight
+    step_down = p.depression_ratio * step_up
+    return hebbax.PairSTDP(p.potentiation_time, p.depression_time, step_up, step_down, 0.0, p.largest_weight)
+
+
+def initial_state(parameters: Parameters, synapses: hebbax.Synapses, key: jax.Array) -> State:
     """Neurons at rest, weights drawn at random."""
     low, high = (x * parameters.largest_weight for x in parameters.start_range)
     return State(
-        weight=jax.random.uniform(key, (neurons * inputs,), jnp.float32, low, high),
-        voltage=jnp.full(neurons, 1.0, jnp.float32) * parameters.resting_potential,
-        excitation=jnp.zeros(neurons, jnp.float32),
-        inhibition=jnp.zeros(neurons, jnp.float32),
-        pre_trace=jnp.zeros(neurons * inputs, jnp.float32),
-        post_trace=jnp.zeros(neurons, jnp.float32),
+        weight=jax.random.uniform(key, (synapses.nse,), jnp.float32, low, high),
+        voltage=jnp.full(synapses.n_post, 1.0, jnp.float32) * parameters.resting_potential,
+        excitation=jnp.zeros(synapses.n_post, jnp.float32),
+        inhibition=jnp.zeros(synapses.n_post, jnp.float32),
+        traces=plasticity(parameters).init(synapses),
     )
 
 
-def make_step(parameters: Parameters, network: Network, backend: str | None) -> Callable:
+def make_step(parameters: Parameters, synapses: hebbax.Synapses, backend: str | None) -> Callable:
     """Return the function `(state, (pre_spike, inhibitory_spikes)) -> (state, post_spike)` of one time step.
 
-    Input acts on the voltage from the next step on. Traces are read before the step's own spikes are added to them, so
-    that spikes which coincide in a step change nothing.
+    Input acts on the voltage from the next step on.
     """
     p = parameters
-    n_post = network.csc_indptr.size - 1
-    options: Any = dict(shape=(network.indptr.size - 1, n_post), backend=backend)
-    bounds: Any = dict(w_min=0.0, w_max=p.largest_weight, weight_in_bounds=True)
-    step_up = p.potentiation * p.largest_weight
-    step_down = p.depression_ratio * step_up
+    rule = plasticity(p)
 
     def decay(time_constant: u.Quantity) -> float:
         return math.exp(-(p.time_step / time_constant))
@@ -175,20 +166,16 @@ def make_step(parameters: Parameters, network: Network, backend: str | None) -> 
         voltage = target + (state.voltage - target) * jnp.exp(-(p.time_step / p.membrane_time) * conductance)
         post_spike = voltage >= p.threshold
 
-        weight, csr = state.weight, (network.indices, network.indptr)
-        csc = (network.csc_indices, network.csc_indptr, network.weight_indices)
-        received = hebbax.propagate_csr_on_binary_pre(weight, *csr, pre_spike, **options)
-        weight = hebbax.update_csr_on_binary_pre(
-            weight, *csr, pre_spike, state.post_trace, after=received, **bounds, **options
+        received = synapses.propagate_on_pre(state.weight, pre_spike, backend=backend)
+        weight, traces = rule.step(
+            synapses, state.weight, state.traces, pre_spike, post_spike, p.time_step, after=received, backend=backend
         )
-        weight = hebbax.update_csr_on_binary_post(weight, *csc, state.pre_trace, post_spike, **bounds, **options)
         return State(
             weight=weight,
             voltage=u.math.where(post_spike, p.reset_potential, voltage),
             excitation=state.excitation * decay(p.excitatory_time) + received,
             inhibition=state.inhibition * decay(p.inhibitory_time) + p.inhibitory_weight * inhibitory_spikes,
-            pre_trace=(state.pre_trace + step_up * pre_spike) * decay(p.potentiation_time),
-            post_trace=(state.post_trace - step_down * post_spike) * decay(p.depression_time),
+            traces=traces,
         ), post_spike
 
     return step
@@ -280,29 +267,29 @@ def simulate(
     block_steps = max(1, min(BLOCK_STEPS, BLOCK_CELLS // (neurons * max(inputs, p.inhibitory_inputs))))
     blocks_per_record = max(1, round(RECORD / (block_steps * p.time_step)))
     start_key, input_key = jax.random.split(jax.random.key(seed))
-    network = connect(neurons, inputs)
-    state = initial_state(p, neurons, inputs, start_key)
+    synapses = connect(neurons, inputs)
+    state = initial_state(p, synapses, start_key)
 
     @functools.partial(jax.jit, static_argnames="length", donate_argnames="state")
     def run_block(
-        state: State, network: Network, block: jax.Array, *, length: int
+        state: State, synapses: hebbax.Synapses, block: jax.Array, *, length: int
     ) -> tuple[State, jax.Array, jax.Array]:
         """Run the first `length` steps of a block; what is drawn for them depends on the block's number only."""
         *drawn, events = draw_inputs(p, neurons, inputs, block_steps, jax.random.fold_in(input_key, block))
         input_spikes = jnp.searchsorted(events, length * neurons * inputs)
-        state, spikes = jax.lax.scan(make_step(p, network, backend), state, tuple(x[:length] for x in drawn))
+        state, spikes = jax.lax.scan(make_step(p, synapses, backend), state, tuple(x[:length] for x in drawn))
         return state, input_spikes, spikes.sum(0, dtype=jnp.int32)
 
     starts = range(0, steps, block_steps)
     lengths = {min(block_steps, steps - start) for start in (starts[0], starts[-1])}
-    compiled = {n: run_block.lower(state, network, jnp.int32(0), length=n).compile() for n in lengths}
+    compiled = {n: run_block.lower(state, synapses, jnp.int32(0), length=n).compile() for n in lengths}
     updates, spikes = 0, np.zeros(neurons, np.int64)
     weight = weight_start = np.array(state.weight).reshape(neurons, inputs)
     records = [_record(p, 0, spikes, weight)]
     started = time.perf_counter()
     for block, start in enumerate(starts):
         done = min(start + block_steps, steps)
-        state, input_spikes, new_spikes = compiled[done - start](state, network, jnp.int32(block))
+        state, input_spikes, new_spikes = compiled[done - start](state, synapses, jnp.int32(block))
         spikes = spikes + np.asarray(new_spikes)
         updates += int(input_spikes) + inputs * int(new_spikes.sum())
         stop = bool(on_progress and on_progress(done * (p.time_step / u.second)))

@@ -1,0 +1,167 @@
+"""The updates for weights that are kept in CSC order: column by column of the matrix."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from hebbax import _connect
+from hebbax._docs import documented
+from hebbax._primitives import check_options
+from hebbax._specs import UPDATE_CSC_POST, UPDATE_CSC_PRE
+from hebbax.operators import Plain, WithUnit, call
+
+
+@documented
+def update_csc_on_binary_post(
+    weight: WithUnit,
+    indices: Plain,
+    indptr: Plain,
+    pre_trace: WithUnit,
+    post_spike: Plain,
+    w_min: WithUnit | None = None,
+    w_max: WithUnit | None = None,
+    *,
+    shape: tuple[int, int],
+    backend: str | None = None,
+    weight_in_bounds: bool = False,
+    soft_bound: Literal["upper", "lower"] | None = None,
+    mu: float = 1.0,
+    gain: WithUnit | None = None,
+    after: WithUnit | None = None,
+) -> Any:
+    r"""`update_csr_on_binary_post` for weights in CSC order, where a spiking neuron's synapses lie side by side.
+
+    Parameters
+    ----------
+    {structure_csc}
+    pre_trace : Array or Quantity, shape (n_pre,), real
+        Eligibility trace of every presynaptic neuron, with the dimension of `weight`.
+    post_spike : Array, shape (n_post,), bool or real
+        Whether each postsynaptic neuron spikes; any nonzero number is a spike.
+    {bounds}
+    gain : number or Array, scalar or shape (n_post,), real, optional
+        Factor of the trace, one for all or one per postsynaptic neuron (1 by default).
+    {after}
+
+    Returns
+    -------
+    {update_returns}
+
+    Raises
+    ------
+    {raises}
+
+    Notes
+    -----
+    For every spiking `j` and every synapse `i -> j`:
+
+    .. math:: w_{ij} \leftarrow \min(\max(w_{ij} + g_j x_i, w_\min), w_\max)
+
+    the potentiation of pair-based STDP, as in Morrison, Diesmann & Gerstner (2008), Biological Cybernetics 98:459,
+    doi:10.1007/s00422-008-0233-1.
+
+    Examples
+    --------
+    >>> import hebbax, jax.numpy as jnp
+    >>> hebbax.update_csc_on_binary_post(
+    ...     jnp.array([0.5, 0.8, 0.3, 0.2]), jnp.array([0, 1, 0, 1]), jnp.array([0, 2, 4]),
+    ...     jnp.array([0.1, -0.05]), jnp.array([True, False]), shape=(2, 2),
+    ... )
+    Array([0.6 , 0.75, 0.3 , 0.2 ], dtype=float32)
+    """
+    operands = dict(
+        weight=weight, indices=indices, indptr=indptr, trace=pre_trace,
+        spike=post_spike, w_min=w_min, w_max=w_max, gain=gain, after=after,
+    )  # fmt: skip
+    options = dict(weight_in_bounds=weight_in_bounds, soft_bound=soft_bound, mu=mu)
+    return call(UPDATE_CSC_POST, shape, backend, operands, **options)
+
+
+@documented
+def update_csc_on_binary_pre(
+    weight: WithUnit,
+    indices: Plain,
+    indptr: Plain,
+    pre_spike: Plain,
+    post_trace: WithUnit,
+    w_min: WithUnit | None = None,
+    w_max: WithUnit | None = None,
+    *,
+    shape: tuple[int, int],
+    backend: str | None = None,
+    weight_in_bounds: bool = False,
+    soft_bound: Literal["upper", "lower"] | None = None,
+    mu: float = 1.0,
+    gain: WithUnit | None = None,
+    after: WithUnit | None = None,
+) -> Any:
+    r"""`update_csr_on_binary_pre` for weights in CSC order, where a spiking neuron's synapses are scattered.
+
+    Parameters
+    ----------
+    {structure_csc}
+    pre_spike : Array, shape (n_pre,), bool or real
+        Whether each presynaptic neuron spikes; any nonzero number is a spike.
+    post_trace : Array or Quantity, shape (n_post,), real
+        Eligibility trace of every postsynaptic neuron, with the dimension of `weight` (negative for depression).
+    {bounds}
+    gain : number or Array, scalar or shape (n_pre,), real, optional
+        Factor of the trace, one for all or one per presynaptic neuron (1 by default).
+    {after}
+
+    Returns
+    -------
+    {update_returns}
+
+    Raises
+    ------
+    {raises}
+
+    Notes
+    -----
+    For every spiking `i` and every synapse `i -> j`:
+
+    .. math:: w_{ij} \leftarrow \min(\max(w_{ij} + g_i y_j, w_\min), w_\max)
+
+    the depression of pair-based STDP, as in Morrison, Diesmann & Gerstner (2008), Biological Cybernetics 98:459,
+    doi:10.1007/s00422-008-0233-1.
+
+    The synapses of a row are found by sorting the structure, in time proportional to `nse`: once under `jit` if the
+    structure is a constant there, else at every call (and where it is traced, ids out of range are skipped). In a
+    loop, let `Synapses` do this once, and keep weights in CSR order.
+
+    Examples
+    --------
+    >>> import hebbax, jax.numpy as jnp
+    >>> hebbax.update_csc_on_binary_pre(
+    ...     jnp.array([0.5, 0.8, 0.3, 0.2]), jnp.array([0, 1, 0, 1]), jnp.array([0, 2, 4]),
+    ...     jnp.array([True, False]), jnp.array([-0.1, -0.4]), w_min=0.0, shape=(2, 2),
+    ... )
+    Array([0.4, 0.8, 0. , 0.2], dtype=float32)
+    """
+    shape = check_options(shape, backend)
+    rows, starts, slots = _by_row(indices, indptr, shape)
+    operands = dict(
+        weight=weight, indices=rows, indptr=starts, weight_indices=slots, trace=post_trace,
+        spike=pre_spike, w_min=w_min, w_max=w_max, gain=gain, after=after,
+    )  # fmt: skip
+    options = dict(weight_in_bounds=weight_in_bounds, soft_bound=soft_bound, mu=mu)
+    return call(UPDATE_CSC_PRE, shape, backend, operands, **options)
+
+
+def _by_row(indices: Any, indptr: Any, shape: tuple[int, int]) -> tuple[Any, Any, Any]:
+    """The columns of each row's elements, where rows start, and each element's position in CSC order."""
+    n_pre, n_post = shape
+    slots: Any
+    if isinstance(indices, jax.core.Tracer) or isinstance(indptr, jax.core.Tracer):
+        columns = jnp.arange(n_post, dtype=indptr.dtype)
+        column = jnp.repeat(columns, jnp.diff(indptr), total_repeat_length=indices.size)
+        slots = jnp.argsort(indices, stable=True)
+        return column[slots], jnp.searchsorted(indices[slots], jnp.arange(n_pre + 1)), slots
+    pre = _connect.checked_ids("indices", indices, n_pre, shape)
+    column_starts = _connect.checked_indptr("indptr", indptr, n_post, pre.size, f" for shape {shape}")
+    row_starts, post, slots = _connect.transposed(column_starts, pre, shape[::-1])
+    return post, row_starts, slots

@@ -1,0 +1,421 @@
+"""The structure of a network: which neuron connects to which, checked once, by row and by column."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import brainunit as u
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+
+from hebbax import _connect, operators
+from hebbax._primitives import WEIGHT_DTYPES, arithmetic_dtype, check_options
+from hebbax._pytree import assemble, pytree
+from hebbax.errors import ShapeError
+from hebbax.operators import Plain, WithUnit
+
+Integers: TypeAlias = jax.Array | np.ndarray | Sequence[int]
+
+
+@pytree("shape")
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class Synapses:
+    r"""Who connects to whom: the nonzero pattern of the weight matrix `W`, of shape `(n_pre, n_post)`.
+
+    It holds no weights: these stay ordinary arrays or Quantities of shape `(nse,)`, in CSR order (row by row, columns
+    ascending). It is a frozen pytree: pass it to `jit`, close over it, pickle it.
+
+    Parameters
+    ----------
+    indptr : array of int, shape (n_pre + 1,)
+        Where each presynaptic neuron's synapses start; the last entry is `nse`.
+    indices : array of int, shape (nse,)
+        Postsynaptic neuron of every synapse. Rows that are not in ascending order are sorted, with a warning.
+    shape : tuple of int
+        `(n_pre, n_post)`.
+
+    Attributes
+    ----------
+    indptr, indices : Array
+        As above.
+    csc_indptr, csc_indices : Array, shape (n_post + 1,) and (nse,)
+        The same column by column: where each postsynaptic neuron's synapses start, and their presynaptic neurons.
+    weight_indices : Array, shape (nse,)
+        Position in CSR order of every synapse in CSC order.
+    shape : tuple of int
+        `(n_pre, n_post)`.
+
+    Raises
+    ------
+    hebbax.errors.ShapeError
+        An argument's rank or size does not fit (a ValueError and an AssertionError).
+    TypeError
+        An argument is not of integers, or it is traced: build `Synapses` outside `jit`.
+    ValueError
+        `indptr` descends, an index is out of range, or a synapse is there twice; with the position and value.
+    OverflowError
+        The numbers of neurons or synapses do not fit 32 bits, and JAX's x64 flag is off.
+
+    Notes
+    -----
+    Index arrays are int32 where `nse`, `n_pre` and `n_post` fit that, else int64. Building takes time and memory
+    linear in `nse`, on the host.
+
+    Examples
+    --------
+    >>> import hebbax, jax.numpy as jnp
+    >>> synapses = hebbax.Synapses([0, 2, 4], [0, 1, 0, 2], shape=(2, 3))
+    >>> synapses
+    Synapses(shape=(2, 3), nse=4, 66.7% of pairs, int32, 76 B)
+    >>> weight = jnp.array([0.5, 0.25, 1.0, 0.125])
+    >>> synapses.todense(weight)
+    Array([[0.5  , 0.25 , 0.   ],
+           [1.   , 0.   , 0.125]], dtype=float32)
+    >>> synapses.update_on_post(weight, jnp.array([0.25, -0.25]), jnp.array([True, False, False]))
+    Array([0.75 , 0.25 , 0.75 , 0.125], dtype=float32)
+    """
+
+    indptr: jax.Array
+    indices: jax.Array
+    csc_indptr: jax.Array
+    csc_indices: jax.Array
+    weight_indices: jax.Array
+    shape: tuple[int, int]
+
+    def __init__(self, indptr: Integers, indices: Integers, *, shape: tuple[int, int]) -> None:
+        shape = check_options(shape, None)
+        post = _connect.checked_ids("indices", indices, shape[1], shape)
+        starts = _connect.checked_indptr("indptr", indptr, shape[0], post.size, f" for shape {shape}")
+        pre = np.repeat(np.arange(shape[0], dtype=post.dtype), np.diff(starts))
+        order = _connect.csr_order(pre, post, shape)
+        sorted_post = post if order is None else post[order]
+        _connect.reject_duplicates(pre, sorted_post, order, _connect.AGAIN_IN_INDICES)
+        if order is not None:
+            k = int(np.argmax((pre[1:] == pre[:-1]) & (post[1:] < post[:-1]))) + 1
+            warnings.warn(
+                f"indices[{k}]: got {post[k]} after {post[k - 1]} in row {pre[k]}; rows are sorted now, and weights "
+                f"must follow the sorted order (Synapses.from_coo and Synapses.from_scipy reorder weights along)",
+                stacklevel=2,
+            )
+        for name, value in _both_views(starts, sorted_post, shape).items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_coo(
+        cls, pre: Integers, post: Integers, weight: WithUnit, *, shape: tuple[int, int], sum_duplicates: bool = False
+    ) -> tuple[Synapses, Any]:
+        r"""Synapses from a list of them, in any order, with their weights.
+
+        Parameters
+        ----------
+        pre, post : array of int, shape (nse,)
+            Presynaptic and postsynaptic neuron of every synapse.
+        weight : Array or Quantity, shape (nse,)
+            Weight of every synapse, float16, bfloat16, float32 or float64.
+        shape : tuple of int
+            `(n_pre, n_post)`.
+        sum_duplicates : bool, default False
+            Make one synapse of those between the same pair, by adding their weights. Without it, such a pair raises.
+
+        Returns
+        -------
+        synapses : Synapses
+        weight : Array or Quantity, shape (nse,)
+            The weight in CSR order, with its dtype (as JAX keeps it), unit and device.
+
+        Raises
+        ------
+        hebbax.errors.ShapeError, TypeError, ValueError, OverflowError
+            As the class; a TypeError also where the dtype of `weight` does not fit.
+
+        Notes
+        -----
+        .. math:: w_{ij} = \sum_{k:\, pre_k = i,\, post_k = j} weight_k
+
+        Weights of 16 bits are added in float32 and rounded once.
+
+        Examples
+        --------
+        >>> import hebbax, jax.numpy as jnp
+        >>> synapses, weight = hebbax.Synapses.from_coo([1, 0, 1], [0, 1, 2], jnp.array([0.5, 0.25, 1.0]), shape=(2, 3))
+        >>> weight
+        Array([0.25, 0.5 , 1.  ], dtype=float32)
+        """
+        shape = check_options(shape, None)
+        rows = _connect.checked_ids("pre", pre, shape[0], shape)
+        columns = _connect.checked_ids("post", post, shape[1], shape)
+        if rows.size != columns.size:
+            raise ShapeError(f"post: got shape {columns.shape}, expected {rows.shape}, as pre has")
+        numbers, unit = _numbers("weight", weight, rows.shape)
+        views, numbers = _from_pairs(rows, columns, numbers, shape, sum_duplicates, _connect.AGAIN_IN_COO)
+        return assemble(cls, views), _with_unit(numbers, unit)
+
+    @classmethod
+    def from_scipy(cls, matrix: Any, *, sum_duplicates: bool = False) -> tuple[Synapses, jax.Array]:
+        """Synapses and weights from a sparse matrix or array of SciPy, of any format.
+
+        Parameters
+        ----------
+        matrix : scipy.sparse array or matrix, shape (n_pre, n_post)
+            Every stored element is a synapse, also one whose value is zero (in DIA format, every nonzero element).
+        sum_duplicates : bool, default False
+            Add elements that are stored in the same place. Without it, such elements raise.
+
+        Returns
+        -------
+        synapses : Synapses
+        weight : Array, shape (nse,)
+            The stored values in CSR order; float64 becomes float32 unless JAX's x64 flag is on.
+
+        Raises
+        ------
+        hebbax.errors.ShapeError, TypeError, ValueError, OverflowError
+            As the class; a TypeError also where the dtype of `matrix` does not fit.
+
+        Examples
+        --------
+        >>> import hebbax, numpy as np, scipy.sparse
+        >>> matrix = scipy.sparse.csc_array(np.float32([[0.0, 0.5], [1.0, 0.25]]))
+        >>> synapses, weight = hebbax.Synapses.from_scipy(matrix)
+        >>> synapses.indices, weight
+        (Array([1, 0, 1], dtype=int32), Array([0.5 , 1.  , 0.25], dtype=float32))
+        """
+        if not scipy.sparse.issparse(matrix):
+            raise TypeError(f"matrix: got {type(matrix).__name__}, expected a scipy.sparse array or matrix")
+        if len(matrix.shape) != 2:
+            raise ShapeError(f"matrix: got shape {matrix.shape}, expected two dimensions")
+        shape = check_options(matrix.shape, None)
+        if hasattr(matrix, "indptr"):  # SciPy follows it unchecked
+            _connect.checked_indptr("matrix.indptr", matrix.indptr, len(matrix.indptr) - 1, len(matrix.indices))
+        if matrix.format in ("csr", "csc"):
+            _connect.checked_ids("matrix.indices", matrix.indices, shape[1 if matrix.format == "csr" else 0], shape)
+        coo = matrix.tocoo()
+        pre = _connect.checked_ids("matrix.row", coo.row, shape[0], shape)
+        post = _connect.checked_ids("matrix.col", coo.col, shape[1], shape)
+        numbers, _ = _numbers("matrix", coo.data, pre.shape)
+        views, weight = _from_pairs(pre, post, numbers, shape, sum_duplicates, _connect.AGAIN_IN_MATRIX)
+        return assemble(cls, views), weight
+
+    @classmethod
+    def from_dense(cls, W: WithUnit) -> tuple[Synapses, Any]:
+        """Synapses and weights from a dense matrix.
+
+        Parameters
+        ----------
+        W : Array or Quantity, shape (n_pre, n_post)
+            Weight matrix, float16, bfloat16, float32 or float64; every nonzero element, NaN too, is a synapse.
+
+        Returns
+        -------
+        synapses : Synapses
+        weight : Array or Quantity, shape (nse,)
+            The nonzero elements in CSR order, with the dtype (as JAX keeps it), unit and device of `W`.
+
+        Raises
+        ------
+        hebbax.errors.ShapeError, TypeError, OverflowError
+            As the class; a TypeError also where the dtype of `W` does not fit.
+
+        Examples
+        --------
+        >>> import brainunit as u, hebbax, numpy as np
+        >>> synapses, weight = hebbax.Synapses.from_dense(np.float32([[0.0, 0.5], [1.0, 0.25]]) * u.nS)
+        >>> synapses.indptr, weight.mantissa
+        (Array([0, 1, 3], dtype=int32), Array([0.5 , 1.  , 0.25], dtype=float32))
+        """
+        numbers, unit = _numbers("W", W, None)
+        if numbers.ndim != 2:
+            raise ShapeError(f"W: got shape {numbers.shape}, expected two dimensions")
+        if isinstance(numbers, jax.core.Tracer):
+            raise TypeError("W: got a traced array, expected a concrete one: build Synapses outside jit")
+        pre, post = np.nonzero(np.asarray(numbers) != 0)
+        views = _both_views(_connect.row_starts(pre, numbers.shape[0]), post, numbers.shape)
+        return assemble(cls, views), _with_unit(jnp.array(numbers[pre, post]), unit)
+
+    @classmethod
+    def random(
+        cls, shape: tuple[int, int], *, prob: float | None = None, indegree: int | None = None,
+        outdegree: int | None = None, autapses: bool = True, seed: int | np.random.Generator = 0,
+    ) -> Synapses:  # fmt: skip
+        r"""Random synapses, at most one between any pair, by exactly one of three rules.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            `(n_pre, n_post)`.
+        prob : float, optional
+            Probability with which each pair is connected, independently of the others.
+        indegree : int, optional
+            Number of synapses onto each postsynaptic neuron, from distinct neurons that are drawn uniformly.
+        outdegree : int, optional
+            Number of synapses from each presynaptic neuron, onto distinct neurons that are drawn uniformly.
+        autapses : bool, default True
+            Whether neuron `i` may connect to neuron `i`, as where both sides are the same population.
+        seed : int or numpy.random.Generator, default 0
+            The same seed gives the same synapses; a Generator is advanced.
+
+        Returns
+        -------
+        Synapses
+
+        Raises
+        ------
+        TypeError
+            Not exactly one rule, or an argument of another type.
+        ValueError
+            A probability outside [0, 1], or a degree that is negative or larger than the number of candidates.
+
+        Notes
+        -----
+        With `prob`, the pairs are run through in row order in steps of geometrically distributed length,
+
+        .. math:: P(\Delta = d) = p (1 - p)^{d - 1}, \quad d = 1, 2, \ldots
+
+        so that the cost is that of the synapses, as in Batagelj & Brandes (2005), Physical Review E 71:036113,
+        doi:10.1103/PhysRevE.71.036113. With a degree, every set of so many candidates is equally probable.
+
+        Examples
+        --------
+        >>> import hebbax
+        >>> hebbax.Synapses.random((1000, 1000), outdegree=100, autapses=False)
+        Synapses(shape=(1000, 1000), nse=100000, 10% of pairs, int32, 1.2 MB)
+        """
+        shape = check_options(shape, None)
+        starts, post = _connect.random(shape, prob, indegree, outdegree, autapses, seed)
+        return assemble(cls, _both_views(starts, post, shape))
+
+    @property
+    def nse(self) -> int:
+        """Number of synapses ("number of specified elements")."""
+        return self.indices.size
+
+    @property
+    def n_pre(self) -> int:
+        """Number of presynaptic neurons."""
+        return self.shape[0]
+
+    @property
+    def n_post(self) -> int:
+        """Number of postsynaptic neurons."""
+        return self.shape[1]
+
+    def __repr__(self) -> str:
+        try:
+            size = sum(x.size * x.dtype.itemsize for name, x in vars(self).items() if name != "shape")
+            pairs = self.n_pre * self.n_post
+            share = f", {100 * self.nse / pairs:.3g}% of pairs" if pairs else ""
+            return f"Synapses(shape={self.shape}, nse={self.nse}{share}, {self.indices.dtype}, {_in_bytes(size)})"
+        except (AttributeError, TypeError):  # JAX, or a function in `jax.tree.map`, put other things there than arrays
+            return f"Synapses({', '.join(f'{name}={x!r}' for name, x in vars(self).items())})"
+
+    def update_on_pre(
+        self, weight: WithUnit, pre_spike: Plain, post_trace: WithUnit, w_min: WithUnit | None = None,
+        w_max: WithUnit | None = None, **options: Any,
+    ) -> Any:  # fmt: skip
+        """Call `hebbax.update_csr_on_binary_pre` with this structure; `options` are its keywords."""
+        return operators.update_csr_on_binary_pre(
+            weight, self.indices, self.indptr, pre_spike, post_trace, w_min, w_max, shape=self.shape, **options
+        )
+
+    def update_on_post(
+        self, weight: WithUnit, pre_trace: WithUnit, post_spike: Plain, w_min: WithUnit | None = None,
+        w_max: WithUnit | None = None, **options: Any,
+    ) -> Any:  # fmt: skip
+        """Call `hebbax.update_csr_on_binary_post` with this structure; `options` are its keywords."""
+        columns = self.csc_indices, self.csc_indptr, self.weight_indices
+        return operators.update_csr_on_binary_post(
+            weight, *columns, pre_trace, post_spike, w_min, w_max, shape=self.shape, **options
+        )
+
+    def propagate_on_pre(self, weight: WithUnit, pre_spike: Plain, **options: Any) -> Any:
+        """Call `hebbax.propagate_csr_on_binary_pre` (`spike @ W`) with this structure; `options` are its keywords."""
+        return operators.propagate_csr_on_binary_pre(
+            weight, self.indices, self.indptr, pre_spike, shape=self.shape, **options
+        )
+
+    def propagate_on_post(self, weight: WithUnit, post_spike: Plain, **options: Any) -> Any:
+        """Call `hebbax.propagate_csr_on_binary_post` (`W @ spike`) with this structure; `options` are its keywords."""
+        columns = self.csc_indices, self.csc_indptr, self.weight_indices
+        return operators.propagate_csr_on_binary_post(weight, *columns, post_spike, shape=self.shape, **options)
+
+    def todense(self, weight: WithUnit) -> Any:
+        """Return `W` as a dense array with the dtype and unit of `weight`, 0 where there is no synapse."""
+        numbers, unit = _numbers("weight", weight, self.indices.shape)
+        numbers = jnp.asarray(numbers)
+        rows = jnp.arange(self.n_pre, dtype=self.indices.dtype)
+        pre = jnp.repeat(rows, jnp.diff(self.indptr), total_repeat_length=self.nse)
+        dense = jnp.zeros(self.shape, numbers.dtype).at[pre, self.indices].set(numbers)
+        return _with_unit(dense, unit)
+
+    def to_scipy(self, weight: Plain) -> scipy.sparse.csr_array:
+        """Return `W` as a SciPy CSR array on the host; weights of 16 bits, which SciPy lacks, become float32."""
+        numbers, unit = _numbers("weight", weight, self.indices.shape)
+        if unit is not None:
+            raise TypeError(
+                f"weight: got a Quantity of unit {unit}, expected plain numbers, since SciPy has no units: "
+                f"pass weight.to(unit).mantissa"
+            )
+        data = np.array(numbers, arithmetic_dtype(numbers.dtype))
+        return scipy.sparse.csr_array((data, np.array(self.indices), np.array(self.indptr)), shape=self.shape)
+
+
+def _both_views(indptr: np.ndarray, indices: np.ndarray, shape: tuple[int, int]) -> dict[str, Any]:
+    """The fields of `Synapses`, from a CSR structure that is known to be in order."""
+    columns = _connect.transposed(indptr, indices, shape)
+    dtype = _connect.index_dtype(indices.size, shape)
+    names = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")
+    with jax.ensure_compile_time_eval():  # concrete arrays also where somebody's `jit` is tracing
+        views = {name: jnp.array(x, dtype) for name, x in zip(names, (indptr, indices, *columns), strict=True)}
+    return {**views, "shape": shape}
+
+
+def _from_pairs(
+    pre: np.ndarray, post: np.ndarray, numbers: Any, shape: tuple[int, int], sum_duplicates: bool, again: str
+) -> tuple[dict[str, Any], jax.Array]:
+    """The fields of `Synapses`, and the weight in CSR order, from pairs in any order."""
+    order = _connect.csr_order(pre, post, shape)
+    if order is not None:
+        pre, post, numbers = pre[order], post[order], numbers[order]
+    numbers = jnp.array(numbers) if isinstance(numbers, np.ndarray) else numbers
+    if not sum_duplicates:
+        _connect.reject_duplicates(pre, post, order, again)
+    else:
+        first = ~_connect.repeats(pre, post)
+        pre, post = pre[first], post[first]
+        if pre.size < numbers.size:
+            pair = np.cumsum(first) - 1
+            wide = numbers.astype(arithmetic_dtype(numbers.dtype))
+            total = jax.ops.segment_sum(wide, pair, num_segments=pre.size, indices_are_sorted=True)
+            numbers = total.astype(numbers.dtype)
+    return _both_views(_connect.row_starts(pre, shape[0]), post, shape), numbers
+
+
+def _numbers(name: str, weight: WithUnit, shape: tuple[int, ...] | None) -> tuple[Any, u.Unit | None]:
+    """The weight's numbers, a NumPy or JAX array of a dtype and shape that fit, and its unit, if it is a Quantity."""
+    numbers, unit = (weight.mantissa, weight.unit) if isinstance(weight, u.Quantity) else (weight, None)
+    if not isinstance(numbers, jax.Array):
+        numbers = np.asarray(numbers)
+    if numbers.dtype.name not in WEIGHT_DTYPES:
+        raise TypeError(f"{name}: got dtype {numbers.dtype}, expected one of {', '.join(WEIGHT_DTYPES)}")
+    if shape is not None and numbers.shape != shape:
+        raise ShapeError(f"{name}: got shape {numbers.shape}, expected {shape}, one weight per synapse")
+    if isinstance(numbers, np.ndarray):
+        numbers = numbers.astype(numbers.dtype.newbyteorder("="), copy=False)  # JAX knows no other
+    return numbers, unit
+
+
+def _with_unit(numbers: jax.Array, unit: u.Unit | None) -> Any:
+    return numbers if unit is None else u.Quantity(numbers, unit=unit)
+
+
+def _in_bytes(size: float) -> str:
+    if size < 1000:
+        return f"{size} B"
+    power = min(int(math.log10(size) / 3), 4)
+    return f"{size / 1000**power:.1f} {'kMGT'[power - 1]}B"

@@ -1,0 +1,800 @@
+"""`Synapses`: against dense matrices, with every error, as a pytree, and the statistics of the random ones."""
+
+import copy
+import pickle
+import re
+import warnings
+
+import brainunit as u
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.sparse
+from hypothesis import given
+from hypothesis import strategies as st
+
+import hebbax
+from hebbax import _connect
+from hebbax._pytree import assemble, pytree
+from problems import DTYPES, enable_x64
+
+ARRAYS = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")
+FORMATS = ("csr", "csc", "coo", "bsr", "dia", "dok", "lil")
+
+
+def random_pattern(rng, shape, p=0.4):
+    return rng.random(shape) < p
+
+
+def random_matrix(rng, shape, dtype=np.float32):
+    """A dense matrix of multiples of 1/4, exact in every dtype, with zeros."""
+    return np.where(random_pattern(rng, shape), rng.integers(1, 8, shape) / 4, 0).astype(dtype)
+
+
+def check(synapses, pattern):
+    """All arrays, from the dense pattern."""
+    pre, post = np.nonzero(pattern)
+    order = np.lexsort((pre, post))
+    expected = {
+        "indptr": np.concatenate([[0], np.cumsum(pattern.sum(axis=1))]),
+        "indices": post,
+        "csc_indptr": np.concatenate([[0], np.cumsum(pattern.sum(axis=0))]),
+        "csc_indices": pre[order],
+        "weight_indices": order,
+    }
+    for name, x in expected.items():
+        np.testing.assert_array_equal(getattr(synapses, name), x, err_msg=name)
+        assert isinstance(getattr(synapses, name), jax.Array)
+    assert {getattr(synapses, name).dtype for name in ARRAYS} == {np.dtype(np.int32)}
+    assert synapses.shape == pattern.shape == (synapses.n_pre, synapses.n_post)
+    assert all(type(n) is int for n in (*synapses.shape, synapses.nse)) and synapses.nse == pre.size
+
+
+def same(a, b):
+    return a.shape == b.shape and all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ARRAYS)
+
+
+@pytest.fixture
+def synapses():
+    return hebbax.Synapses([0, 2, 2, 5], [1, 3, 0, 1, 2], shape=(3, 4))
+
+
+networks = st.tuples(st.integers(0, 12), st.integers(0, 12), st.floats(0, 1), st.integers(0, 2**32 - 1))
+
+
+# The constructors
+
+
+@given(networks)
+def test_constructor_builds_both_views(network):
+    *shape, p, seed = network
+    pattern = np.random.default_rng(seed).random(shape) < p
+    indptr = np.concatenate([[0], np.cumsum(pattern.sum(axis=1))])
+    check(hebbax.Synapses(indptr, np.nonzero(pattern)[1], shape=tuple(shape)), pattern)
+
+
+@given(networks)
+def test_from_coo_in_any_order_is_the_dense_matrix(network):
+    *shape, p, seed = network
+    rng = np.random.default_rng(seed)
+    pattern = rng.random(shape) < p
+    W = np.where(pattern, rng.random(shape), 0).astype(np.float32)
+    pre, post = rng.permutation(np.argwhere(pattern)).T
+    synapses, weight = hebbax.Synapses.from_coo(pre, post, W[pre, post], shape=tuple(shape))
+    check(synapses, pattern)
+    np.testing.assert_array_equal(weight, W[pattern])
+    np.testing.assert_array_equal(synapses.to_scipy(weight).toarray(), W)
+
+
+@given(networks)
+def test_from_coo_sums_duplicates_on_request(network):
+    n_pre, n_post, p, seed = network
+    rng = np.random.default_rng(seed)
+    nse = int(100 * p) if n_pre and n_post else 0
+    pre, post = (rng.integers(0, max(n, 1), nse) for n in (n_pre, n_post))
+    weight = (rng.integers(-4, 5, nse) / 4).astype(np.float32)  # some sums are zero: these too are synapses
+    W, pattern = np.zeros((n_pre, n_post), np.float32), np.zeros((n_pre, n_post), bool)
+    np.add.at(W, (pre, post), weight)
+    pattern[pre, post] = True
+    synapses, out = hebbax.Synapses.from_coo(pre, post, weight, shape=(n_pre, n_post), sum_duplicates=True)
+    check(synapses, pattern)
+    np.testing.assert_array_equal(out, W[pattern])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_sums_of_16_bit_weights_are_rounded_once(dtype):
+    weight = np.array([1, *[1 / 2048] * 8], DTYPES[dtype])  # added one by one to 1, each of the small ones is lost
+    _, out = hebbax.Synapses.from_coo([0] * 9, [0] * 9, weight, shape=(1, 1), sum_duplicates=True)
+    assert out.dtype == weight.dtype and out[0] == np.float32(1 + 8 / 2048).astype(weight.dtype)
+
+
+def test_rows_are_sorted_with_a_warning():
+    with pytest.warns(UserWarning, match=r"^indices\[4\]: got 2 after 3 in row 2; .*weights must follow.*from_scipy"):
+        synapses = hebbax.Synapses([0, 2, 2, 6], [0, 3, 1, 3, 2, 0], shape=(3, 4))
+    pattern = np.zeros((3, 4), bool)
+    pattern[[0, 0, 2, 2, 2, 2], [0, 3, 1, 3, 2, 0]] = True
+    check(synapses, pattern)
+
+
+def test_sorted_rows_raise_no_warning(synapses):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hebbax.Synapses(synapses.indptr, synapses.indices, shape=synapses.shape)
+
+
+@pytest.mark.parametrize("kind", ["array", "matrix"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_from_scipy_takes_every_format(rng, format, kind):
+    W = random_matrix(rng, (6, 9))
+    matrix = getattr(scipy.sparse, f"{format}_{kind}")(W)
+    synapses, weight = hebbax.Synapses.from_scipy(matrix)
+    check(synapses, W != 0)
+    np.testing.assert_array_equal(weight, W[W != 0])
+    back = synapses.to_scipy(weight)
+    assert isinstance(back, scipy.sparse.csr_array) and back.has_canonical_format
+    np.testing.assert_array_equal(back.toarray(), W)
+
+
+@pytest.mark.parametrize("format", ["csr", "csc", "coo"])
+def test_from_scipy_keeps_zeros_and_sorts_unsorted_rows(format):
+    ids = np.array([2, 0, 1]), np.array([0, 2, 3, 3])
+    arrays = {
+        "csr": (scipy.sparse.csr_array, (np.float32([5, 0, 7]), *ids)),
+        "csc": (scipy.sparse.csc_array, (np.float32([5, 0, 7]), *ids)),
+        "coo": (scipy.sparse.coo_array, (np.float32([5, 0, 7]), (np.array([0, 0, 1]), ids[0]))),
+    }
+    make, arguments = arrays[format]
+    matrix = make(arguments, shape=(3, 3))
+    before = [x.copy() for x in (matrix.tocoo().row, matrix.tocoo().col, matrix.data)]
+    synapses, weight = hebbax.Synapses.from_scipy(matrix)
+    assert synapses.nse == 3 and 0 in weight
+    np.testing.assert_array_equal(synapses.todense(weight), matrix.toarray())
+    for x, y in zip(before, (matrix.tocoo().row, matrix.tocoo().col, matrix.data), strict=True):
+        np.testing.assert_array_equal(x, y)  # the user's matrix is as it was
+
+
+@pytest.mark.parametrize("format", ["csr", "csc", "coo"])
+def test_from_scipy_sees_duplicates(format):
+    matrix = {
+        "coo": scipy.sparse.coo_array((np.float32([1, 2, 4]), ([0, 1, 1], [0, 2, 2])), shape=(3, 3)),
+        "csr": scipy.sparse.csr_array((np.float32([1, 2, 4]), [0, 2, 2], [0, 1, 3, 3]), shape=(3, 3)),
+        "csc": scipy.sparse.csc_array((np.float32([1, 2, 4]), [0, 1, 1], [0, 1, 1, 3]), shape=(3, 3)),
+    }[format]
+    with pytest.raises(ValueError, match=r"^matrix: got \(1, 2\) again, a duplicate synapse \(sum_duplicates=True"):
+        hebbax.Synapses.from_scipy(matrix)
+    synapses, weight = hebbax.Synapses.from_scipy(matrix, sum_duplicates=True)
+    np.testing.assert_array_equal(weight, [1, 6])
+    np.testing.assert_array_equal(synapses.todense(weight), matrix.toarray())
+
+
+@pytest.mark.parametrize("make", [np.asarray, jnp.asarray])
+def test_from_dense_takes_the_nonzero_elements(rng, make):
+    W = random_matrix(rng, (7, 5))
+    W[0, 0], W[1, 1], W[2, 2] = np.nan, -0.0, np.inf
+    synapses, weight = hebbax.Synapses.from_dense(make(W))
+    check(synapses, W != 0)
+    np.testing.assert_array_equal(synapses.todense(weight), W)
+    assert np.isnan(weight[0])
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 0), (2, 3)])
+def test_networks_without_synapses(shape):
+    empty = np.zeros(0, np.float32)
+    results = [
+        (hebbax.Synapses([0] * (shape[0] + 1), [], shape=shape), jnp.array(empty)),
+        hebbax.Synapses.from_coo([], [], empty, shape=shape),
+        hebbax.Synapses.from_coo([], [], empty, shape=shape, sum_duplicates=True),
+        hebbax.Synapses.from_dense(np.zeros(shape, np.float32)),
+        hebbax.Synapses.from_scipy(scipy.sparse.csr_array(shape, dtype=np.float32)),
+        *[(hebbax.Synapses.random(shape, **{rule: 0}), empty) for rule in ("prob", "indegree", "outdegree")],
+    ]
+    for synapses, weight in results:
+        check(synapses, np.zeros(shape, bool))
+        np.testing.assert_array_equal(synapses.todense(weight), np.zeros(shape))
+        assert synapses.to_scipy(weight).shape == shape
+        assert synapses.propagate_on_pre(weight, np.ones(shape[0], bool)).shape == (shape[1],)
+        assert repr(synapses).startswith(f"Synapses(shape={shape}, nse=0")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint8", "uint32", "uint64", ">i4"])
+@pytest.mark.parametrize("make", [np.asarray, jnp.asarray, np.ndarray.tolist])
+def test_integers_of_any_kind(synapses, dtype, make):
+    if make is jnp.asarray and dtype == ">i4":
+        pytest.skip("JAX has no such arrays")
+    arrays = [make(np.asarray(x).astype(dtype)) for x in (synapses.indptr, synapses.indices)]
+    assert same(synapses, hebbax.Synapses(*arrays, shape=np.array([3, 4])))
+
+
+def test_arrays_are_copies(synapses):
+    indptr, indices = np.array(synapses.indptr), np.array(synapses.indices)
+    mine = hebbax.Synapses(indptr, indices, shape=synapses.shape)
+    indptr[:], indices[:] = 0, 0
+    assert same(synapses, mine)
+    pre, post, weight = np.arange(3), np.arange(3), np.ones(3, np.float32)
+    mine, out = hebbax.Synapses.from_coo(pre, post, weight, shape=(3, 3))
+    pre[:], post[:], weight[:] = 0, 0, 0
+    check(mine, np.eye(3, dtype=bool))
+    np.testing.assert_array_equal(out, 1)
+
+
+# Weights
+
+
+def from_each(W, numbers):
+    """Every constructor that takes weights; `numbers` makes the argument from NumPy values."""
+    pre, post = (x[::-1] for x in np.nonzero(W))
+    yield hebbax.Synapses.from_coo(pre, post, numbers(W[pre, post]), shape=W.shape)
+    yield hebbax.Synapses.from_coo(pre, post, numbers(W[pre, post]), shape=W.shape, sum_duplicates=True)
+    yield hebbax.Synapses.from_dense(numbers(W))
+
+
+@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("make", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize("unit", [None, u.nS])
+def test_dtype_and_unit_are_kept(rng, dtype, make, unit, x64):
+    W = random_matrix(rng, (5, 4), DTYPES[dtype])
+    with enable_x64(x64):
+        expected = jnp.asarray(W).dtype  # float64 becomes float32 without the flag
+        for synapses, weight in from_each(W, lambda x: make(x) if unit is None else make(x) * unit):
+            dense = synapses.todense(weight)
+            if unit is not None:
+                assert weight.unit == dense.unit == unit
+                weight, dense = weight.mantissa, dense.mantissa
+            assert isinstance(weight, jax.Array) and isinstance(dense, jax.Array)
+            assert weight.dtype == dense.dtype == expected
+            np.testing.assert_array_equal(weight, W[W != 0])
+            np.testing.assert_array_equal(dense, W)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_to_scipy_keeps_the_dtypes_that_scipy_has(synapses, dtype):
+    matrix = synapses.to_scipy(np.arange(1, 6).astype(DTYPES[dtype]))
+    assert matrix.dtype == (np.float64 if dtype == "float64" else np.float32)
+    np.testing.assert_array_equal(matrix.toarray(), [[0, 1, 0, 2], [0, 0, 0, 0], [3, 4, 5, 0]])
+    matrix.indices[0] = 0  # the user's own arrays, which may be changed
+    matrix.sort_indices()
+    assert synapses.indices[0] == 1
+
+
+def test_weights_of_another_byte_order(synapses):
+    weight = np.arange(1, 6, dtype=">f4")
+    _, out = hebbax.Synapses.from_coo([0, 0, 2, 2, 2], [1, 3, 0, 1, 2], weight, shape=(3, 4))
+    np.testing.assert_array_equal(out, weight)
+    np.testing.assert_array_equal(synapses.to_scipy(weight).data, weight)
+
+
+def test_a_traced_weight_is_reordered_inside_jit():
+    def build(weight):
+        return hebbax.Synapses.from_coo([1, 0], [0, 1], weight, shape=(2, 2))[1]
+
+    np.testing.assert_array_equal(jax.jit(build)(jnp.array([1.0, 2.0])), [2, 1])
+
+
+@pytest.mark.parametrize("dtype", ["int32", "bool", "complex64", "float128", "object", "<U1"])
+def test_weights_of_other_dtypes_raise(synapses, dtype):
+    if dtype == "float128" and not hasattr(np, "float128"):
+        pytest.skip("this platform lacks it")
+    W = np.eye(2).astype(dtype)
+    message = rf": got dtype {re.escape(str(W.dtype))}, expected one of float16, bfloat16, float32, float64$"
+    for name, call in {
+        "weight": lambda: hebbax.Synapses.from_coo([0, 1], [0, 1], W[0], shape=(2, 2)),
+        "W": lambda: hebbax.Synapses.from_dense(W),
+    }.items():
+        with pytest.raises(TypeError, match=f"^{name}{message}"):
+            call()
+    for call in (synapses.todense, synapses.to_scipy):
+        with pytest.raises(TypeError, match=f"^weight{message}"):
+            call(np.zeros(5, dtype))
+    if W.dtype.kind in "biuc":
+        with pytest.raises(TypeError, match=f"^matrix{message}"):
+            hebbax.Synapses.from_scipy(scipy.sparse.csr_array(W))
+
+
+@pytest.mark.parametrize("weight", [np.ones(4), np.ones(()), np.ones((1, 5)), 1.0, np.ones(1) * u.mV])
+def test_weights_of_another_shape_raise(synapses, weight):
+    shape = re.escape(str(np.shape(getattr(weight, "mantissa", weight))))
+    for call in (
+        synapses.todense,
+        synapses.to_scipy,
+        lambda weight: hebbax.Synapses.from_coo([0] * 5, range(5), weight, shape=(1, 5)),
+    ):
+        with pytest.raises(hebbax.ShapeError, match=rf"^weight: got shape {shape}, expected \(5,\)"):
+            call(weight)
+
+
+def test_scipy_has_no_units(synapses):
+    with pytest.raises(TypeError, match=r"^weight: got a Quantity of unit nS.*SciPy has no units.*\.mantissa"):
+        synapses.to_scipy(np.ones(5) * u.nS)
+
+
+# Errors
+
+CONSTRUCTOR_ERRORS = [
+    # indptr, indices, shape, error, message
+    ([0, 1], [0], (2, 2), hebbax.ShapeError, "indptr: got shape (2,), expected (3,) for shape (2, 2)"),
+    ([[0, 1]], [0], (1, 2), hebbax.ShapeError, "indptr: got shape (1, 2), expected one dimension"),
+    ([0, 1], [[0]], (1, 2), hebbax.ShapeError, "indices: got shape (1, 1), expected one dimension"),
+    (0, [0], (1, 2), hebbax.ShapeError, "indptr: got shape (), expected one dimension"),
+    ([0, 1], [0], (1,), hebbax.ShapeError, "shape: got (1,), expected (n_pre, n_post), two integers >= 0"),
+    ([0, 1], [0], (1, -2), hebbax.ShapeError, "shape: got (1, -2), expected (n_pre, n_post), two integers >= 0"),
+    ([0, 1], [0], None, hebbax.ShapeError, "shape: got None, expected (n_pre, n_post), two integers >= 0"),
+    ([1, 1], [0], (1, 2), ValueError, "indptr[0]: got 1, expected 0"),
+    ([0, 3, 7, 5, 9], range(9), (4, 9), ValueError, "indptr[3]: got 5, expected at least indptr[2] = 7"),
+    (np.uint8([0, 3, 7, 5, 9]), range(9), (4, 9), ValueError, "indptr[3]: got 5, expected at least indptr[2] = 7"),
+    ([0, 1, 3], [0, 1], (2, 2), ValueError, "indptr[2]: got 3, expected 2, the size of indices"),
+    ([0, 1, 1], [0, 1], (2, 2), ValueError, "indptr[2]: got 1, expected 2, the size of indices"),
+    ([0, 3], [1, 5, 7], (1, 5), ValueError, "indices[1]: got 5, expected 0 to 4 (shape (1, 5))"),
+    ([0, 3], [1, 2, -1], (1, 5), ValueError, "indices[2]: got -1, expected 0 to 4 (shape (1, 5))"),
+    ([0, 1], [0], (1, 0), ValueError, "indices[0]: got 0, expected none (shape (1, 0))"),
+    ([0, 1], [2**63], (1, 5), ValueError, "indices[0]: got 9223372036854775808, expected 0 to 4 (shape (1, 5))"),
+    ([0, 1], [2**32], (1, 5), ValueError, "indices[0]: got 4294967296, expected 0 to 4 (shape (1, 5))"),
+    ([0, 1, 4], [4, 1, 4, 4], (2, 5), ValueError,
+     "indices[3]: got 4 again in row 1, a duplicate synapse (Synapses.from_coo can sum them)"),
+    ([0, 5], [4, 1, 2, 1, 4], (1, 5), ValueError,
+     "indices[3]: got 1 again in row 0, a duplicate synapse (Synapses.from_coo can sum them)"),
+    ([0.0, 1.0], [0], (1, 2), TypeError, "indptr: got dtype float64, expected integers"),
+    ([0, 1], [True], (1, 2), TypeError, "indices: got dtype bool, expected integers"),
+    ([0, 1], [2**70], (1, 2), TypeError, "indices: got dtype object, expected integers"),
+    ([0, 1], [[0], [1, 2]], (1, 2), TypeError, "indices: got list, expected a one-dimensional array of integers"),
+    ([0, 1], None, (1, 2), TypeError, "indices: got dtype object, expected integers"),
+    ([0, 1], np.zeros(1, np.float32), (1, 2), TypeError, "indices: got dtype float32, expected integers"),
+    ([0, 1], np.zeros(0, np.float32), (1, 2), TypeError, "indices: got dtype float32, expected integers"),
+    ([0, 1], np.array([0]) * u.nS, (1, 2), TypeError, "indices: got a Quantity of unit nS, expected integers"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("indptr, indices, shape, error, message", CONSTRUCTOR_ERRORS, ids=lambda x: str(x)[:40])
+def test_constructor_errors(indptr, indices, shape, error, message):
+    indices = list(indices) if isinstance(indices, range) else indices
+    with pytest.raises(error, match=f"^{re.escape(message)}$") as info, warnings.catch_warnings():
+        warnings.simplefilter("error")  # no warning about the order before the error
+        hebbax.Synapses(indptr, indices, shape=shape)
+    assert isinstance(info.value, AssertionError) == (error is hebbax.ShapeError)
+
+
+COO_ERRORS = [
+    ([0, 500], [0, 0], ValueError, "pre[1]: got 500, expected 0 to 499 (shape (500, 1000))"),
+    ([0, 1], [-1, 0], ValueError, "post[0]: got -1, expected 0 to 999 (shape (500, 1000))"),
+    ([0, 1, 2], [0, 1], hebbax.ShapeError, "post: got shape (2,), expected (3,), as pre has"),
+    ([0.5, 1], [0, 1], TypeError, "pre: got dtype float64, expected integers"),
+    ([0, 1], np.ones((2, 1), int), hebbax.ShapeError, "post: got shape (2, 1), expected one dimension"),
+    ([3, 1, 2, 3, 1], [9, 4, 4, 9, 4], ValueError,
+     "pre[3], post[3]: got 3, 9 again, a duplicate synapse (sum_duplicates=True would sum them)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pre, post, error, message", COO_ERRORS, ids=lambda x: str(x)[:40])
+def test_from_coo_errors(pre, post, error, message):
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        hebbax.Synapses.from_coo(pre, post, np.ones(len(pre)), shape=(500, 1000))
+
+
+def test_from_scipy_errors():
+    with pytest.raises(TypeError, match=r"^matrix: got ndarray, expected a scipy.sparse array or matrix"):
+        hebbax.Synapses.from_scipy(np.eye(2))
+    with pytest.raises(hebbax.ShapeError, match=r"^matrix: got shape \(3,\), expected two dimensions"):
+        hebbax.Synapses.from_scipy(scipy.sparse.coo_array(np.ones(3)))
+    matrix = scipy.sparse.csr_array(np.eye(3))
+    matrix.indices[1] = 7
+    with pytest.raises(ValueError, match=r"^matrix.indices\[1\]: got 7, expected 0 to 2 \(shape \(3, 3\)\)"):
+        hebbax.Synapses.from_scipy(matrix)
+    coo = scipy.sparse.coo_array(np.eye(3))
+    coo.row[2] = -4
+    with pytest.raises(ValueError, match=r"^matrix.row\[2\]: got -4, expected 0 to 2 \(shape \(3, 3\)\)"):
+        hebbax.Synapses.from_scipy(coo)
+    matrix.indptr[1] = 3  # which SciPy would follow out of its arrays
+    with pytest.raises(ValueError, match=r"^matrix.indptr\[2\]: got 2, expected at least matrix.indptr\[1\] = 3"):
+        hebbax.Synapses.from_scipy(matrix)
+
+
+@pytest.mark.parametrize("W", [np.ones(3), np.ones((1, 1, 1)), 1.0, np.ones(3) * u.mV])
+def test_from_dense_wants_a_matrix(W):
+    with pytest.raises(hebbax.ShapeError, match=r"^W: got shape .*, expected two dimensions"):
+        hebbax.Synapses.from_dense(W)
+
+
+def test_traced_arrays_raise(synapses):
+    for name, build in {
+        "indices": lambda x: hebbax.Synapses(synapses.indptr, x, shape=(3, 4)),
+        "indptr": lambda x: hebbax.Synapses(x, synapses.indices, shape=(3, 4)),
+        "pre": lambda x: hebbax.Synapses.from_coo(x, synapses.indices, np.ones(5), shape=(3, 4)),
+        "W": lambda x: hebbax.Synapses.from_dense(1.0 * x[None]),
+    }.items():
+        with pytest.raises(TypeError, match=f"^{name}: got a traced array.*outside jit"):
+            jax.jit(build)(synapses.indices)
+
+
+# 64-bit indices
+
+
+@pytest.fixture
+def small_int32(monkeypatch):
+    monkeypatch.setattr(_connect, "_INT32_MAX", 10)
+
+
+@pytest.mark.parametrize("shape, nse", [((11, 3), 2), ((3, 11), 2), ((4, 4), 12)])
+def test_int64_where_anything_does_not_fit_int32(small_int32, rng, shape, nse):
+    flat = rng.choice(shape[0] * shape[1], nse, replace=False)
+    pre, post = np.unravel_index(flat, shape)
+    W = np.zeros(shape)
+    W[pre, post] = 1
+    builders = [
+        lambda: hebbax.Synapses.from_coo(pre, post, np.ones(nse), shape=shape)[0],
+        lambda: hebbax.Synapses.from_dense(W)[0],
+        lambda: hebbax.Synapses(np.r_[0, np.cumsum(W.sum(1))].astype(int), np.nonzero(W)[1], shape=shape),
+    ]
+    for build in builders:
+        with pytest.raises(OverflowError, match=r"^shape: got .* synapses, which do not fit int32; .*jax_enable_x64"):
+            build()
+        with enable_x64(True):
+            synapses = build()
+            assert {getattr(synapses, name).dtype for name in ARRAYS} == {np.dtype(np.int64)}
+            np.testing.assert_array_equal(synapses.todense(np.ones(nse)), W)
+            spike = np.ones(shape[1], bool)
+            np.testing.assert_array_equal(synapses.propagate_on_post(np.ones(nse), spike), W.sum(axis=1))
+
+
+def test_int32_at_the_limit(small_int32):
+    with enable_x64(True):
+        assert hebbax.Synapses.random((10, 10), prob=0.0).indices.dtype == np.int32
+        assert hebbax.Synapses.random((10, 10), outdegree=2).indices.dtype == np.int64
+
+
+# As a pytree and as an object
+
+
+def test_jit_takes_and_returns_it(synapses):
+    @jax.jit
+    def f(synapses, weight):
+        assert isinstance(repr(synapses), str) and synapses.shape == (3, 4) and synapses.nse == 5
+        return synapses, synapses.todense(weight), synapses.propagate_on_pre(weight, jnp.ones(3, bool))
+
+    weight = jnp.arange(1.0, 6.0)
+    out, dense, total = f(synapses, weight)
+    assert type(out) is hebbax.Synapses and same(out, synapses)
+    np.testing.assert_array_equal(dense, synapses.todense(weight))
+    np.testing.assert_array_equal(total, dense.sum(axis=0))
+    np.testing.assert_array_equal(jax.jit(lambda w: synapses.todense(w))(weight), dense)  # closed over
+
+
+def test_it_may_be_built_from_constants_inside_jit():
+    kept = []
+
+    @jax.jit
+    def f(weight):
+        kept.append(hebbax.Synapses.random((4, 4), outdegree=2))
+        return kept[0].todense(weight)
+
+    dense = f(jnp.ones(8))
+    np.testing.assert_array_equal(dense, kept[0].todense(jnp.ones(8)))  # it holds no tracer
+
+
+def test_tree_functions_do_not_validate(synapses):
+    nones = jax.tree.map(lambda _: None, synapses)
+    strings = jax.tree.map(lambda x: f"<{x.size}>", synapses)
+    structs = jax.eval_shape(lambda x: x, synapses)
+    shifted = jax.tree.map(lambda x: x - 100, synapses)
+    for x in (nones, strings, structs, shifted, jax.tree.unflatten(jax.tree.structure(synapses), [object()] * 5)):
+        assert type(x) is hebbax.Synapses and x.shape == (3, 4) and repr(x).startswith("Synapses(")
+    assert "indptr='<4>'" in repr(strings) and "shape=(3, 4)" in repr(strings)
+    leaves, tree = jax.tree.flatten(synapses)
+    assert same(jax.tree.unflatten(tree, leaves), synapses)
+    assert hash(tree) == hash(jax.tree.structure(structs)) and tree == jax.tree.structure(structs)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(synapses)[0]]
+    assert paths == [f".{name}" for name in ARRAYS]
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        copy.copy,
+        copy.deepcopy,
+        lambda x: pickle.loads(pickle.dumps(x)),
+        lambda x: jax.device_put(x, jax.devices()[0]),
+        lambda x: jax.tree.map(lambda leaf: leaf, x),
+        jax.jit(lambda x: x, donate_argnums=0),
+        lambda x: jax.lax.scan(lambda carry, _: (carry, None), x, length=2)[0],
+        lambda x: jax.block_until_ready(x),
+    ],
+    ids=["copy", "deepcopy", "pickle", "device_put", "tree.map", "donate", "scan", "block"],
+)
+def test_copies_are_the_same(f):
+    make = lambda: hebbax.Synapses.random((20, 30), prob=0.2)  # noqa: E731
+    out = f(make())
+    assert type(out) is hebbax.Synapses and same(out, make()) and repr(out) == repr(make())
+
+
+def test_it_is_frozen(synapses):
+    with pytest.raises(AttributeError):
+        synapses.shape = (1, 1)
+    assert synapses == synapses and synapses in {synapses}
+
+
+@pytest.mark.parametrize(
+    "shape, k, text",
+    [
+        ((1000, 1000), 100, "Synapses(shape=(1000, 1000), nse=100000, 10% of pairs, int32, 1.2 MB)"),
+        ((3, 3), 1, "Synapses(shape=(3, 3), nse=3, 33.3% of pairs, int32, 68 B)"),
+        ((100, 3), 1, "Synapses(shape=(100, 3), nse=100, 33.3% of pairs, int32, 1.6 kB)"),
+        ((0, 3), 0, "Synapses(shape=(0, 3), nse=0, int32, 20 B)"),
+    ],
+)
+def test_repr(shape, k, text):
+    assert repr(hebbax.Synapses.random(shape, outdegree=k)) == text
+
+
+def test_views_transposed_twice_are_the_same(rng):
+    pattern = random_pattern(rng, (30, 20))
+    synapses, _ = hebbax.Synapses.from_dense(pattern.astype(np.float32))
+    csr = np.asarray(synapses.indptr), np.asarray(synapses.indices)
+    csc_indptr, csc_indices, there = _connect.transposed(*csr, (30, 20))
+    *back, here = _connect.transposed(csc_indptr, csc_indices, (20, 30))
+    for x, y in zip(back, csr, strict=True):
+        np.testing.assert_array_equal(x, y)
+    np.testing.assert_array_equal(there[here], np.arange(synapses.nse))
+
+
+# The operators
+
+
+@pytest.mark.parametrize("unit", [None, u.nS])
+def test_methods_are_the_operators(rng, unit):
+    synapses = hebbax.Synapses.random((30, 20), prob=0.3, seed=rng)
+    numbers = [rng.uniform(0, 1, n).astype(np.float32) for n in (synapses.nse, 30, 20)]
+    weight, pre_trace, post_trace = numbers if unit is None else [x * unit for x in numbers]
+    bounds = [0.25, 0.75] if unit is None else [0.25 * unit, 0.75 * unit]
+    pre_spike, post_spike = rng.random(30) < 0.5, rng.random(20) < 0.5
+    csr = synapses.indices, synapses.indptr
+    csc = synapses.csc_indices, synapses.csc_indptr, synapses.weight_indices
+    shape = {"shape": synapses.shape}
+    gain = np.float32(2) * np.ones(30, np.float32)
+    pairs = [
+        (synapses.update_on_pre(weight, pre_spike, post_trace, *bounds, gain=gain),
+         hebbax.update_csr_on_binary_pre(weight, *csr, pre_spike, post_trace, *bounds, gain=gain, **shape)),
+        (synapses.update_on_post(weight, pre_trace, post_spike, *bounds, backend="jax"),
+         hebbax.update_csr_on_binary_post(weight, *csc, pre_trace, post_spike, *bounds, backend="jax", **shape)),
+        (synapses.update_on_post(weight, pre_trace, post_spike),
+         hebbax.update_csr_on_binary_post(weight, *csc, pre_trace, post_spike, **shape)),
+        (synapses.propagate_on_pre(weight, pre_spike, backend="jax"),
+         hebbax.propagate_csr_on_binary_pre(weight, *csr, pre_spike, backend="jax", **shape)),
+        (synapses.propagate_on_post(weight, post_spike),
+         hebbax.propagate_csr_on_binary_post(weight, *csc, post_spike, **shape)),
+    ]  # fmt: skip
+    for out, expected in pairs:
+        if unit is not None:
+            assert out.unit == expected.unit == unit
+            out, expected = out.mantissa, expected.mantissa
+        np.testing.assert_array_equal(out, expected)
+
+
+def test_methods_are_the_dense_matrix(rng):
+    W = random_matrix(rng, (30, 20))
+    synapses, weight = hebbax.Synapses.from_dense(W)
+    pre, post = (rng.integers(-4, 4, n).astype(np.float32) / 4 for n in (30, 20))
+    np.testing.assert_array_equal(synapses.propagate_on_pre(weight, pre > 0), (pre > 0) @ W)
+    np.testing.assert_array_equal(synapses.propagate_on_post(weight, post > 0), W @ (post > 0))
+    on_pre = synapses.todense(synapses.update_on_pre(weight, pre > 0, post))
+    np.testing.assert_array_equal(on_pre, np.where(W != 0, W + (pre > 0)[:, None] * post, 0))
+    on_post = synapses.todense(synapses.update_on_post(weight, pre, post > 0, w_max=1.0))
+    np.testing.assert_array_equal(on_post, np.where(W != 0, np.minimum(W + pre[:, None] * (post > 0), 1), 0))
+
+
+def test_todense_has_a_derivative(synapses):
+    cotangent = jnp.arange(12.0).reshape(3, 4)
+    _, pull = jax.vjp(synapses.todense, jnp.ones(5))
+    np.testing.assert_array_equal(pull(cotangent)[0], [1, 3, 8, 9, 10])
+
+
+# Random connectivity
+
+SHAPES = [(1, 1), (7, 7), (30, 12), (12, 30), (0, 5), (5, 0), (1, 40), (40, 1)]
+
+
+def pattern_of(synapses):
+    """The dense pattern, of a structure without duplicates that is in order."""
+    counts = np.zeros(synapses.shape, int)
+    pre = np.repeat(np.arange(synapses.n_pre), np.diff(synapses.indptr))
+    np.add.at(counts, (pre, np.asarray(synapses.indices)), 1)
+    assert counts.max(initial=0) <= 1, "duplicates"
+    check(synapses, counts > 0)
+    return counts > 0
+
+
+@pytest.mark.parametrize("autapses", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("rule", ["indegree", "outdegree"])
+def test_degrees_are_exact(shape, rule, autapses):
+    axis = 1 if rule == "outdegree" else 0
+    candidates = shape[axis] if autapses or 0 in shape else shape[axis] - 1
+    for degree in sorted({0, min(1, candidates), candidates // 3, candidates // 2 + candidates % 2, candidates}):
+        pattern = pattern_of(hebbax.Synapses.random(shape, **{rule: degree}, autapses=autapses, seed=degree))
+        assert (pattern.sum(axis=axis) == degree).all()
+        assert autapses or not pattern.diagonal().any()
+    with pytest.raises(ValueError, match=rf"^{rule}: got {candidates + 1}, expected 0 to {candidates}, .*candidates"):
+        hebbax.Synapses.random(shape, **{rule: candidates + 1}, autapses=autapses)
+
+
+@pytest.mark.parametrize("autapses", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("prob", [0, 0.0, 1e-300, 1e-12, 0.3, 0.99, 1, 1.0])
+def test_prob_is_exact_at_its_ends(shape, prob, autapses):
+    pattern = pattern_of(hebbax.Synapses.random(shape, prob=prob, autapses=autapses))
+    everything = np.ones(shape, bool)
+    if not autapses:
+        np.fill_diagonal(everything, False)
+    assert not (pattern & ~everything).any()
+    if prob == 1:
+        np.testing.assert_array_equal(pattern, everything)
+    if prob < 1e-6:
+        assert not pattern.any()
+
+
+def average(trials, shape, **options):
+    """How often each pair is connected, over independent networks, which one generator draws."""
+    rng = np.random.default_rng(7)
+    total = np.zeros(shape)
+    for _ in range(trials):
+        indptr, indices = _connect.random(
+            shape,
+            *(options.get(rule) for rule in ("prob", "indegree", "outdegree")),
+            options.get("autapses", True),
+            rng,
+        )
+        total[np.repeat(np.arange(shape[0]), np.diff(indptr)), indices] += 1
+    return total / trials
+
+
+@pytest.mark.parametrize("autapses", [True, False])
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
+@pytest.mark.parametrize("options", [
+    {"prob": 0.05}, {"prob": 0.4}, {"prob": 0.9}, {"indegree": 1}, {"indegree": 4}, {"outdegree": 2}, {"outdegree": 5},
+], ids=str)  # fmt: skip
+def test_every_pair_has_its_probability(shape, options, autapses):
+    trials = 4000
+    mean = average(trials, shape, autapses=autapses, **options)
+    candidates = np.ones(shape)
+    if not autapses:
+        np.fill_diagonal(candidates, 0)
+    if "prob" in options:
+        p = candidates * options["prob"]
+    else:
+        ((rule, degree),) = options.items()
+        p = candidates * degree / candidates.sum(axis=int(rule == "outdegree"), keepdims=True)
+    inside = (0 < p) & (p < 1)
+    z = (mean - p)[inside] / np.sqrt(p * (1 - p) / trials)[inside]
+    assert abs(z).max() < 5 and 0.4 < (z**2).mean() < 1.9, (abs(z).max(), (z**2).mean())
+    np.testing.assert_array_equal(mean[~inside], p[~inside])
+
+
+@pytest.mark.parametrize("n, k", [(5, 2), (5, 3), (6, 3), (4, 1), (4, 4)])
+def test_every_subset_is_as_probable(n, k, rng):
+    """Not only every single target: also those that meet duplicates while they are drawn."""
+    rows = 30_000
+    subsets = _connect._distinct(rng, rows, k, n)
+    _, counts = np.unique(subsets @ n ** np.arange(k), return_counts=True)
+    total = np.prod(np.arange(n - k + 1, n + 1)) // np.prod(np.arange(1, k + 1))
+    assert counts.size == total
+    chi2 = ((counts - rows / total) ** 2 / (rows / total)).sum()
+    assert chi2 <= (total - 1) + 5 * np.sqrt(2 * (total - 1))
+
+
+def test_pairs_are_independent():
+    """The number of synapses has the binomial's variance, and so has that of a row and of a column."""
+    rng, trials, p = np.random.default_rng(3), 3000, 0.2
+    patterns = []
+    for _ in range(trials):
+        indptr, indices = _connect.random((5, 8), p, None, None, True, rng)
+        pattern = np.zeros((5, 8))
+        pattern[np.repeat(np.arange(5), np.diff(indptr)), indices] = 1
+        patterns.append(pattern)
+    patterns = np.array(patterns)
+    for counts, n in ((patterns.sum((1, 2)), 40), (patterns.sum(2)[:, 0], 8), (patterns.sum(1)[:, 3], 5)):
+        variance = n * p * (1 - p)
+        assert abs(counts.mean() - n * p) < 5 * np.sqrt(variance / trials)
+        assert abs(counts.var() / variance - 1) < 6 * np.sqrt(2 / trials)
+
+
+def test_many_small_blocks_are_as_good_as_one(monkeypatch):
+    monkeypatch.setattr(_connect, "_BLOCK", 64)
+    for shape in ((50, 40), (40, 50)):
+        for options in ({"prob": 0.3}, {"outdegree": 10}, {"outdegree": 30}, {"indegree": 7}):
+            for autapses in (True, False):
+                pattern = pattern_of(hebbax.Synapses.random(shape, **options, autapses=autapses))
+                assert autapses or not pattern.diagonal().any()
+                if "prob" in options:
+                    assert abs(pattern.mean() - 0.3) < 0.06
+                else:
+                    assert {*pattern.sum(axis=int("outdegree" in options))} == {*options.values()}
+
+
+def test_gaps_that_do_not_suffice_are_drawn_on(monkeypatch):
+    monkeypatch.setattr(_connect.math, "sqrt", lambda _: -1.875)  # `mean + 1` gaps: too few about half the time
+    rng = np.random.default_rng(0)
+    cells = [_connect._bernoulli_cells(rng, 1000, 0.5) for _ in range(200)]
+    assert all((np.diff(x) > 0).all() and 0 <= x[0] and x[-1] < 1000 for x in cells)
+    late = np.mean([(x >= 900).sum() for x in cells])
+    assert abs(late - 50) < 5 * 5 / np.sqrt(200)
+
+
+def test_larger_networks_are_sparse_throughout():
+    shape, nse = (1_000_000, 2_000_000), 100_000
+    synapses = hebbax.Synapses.random(shape, prob=nse / shape[0] / shape[1])
+    assert abs(synapses.nse - nse) < 6 * np.sqrt(nse)
+    post = np.asarray(synapses.indices)
+    assert abs(post.mean() / shape[1] - 0.5) < 6 / np.sqrt(12 * nse)
+
+
+@pytest.mark.parametrize("options", [{"prob": 0.2}, {"indegree": 5}, {"outdegree": 5}], ids=str)
+def test_seeds(options):
+    make = lambda seed: hebbax.Synapses.random((30, 30), **options, seed=seed)  # noqa: E731
+    assert same(make(3), make(3)) and same(make(np.int64(3)), make(3)) and same(make(np.random.default_rng(3)), make(3))
+    assert not same(make(3), make(4)) and same(make(0), hebbax.Synapses.random((30, 30), **options))
+    rng = np.random.default_rng(3)
+    assert not same(make(rng), make(rng))
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({}, TypeError, "got none of prob, indegree, outdegree, expected exactly one"),
+        ({"prob": 0.1, "indegree": 0}, TypeError,
+         "got prob and indegree of prob, indegree, outdegree, expected exactly one"),
+        ({"prob": 1.5}, ValueError, "prob: got 1.5, expected 0 to 1"),
+        ({"prob": -1}, ValueError, "prob: got -1, expected 0 to 1"),
+        ({"prob": float("nan")}, ValueError, "prob: got nan, expected 0 to 1"),
+        ({"prob": "0.1"}, TypeError, "prob: got '0.1', expected a number from 0 to 1"),
+        ({"prob": True}, TypeError, "prob: got True, expected a number from 0 to 1"),
+        ({"indegree": -1}, ValueError, "indegree: got -1, expected 0 to 5, the number of candidates"),
+        ({"outdegree": 7}, ValueError, "outdegree: got 7, expected 0 to 6, the number of candidates"),
+        ({"outdegree": 6, "autapses": False}, ValueError,
+         "outdegree: got 6, expected 0 to 5, the number of candidates without autapses"),
+        ({"outdegree": 2.0}, TypeError, "outdegree: got 2.0, expected an integer"),
+        ({"indegree": True}, TypeError, "indegree: got True, expected an integer"),
+        ({"prob": 0.1, "autapses": 1}, TypeError, "autapses: got 1, expected True or False"),
+        ({"prob": 0.1, "seed": -1}, ValueError, "seed: got -1, expected an int >= 0"),
+        ({"prob": 0.1, "seed": None}, TypeError, "seed: got None, expected an int or a numpy.random.Generator"),
+        ({"prob": 0.1, "seed": 1.0}, TypeError, "seed: got 1.0, expected an int or a numpy.random.Generator"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_random_errors(options, error, message):
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        hebbax.Synapses.random((5, 6), **options)
+
+
+def test_random_wants_a_shape():
+    with pytest.raises(hebbax.ShapeError, match=r"^shape: got 5, expected \(n_pre, n_post\)"):
+        hebbax.Synapses.random(5, prob=0.1)
+
+
+# The decorator
+
+
+def test_a_pytree_is_put_together_without_its_checks():
+    from dataclasses import dataclass
+
+    @pytree("name", "size")
+    @dataclass(frozen=True)
+    class Rule:
+        tau: object
+        name: str
+        rate: object = 1.0
+        size: int = 2
+
+        def __post_init__(self):
+            if not self.tau > 0:
+                raise ValueError(f"tau: got {self.tau}")
+
+    rule = Rule(3.0, "a")
+    assert jax.tree.leaves(rule) == [3.0, 1.0]
+    assert jax.tree.map(lambda x: -x, rule).tau == -3.0 and jax.tree.map(lambda _: None, rule).name == "a"
+    out = jax.jit(lambda rule: jax.tree.map(lambda x: 2 * x, rule))(rule)
+    assert (float(out.tau), float(out.rate), out.name, out.size) == (6.0, 2.0, "a", 2)
+    assert [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_flatten_with_path(rule)[0]] == [".tau", ".rate"]
+    assert jax.tree.structure(rule) != jax.tree.structure(Rule(3.0, "b"))
+    assert jax.vmap(lambda rule, x: rule.tau * x, (None, 0))(rule, jnp.ones(2)).shape == (2,)
+    with pytest.raises(ValueError):
+        Rule(-1.0, "a")
+    assert assemble(Rule, {"tau": None}).tau is None
