@@ -40,8 +40,8 @@ def zeros(n: int, like: Any) -> Any:
 def check(rule: Any, positive: tuple[str, ...], not_negative: tuple[str, ...], weights: tuple[str, ...]) -> None:
     """Raise where a parameter is out of range (a traced one is not looked at) or has not the unit of its like.
 
-    The first of `positive` tells the unit of all of them, which are time constants, and the first of `weights` that of
-    all amplitudes and bounds.
+    `positive` are time constants, or all plain numbers; the first of `weights` tells the unit of the others and of the
+    bounds.
     """
     for name in (*positive, *not_negative, "w_min", "w_max"):
         number = u.get_mantissa(getattr(rule, name))
@@ -53,9 +53,11 @@ def check(rule: Any, positive: tuple[str, ...], not_negative: tuple[str, ...], w
             raise ValueError(f"{name}: got {getattr(rule, name)}, expected more than 0")
         if name in not_negative and not np.all(number >= 0):
             raise ValueError(f"{name}: got {getattr(rule, name)}, expected at least 0")
-    for alike in (positive, (*weights, "w_min", "w_max")):
-        for name in alike[1:]:
-            in_unit(name, getattr(rule, name), u.get_unit(getattr(rule, alike[0])))
+    time, weight = (u.get_unit(getattr(rule, names[0])) for names in (positive, weights))
+    for name in positive:
+        in_unit(name, getattr(rule, name), u.UNITLESS if time == u.UNITLESS else u.ms)
+    for name in (*weights, "w_min", "w_max"):
+        in_unit(name, getattr(rule, name), weight)
     check_bound_order(rule.w_min, rule.w_max)
     for name in ("mu_plus", "mu_minus"):
         mu = getattr(rule, name, 0.0)

@@ -349,7 +349,7 @@ class InhibitorySTDP:
 
     def __post_init__(self) -> None:
         check(self, positive=("tau",), not_negative=("eta", "target_rate"), weights=("eta",))
-        in_unit("target_rate", self.target_rate * self.tau, u.UNITLESS)
+        in_unit("target_rate", self.target_rate, u.get_unit(self.tau) ** -1)
 
     def init(self, synapses: Synapses) -> PairTraces:
         """Return the traces of neurons that have not spiked yet."""
