@@ -17,6 +17,8 @@ ONE, TWO = "hebbax 1t", "hebbax 2t"  # with weight_in_bounds=True, on 1 and 2 th
 CLIP_ONE, CLIP_TWO = "hebbax clip 1t", "hebbax clip 2t"  # default: every weight is clipped
 BOUND_ONE, BOUND_TWO = "bound 1t", "bound 2t"
 PEER = "brainevent numba"  # its default on CPUs
+SOFT = {mu: f"hebbax mu={mu:g} 1t" for mu in (1.0, 0.4)}  # a soft upper bound; otherwise as ONE
+CSC_VIEW, SYNAPSES, RANDOM, ARGSORT = "hebbax CSC view", "hebbax Synapses", "hebbax random", "NumPy argsort"
 
 PATTERNS = 8  # different spike vectors, which take turns
 
@@ -44,8 +46,9 @@ class Case:
     """One measurement of all contenders.
 
     `spec` is the operator; None stands for the whole plastic step (propagate pre, update pre, update post, traces).
-    `mode` is 'scan' (in `lax.scan`, weight donated), 'eager' (one call at a time, weight kept, result awaited), or
-    'threads' (as 'scan', beside an elementwise operation on n neurons, 1 thread against 2).
+    `mode` is 'scan' (in `lax.scan`, weight donated), 'eager' (one call at a time, weight kept, result awaited),
+    'threads' (as 'scan', beside an elementwise operation on n neurons, 1 thread against 2), 'soft' (as 'scan', with and
+    without a soft bound), or 'structure' (building the network, a step each).
     """
 
     spec: Spec | None
@@ -59,6 +62,8 @@ class Case:
 
     @property
     def task(self) -> str:
+        if self.mode == "structure":
+            return "building the structure"
         return f"{self.spec.kind} {self.spec.event}" if self.spec else "whole step"
 
     @property
@@ -66,13 +71,18 @@ class Case:
         """What the case is listed under."""
         if self.mode == "threads":
             return f"{self.task}, scan, elementwise operation beside it"
+        if self.mode == "structure":
+            return self.task
+        if self.mode == "soft":
+            return f"{self.task}, scan, soft bound"
         return f"{self.task}, {self.mode}"
 
     @property
     def size(self) -> str:
         extras = [self.dtype] * (self.dtype != "float32") + ["units"] * self.units
         n, synapses = (f"{x:,}".replace(",", " ") for x in (self.n, self.synapses))
-        return ", ".join([n, synapses, f"{100 * self.rate:g}%", *extras])
+        rate = [f"{100 * self.rate:g}%"] * (self.mode != "structure")
+        return ", ".join([n, synapses, *rate, *extras])
 
     @property
     def label(self) -> str:
@@ -141,9 +151,20 @@ def _thread_cases():
             yield Case(spec, *row, mode="threads", targets=tuple(targets))
 
 
+def _soft_cases():
+    for spec in (UPDATE_POST, UPDATE_PRE):
+        for row in (*ROWS[:3], ROWS[4]):
+            yield Case(spec, *row, mode="soft", targets=(Target(SOFT[1.0], ONE, "≤", 1.1),))
+
+
+def _structure_cases():
+    for n, synapses in ((10_000, 1_000), (1_000_000, 10)):
+        yield Case(None, n, synapses, 0.0, mode="structure", targets=(Target(ARGSORT, CSC_VIEW, "≥", 3),))
+
+
 def cases(quick: bool) -> list[Case]:
     """All cases; the quick ones are those with a target, threads at a few sizes only."""
-    listed = [*_scan_cases(), *_eager_cases(), *_thread_cases()]
+    listed = [*_scan_cases(), *_soft_cases(), *_eager_cases(), *_thread_cases(), *_structure_cases()]
     if quick:
         judged = (case for case in listed if case.targets)
         listed = [case for case in judged if case.mode != "threads" or (case.spec is UPDATE_POST and case.n <= 10_000)]
@@ -193,10 +214,14 @@ def spikes(case: Case) -> dict[str, np.ndarray]:
 
 
 def initial_state(case: Case) -> dict[str, np.ndarray]:
-    """Weights within the bounds 0 and 1, traces of either sign, so that both bounds are met within a few steps."""
+    """Weights within the bounds 0 and 1, traces of either sign, so that both bounds are met within a few steps.
+
+    Where a bound is soft, the traces are small: at the bounds there would be no power to take.
+    """
     rng = np.random.default_rng(2)
     dtype = jax.numpy.dtype(case.dtype)
-    traces = (rng.uniform(-0.05, 0.05, case.n) if case.spec else np.zeros(case.n) for _ in range(2))
+    largest = 5e-5 if case.mode == "soft" else 0.05
+    traces = (rng.uniform(-largest, largest, case.n) if case.spec else np.zeros(case.n) for _ in range(2))
     return {
         "weight": rng.random(case.n * case.synapses, dtype=np.float32).astype(dtype),
         "out": np.zeros(case.n, dtype),

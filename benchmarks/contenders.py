@@ -15,9 +15,11 @@ import cases
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cases import PATTERNS, Case, Network
-from libraries import HIGH, LOW, NUMPY, PEER_BACKENDS, PLAIN_JAX, Library, hebbax_library, peer_library
+from cases import ARGSORT, CSC_VIEW, ONE, PATTERNS, RANDOM, SOFT, SYNAPSES, Case, Network
+from libraries import HIGH, LOW, NUMPY, PEER_BACKENDS, PLAIN_JAX, Library, hebbax_library, numpy_library, peer_library
 
+import hebbax
+from hebbax import _connect
 from hebbax._specs import PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE
 
 Run = Callable[[int], dict]
@@ -112,7 +114,7 @@ def _trace(state, case):
     return state["pre_trace" if case.spec.event == "post" else "post_trace"]
 
 
-def numpy_loop(case: Case, network: Network, state: dict | None = None) -> Run:
+def numpy_loop(case: Case, network: Network, state: dict | None = None, library: Library = NUMPY) -> Run:
     """Python's loop over the spiking neurons, in place."""
     spikes = cases.spikes(case)
     state = state or cases.initial_state(case)
@@ -128,10 +130,39 @@ def numpy_loop(case: Case, network: Network, state: dict | None = None) -> Run:
     def run(steps):
         nonlocal state
         for i in range(steps):
-            state = advance(NUMPY, case, network, state, {side: s[i % PATTERNS] for side, s in spikes.items()})
+            state = advance(library, case, network, state, {side: s[i % PATTERNS] for side, s in spikes.items()})
         return state
 
     return run
+
+
+def build(build_once: Callable[[Case, Network], object]) -> Callable[[Case, Network], Run]:
+    """What builds a network's structure, as a contender."""
+
+    def make(case: Case, network: Network) -> Run:
+        def run(steps):
+            for _ in range(steps):
+                build_once(case, network)
+            return {}
+
+        return run
+
+    return make
+
+
+@functools.lru_cache(maxsize=1)
+def _distinct(n: int, synapses: int) -> tuple[np.ndarray, np.ndarray]:
+    """A CSR structure without duplicates, which the benchmark's networks have."""
+    structure = hebbax.Synapses.random((n, n), outdegree=synapses)
+    return np.asarray(structure.indptr), np.asarray(structure.indices)
+
+
+BUILDERS = {
+    CSC_VIEW: lambda case, network: _connect.transposed(network.pre.indptr, network.pre.indices, (case.n, case.n)),
+    ARGSORT: lambda case, network: np.argsort(network.pre.indices, kind="stable"),
+    SYNAPSES: lambda case, network: hebbax.Synapses(*_distinct(case.n, case.synapses), shape=(case.n, case.n)),
+    RANDOM: lambda case, network: hebbax.Synapses.random((case.n, case.n), outdegree=case.synapses),
+}
 
 
 CHANGE = 1e-3  # what the lower bound adds, in place of a trace
@@ -183,6 +214,10 @@ def numpy_results(case: Case, network: Network, steps: int) -> dict:
     return numpy_loop(case, network)(steps)
 
 
+def _soft_results(mu: float) -> Callable[[Case, Network, int], dict]:
+    return lambda case, network, steps: numpy_loop(case, network, library=numpy_library(mu))(steps)
+
+
 def bound_results(case: Case, network: Network, steps: int) -> dict:
     traces = {name: np.full(case.n, CHANGE, np.float32) for name in ("pre_trace", "post_trace")}
     state = numpy_loop(case, network, cases.initial_state(case) | traces)(steps)
@@ -202,6 +237,9 @@ class Contender(NamedTuple):
 
 def contenders(case: Case, max_threads: int) -> Iterator[Contender]:
     """Who takes part in a case. brainevent's kernels are serial; XLA splits what it will over all CPUs."""
+    if case.mode == "structure":
+        yield from (Contender(name, build(builder), expected=None) for name, builder in BUILDERS.items())
+        return
     eager = case.mode == "eager"
     loop = eager_calls if eager else jax_loop
 
@@ -209,6 +247,11 @@ def contenders(case: Case, max_threads: int) -> Iterator[Contender]:
         return functools.partial(loop, library)
 
     updates = case.spec is None or case.spec.kind == "update"
+    if case.mode == "soft":
+        yield Contender(ONE, of(hebbax_library("cython", True)))
+        for mu, name in SOFT.items():
+            yield Contender(name, of(hebbax_library("cython", True, soft_bound="upper", mu=mu)), 1, _soft_results(mu))
+        return
     for threads in range(1, max_threads + 1):
         yield Contender(f"hebbax {threads}t", of(hebbax_library("cython", True)), threads)
         if updates:

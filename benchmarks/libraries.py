@@ -37,7 +37,7 @@ def _arguments(network: Network, spec: Spec, spike, trace=None) -> dict[str, Any
     return arguments | {"shape": (network.n, network.n)}
 
 
-def hebbax_library(backend: str, weight_in_bounds: bool) -> Library:
+def hebbax_library(backend: str, weight_in_bounds: bool, **options: Any) -> Library:
     def update(network, spec, weight, trace, spike, bounds=(LOW, HIGH), after=None):
         return getattr(hebbax, spec.name)(
             weight,
@@ -47,6 +47,7 @@ def hebbax_library(backend: str, weight_in_bounds: bool) -> Library:
             backend=backend,
             weight_in_bounds=weight_in_bounds,
             after=after,
+            **options,
         )
 
     def propagate(network, spec, weight, spike):
@@ -117,9 +118,10 @@ def _rows(half, spike):
         yield (row if half.weight_indices is None else half.weight_indices[row]), half.indices[row]
 
 
-def _numpy_update(network, spec, weight, trace, spike, bounds=(LOW, HIGH), after=None):
+def _numpy_update(network, spec, weight, trace, spike, bounds=(LOW, HIGH), after=None, mu=0.0):
     for slots, others in _rows(network.half(spec), spike):
-        weight[slots] = np.clip(weight[slots] + trace[others], *bounds)
+        change = trace[others] * ((bounds[1] - weight[slots]) / (bounds[1] - bounds[0])) ** mu if mu else trace[others]
+        weight[slots] = np.clip(weight[slots] + change, *bounds)
     return weight
 
 
@@ -132,4 +134,9 @@ def _numpy_propagate(network, spec, weight, spike):
     return np.bincount(others, values.astype(np.float64), network.n).astype(weight.dtype)
 
 
-NUMPY = Library(_numpy_update, _numpy_propagate)  # updates in place; also what the others' results are compared with
+def numpy_library(mu: float) -> Library:
+    """With an upper bound that is soft where `mu` is not 0."""
+    return Library(functools.partial(_numpy_update, mu=mu), _numpy_propagate)
+
+
+NUMPY = numpy_library(0.0)  # updates in place; also what the others' results are compared with

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from cases import BOUND_ONE, BOUND_TWO, CLIP_ONE, CLIP_TWO, ONE, PEER, TWO
+from cases import BOUND_ONE, BOUND_TWO, CLIP_ONE, CLIP_TWO, ONE, PEER, SOFT, TWO
 from rich.table import Table
 
 # Columns of the table, in this order; a contender that no case has is left out.
@@ -16,6 +16,7 @@ ORDER = (
     TWO,
     CLIP_ONE,
     CLIP_TWO,
+    *SOFT.values(),
     "hebbax callback",
     PEER,
     "brainevent jax_raw",

@@ -65,11 +65,15 @@ cdef inline double slope_of(arith_t low, arith_t high, bint upper) noexcept nogi
     return -per_range if upper else per_range
 
 
-cdef inline arith_t soften(arith_t x, arith_t bound, arith_t slope, arith_t mu, int kind) noexcept nogil:
+cdef inline arith_t soften(
+    arith_t x, arith_t bound, arith_t slope, arith_t mu, bint general, int kind
+) noexcept nogil:
     """What scales the change of a weight `x` whose bound is soft; 0 at the bound and beyond."""
-    cdef arith_t base = (x - bound) * slope
-    base = base if base > 0 else 0
-    if kind == LINEAR or base == 0:
+    cdef arith_t base = (x - bound) * slope, zero = 0
+    base = zero if base < zero else base  # (in this form one instruction)
+    if general and isnan(base):  # an infinite weight or range; a weight that is NaN stays it
+        base = zero
+    if kind == LINEAR or base == zero:
         return base
     if arith_t is float:
         return powf(base, mu)
@@ -123,7 +127,7 @@ cdef inline_int update_piece(
                 load(&w_max[slot], &high)
             bound, slope = high if soft.upper else low, <arith_t> slope_of(low, high, soft.upper)
         if kind != HARD:
-            change = change * soften(x, bound, slope, <arith_t> soft.mu, kind)
+            change = change * soften(x, bound, slope, <arith_t> soft.mu, general, kind)
         x = x + change
         if general:
             x = clip(x, low, high)
@@ -157,6 +161,7 @@ cdef hot_void update_span(
         factor = gain[0]
     if call.soft:
         kind = LINEAR if call.mu == 1 else POWER
+        general = general or soft.slope == 0
     cdef Walk far, near, here
     cdef Piece piece, coming
     # Three walks, a few pieces apart: the first fetches indices, the second the weights they name, the third updates.
