@@ -78,7 +78,7 @@ def main() -> None:
 def info() -> None:
     """Show versions, backends and why one is missing, OpenMP and threads, and devices."""
     console = Console()
-    versions = {name: _version(name) for name in ("hebbax", "jax", "jaxlib", "numpy", "brainunit")}
+    versions = {name: _version(name) for name in ("hebbax", "jax", "jaxlib", "numpy", "scipy", "brainunit")}
     versions["cupy"] = _version("cupy-cuda13x", "cupy-cuda12x", "cupy")
     versions["python"] = f"{platform.python_version()} on {platform.platform()}"
     console.print(_table("Versions", versions))
