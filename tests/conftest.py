@@ -51,3 +51,9 @@ def set_default():
     yield change
     for operator in changed:
         operator.set_default("cpu", BACKENDS[0])
+
+
+@pytest.fixture
+def synapses():
+    """Five synapses, an empty row, sorted."""
+    return hebbax.Synapses([0, 2, 2, 5], [1, 3, 0, 1, 2], shape=(3, 4))

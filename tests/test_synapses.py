@@ -1,7 +1,5 @@
-"""`Synapses`: against dense matrices, with every error and as a pytree."""
+"""`Synapses`: against dense matrices."""
 
-import copy
-import pickle
 import re
 import warnings
 
@@ -15,8 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hebbax
-from hebbax import _connect
-from hebbax._pytree import assemble, pytree
 from problems import DTYPES, enable_x64
 
 ARRAYS = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")
@@ -53,11 +49,6 @@ def check(synapses, pattern):
 
 def same(a, b):
     return a.shape == b.shape and all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ARRAYS)
-
-
-@pytest.fixture
-def synapses():
-    return hebbax.Synapses([0, 2, 2, 5], [1, 3, 0, 1, 2], shape=(3, 4))
 
 
 networks = st.tuples(st.integers(0, 12), st.integers(0, 12), st.floats(0, 1), st.integers(0, 2**32 - 1))
@@ -309,233 +300,6 @@ def test_scipy_has_no_units(synapses):
         synapses.to_scipy(np.ones(5) * u.nS)
 
 
-# Errors
-
-CONSTRUCTOR_ERRORS = [
-    # indptr, indices, shape, error, message
-    ([0, 1], [0], (2, 2), hebbax.ShapeError, "indptr: got shape (2,), expected (3,) for shape (2, 2)"),
-    ([[0, 1]], [0], (1, 2), hebbax.ShapeError, "indptr: got shape (1, 2), expected one dimension"),
-    ([0, 1], [[0]], (1, 2), hebbax.ShapeError, "indices: got shape (1, 1), expected one dimension"),
-    (0, [0], (1, 2), hebbax.ShapeError, "indptr: got shape (), expected one dimension"),
-    ([0, 1], [0], (1,), hebbax.ShapeError, "shape: got (1,), expected (n_pre, n_post), two integers >= 0"),
-    ([0, 1], [0], (1, -2), hebbax.ShapeError, "shape: got (1, -2), expected (n_pre, n_post), two integers >= 0"),
-    ([0, 1], [0], None, hebbax.ShapeError, "shape: got None, expected (n_pre, n_post), two integers >= 0"),
-    ([1, 1], [0], (1, 2), ValueError, "indptr[0]: got 1, expected 0"),
-    ([0, 3, 7, 5, 9], range(9), (4, 9), ValueError, "indptr[3]: got 5, expected at least indptr[2] = 7"),
-    (np.uint8([0, 3, 7, 5, 9]), range(9), (4, 9), ValueError, "indptr[3]: got 5, expected at least indptr[2] = 7"),
-    ([0, 1, 3], [0, 1], (2, 2), ValueError, "indptr[2]: got 3, expected 2, the size of indices"),
-    ([0, 1, 1], [0, 1], (2, 2), ValueError, "indptr[2]: got 1, expected 2, the size of indices"),
-    ([0, 3], [1, 5, 7], (1, 5), ValueError, "indices[1]: got 5, expected 0 to 4 (shape (1, 5))"),
-    ([0, 3], [1, 2, -1], (1, 5), ValueError, "indices[2]: got -1, expected 0 to 4 (shape (1, 5))"),
-    ([0, 1], [0], (1, 0), ValueError, "indices[0]: got 0, expected none (shape (1, 0))"),
-    ([0, 1], [2**63], (1, 5), ValueError, "indices[0]: got 9223372036854775808, expected 0 to 4 (shape (1, 5))"),
-    ([0, 1], [2**32], (1, 5), ValueError, "indices[0]: got 4294967296, expected 0 to 4 (shape (1, 5))"),
-    ([0, 1, 4], [4, 1, 4, 4], (2, 5), ValueError,
-     "indices[3]: got 4 again in row 1, a duplicate synapse (Synapses.from_coo can sum them)"),
-    ([0, 5], [4, 1, 2, 1, 4], (1, 5), ValueError,
-     "indices[3]: got 1 again in row 0, a duplicate synapse (Synapses.from_coo can sum them)"),
-    ([0.0, 1.0], [0], (1, 2), TypeError, "indptr: got dtype float64, expected integers"),
-    ([0, 1], [True], (1, 2), TypeError, "indices: got dtype bool, expected integers"),
-    ([0, 1], [2**70], (1, 2), TypeError, "indices: got dtype object, expected integers"),
-    ([0, 1], [[0], [1, 2]], (1, 2), TypeError, "indices: got list, expected a one-dimensional array of integers"),
-    ([0, 1], None, (1, 2), TypeError, "indices: got dtype object, expected integers"),
-    ([0, 1], np.zeros(1, np.float32), (1, 2), TypeError, "indices: got dtype float32, expected integers"),
-    ([0, 1], np.zeros(0, np.float32), (1, 2), TypeError, "indices: got dtype float32, expected integers"),
-    ([0, 1], np.array([0]) * u.nS, (1, 2), TypeError, "indices: got a Quantity of unit nS, expected integers"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("indptr, indices, shape, error, message", CONSTRUCTOR_ERRORS, ids=lambda x: str(x)[:40])
-def test_constructor_errors(indptr, indices, shape, error, message):
-    indices = list(indices) if isinstance(indices, range) else indices
-    with pytest.raises(error, match=f"^{re.escape(message)}$") as info, warnings.catch_warnings():
-        warnings.simplefilter("error")  # no warning about the order before the error
-        hebbax.Synapses(indptr, indices, shape=shape)
-    assert isinstance(info.value, AssertionError) == (error is hebbax.ShapeError)
-
-
-COO_ERRORS = [
-    ([0, 500], [0, 0], ValueError, "pre[1]: got 500, expected 0 to 499 (shape (500, 1000))"),
-    ([0, 1], [-1, 0], ValueError, "post[0]: got -1, expected 0 to 999 (shape (500, 1000))"),
-    ([0, 1, 2], [0, 1], hebbax.ShapeError, "post: got shape (2,), expected (3,), as pre has"),
-    ([0.5, 1], [0, 1], TypeError, "pre: got dtype float64, expected integers"),
-    ([0, 1], np.ones((2, 1), int), hebbax.ShapeError, "post: got shape (2, 1), expected one dimension"),
-    ([3, 1, 2, 3, 1], [9, 4, 4, 9, 4], ValueError,
-     "pre[3], post[3]: got 3, 9 again, a duplicate synapse (sum_duplicates=True would sum them)"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("pre, post, error, message", COO_ERRORS, ids=lambda x: str(x)[:40])
-def test_from_coo_errors(pre, post, error, message):
-    with pytest.raises(error, match=f"^{re.escape(message)}$"):
-        hebbax.Synapses.from_coo(pre, post, np.ones(len(pre)), shape=(500, 1000))
-
-
-def test_from_scipy_errors():
-    with pytest.raises(TypeError, match=r"^matrix: got ndarray, expected a scipy.sparse array or matrix"):
-        hebbax.Synapses.from_scipy(np.eye(2))
-    with pytest.raises(hebbax.ShapeError, match=r"^matrix: got shape \(3,\), expected two dimensions"):
-        hebbax.Synapses.from_scipy(scipy.sparse.coo_array(np.ones(3)))
-    matrix = scipy.sparse.csr_array(np.eye(3))
-    matrix.indices[1] = 7
-    with pytest.raises(ValueError, match=r"^matrix.indices\[1\]: got 7, expected 0 to 2 \(shape \(3, 3\)\)"):
-        hebbax.Synapses.from_scipy(matrix)
-    coo = scipy.sparse.coo_array(np.eye(3))
-    coo.row[2] = -4
-    with pytest.raises(ValueError, match=r"^matrix.row\[2\]: got -4, expected 0 to 2 \(shape \(3, 3\)\)"):
-        hebbax.Synapses.from_scipy(coo)
-    matrix.indptr[1] = 3  # which SciPy would follow out of its arrays
-    with pytest.raises(ValueError, match=r"^matrix.indptr\[2\]: got 2, expected at least matrix.indptr\[1\] = 3"):
-        hebbax.Synapses.from_scipy(matrix)
-
-
-@pytest.mark.parametrize("W", [np.ones(3), np.ones((1, 1, 1)), 1.0, np.ones(3) * u.mV])
-def test_from_dense_wants_a_matrix(W):
-    with pytest.raises(hebbax.ShapeError, match=r"^W: got shape .*, expected two dimensions"):
-        hebbax.Synapses.from_dense(W)
-
-
-def test_traced_arrays_raise(synapses):
-    for name, build in {
-        "indices": lambda x: hebbax.Synapses(synapses.indptr, x, shape=(3, 4)),
-        "indptr": lambda x: hebbax.Synapses(x, synapses.indices, shape=(3, 4)),
-        "pre": lambda x: hebbax.Synapses.from_coo(x, synapses.indices, np.ones(5), shape=(3, 4)),
-        "W": lambda x: hebbax.Synapses.from_dense(1.0 * x[None]),
-    }.items():
-        with pytest.raises(TypeError, match=f"^{name}: got a traced array.*outside jit"):
-            jax.jit(build)(synapses.indices)
-
-
-# 64-bit indices
-
-
-@pytest.fixture
-def small_int32(monkeypatch):
-    monkeypatch.setattr(_connect, "_INT32_MAX", 10)
-
-
-@pytest.mark.parametrize("shape, nse", [((11, 3), 2), ((3, 11), 2), ((4, 4), 12)])
-def test_int64_where_anything_does_not_fit_int32(small_int32, rng, shape, nse):
-    flat = rng.choice(shape[0] * shape[1], nse, replace=False)
-    pre, post = np.unravel_index(flat, shape)
-    W = np.zeros(shape)
-    W[pre, post] = 1
-    builders = [
-        lambda: hebbax.Synapses.from_coo(pre, post, np.ones(nse), shape=shape)[0],
-        lambda: hebbax.Synapses.from_dense(W)[0],
-        lambda: hebbax.Synapses(np.r_[0, np.cumsum(W.sum(1))].astype(int), np.nonzero(W)[1], shape=shape),
-    ]
-    for build in builders:
-        with pytest.raises(OverflowError, match=r"^shape: got .* synapses, which do not fit int32; .*jax_enable_x64"):
-            build()
-        with enable_x64(True):
-            synapses = build()
-            assert {getattr(synapses, name).dtype for name in ARRAYS} == {np.dtype(np.int64)}
-            np.testing.assert_array_equal(synapses.todense(np.ones(nse)), W)
-            spike = np.ones(shape[1], bool)
-            np.testing.assert_array_equal(synapses.propagate_on_post(np.ones(nse), spike), W.sum(axis=1))
-
-
-def test_int32_at_the_limit(small_int32):
-    with enable_x64(True):
-        assert hebbax.Synapses.random((10, 10), prob=0.0).indices.dtype == np.int32
-        assert hebbax.Synapses.random((10, 10), outdegree=2).indices.dtype == np.int64
-
-
-# As a pytree and as an object
-
-
-def test_jit_takes_and_returns_it(synapses):
-    @jax.jit
-    def f(synapses, weight):
-        assert isinstance(repr(synapses), str) and synapses.shape == (3, 4) and synapses.nse == 5
-        return synapses, synapses.todense(weight), synapses.propagate_on_pre(weight, jnp.ones(3, bool))
-
-    weight = jnp.arange(1.0, 6.0)
-    out, dense, total = f(synapses, weight)
-    assert type(out) is hebbax.Synapses and same(out, synapses)
-    np.testing.assert_array_equal(dense, synapses.todense(weight))
-    np.testing.assert_array_equal(total, dense.sum(axis=0))
-    np.testing.assert_array_equal(jax.jit(lambda w: synapses.todense(w))(weight), dense)  # closed over
-
-
-def test_it_may_be_built_from_constants_inside_jit():
-    kept = []
-
-    @jax.jit
-    def f(weight):
-        kept.append(hebbax.Synapses.random((4, 4), outdegree=2))
-        return kept[0].todense(weight)
-
-    dense = f(jnp.ones(8))
-    np.testing.assert_array_equal(dense, kept[0].todense(jnp.ones(8)))  # it holds no tracer
-
-
-def test_tree_functions_do_not_validate(synapses):
-    nones = jax.tree.map(lambda _: None, synapses)
-    strings = jax.tree.map(lambda x: f"<{x.size}>", synapses)
-    structs = jax.eval_shape(lambda x: x, synapses)
-    shifted = jax.tree.map(lambda x: x - 100, synapses)
-    for x in (nones, strings, structs, shifted, jax.tree.unflatten(jax.tree.structure(synapses), [object()] * 5)):
-        assert type(x) is hebbax.Synapses and x.shape == (3, 4) and repr(x).startswith("Synapses(")
-    assert "indptr='<4>'" in repr(strings) and "shape=(3, 4)" in repr(strings)
-    leaves, tree = jax.tree.flatten(synapses)
-    assert same(jax.tree.unflatten(tree, leaves), synapses)
-    assert hash(tree) == hash(jax.tree.structure(structs)) and tree == jax.tree.structure(structs)
-    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(synapses)[0]]
-    assert paths == [f".{name}" for name in ARRAYS]
-
-
-@pytest.mark.parametrize(
-    "f",
-    [
-        copy.copy,
-        copy.deepcopy,
-        lambda x: pickle.loads(pickle.dumps(x)),
-        lambda x: jax.device_put(x, jax.devices()[0]),
-        lambda x: jax.tree.map(lambda leaf: leaf, x),
-        jax.jit(lambda x: x, donate_argnums=0),
-        lambda x: jax.lax.scan(lambda carry, _: (carry, None), x, length=2)[0],
-        lambda x: jax.block_until_ready(x),
-    ],
-    ids=["copy", "deepcopy", "pickle", "device_put", "tree.map", "donate", "scan", "block"],
-)
-def test_copies_are_the_same(f):
-    make = lambda: hebbax.Synapses.random((20, 30), prob=0.2)  # noqa: E731
-    out = f(make())
-    assert type(out) is hebbax.Synapses and same(out, make()) and repr(out) == repr(make())
-
-
-def test_it_is_frozen(synapses):
-    with pytest.raises(AttributeError):
-        synapses.shape = (1, 1)
-    assert synapses == synapses and synapses in {synapses}
-
-
-@pytest.mark.parametrize(
-    "shape, k, text",
-    [
-        ((1000, 1000), 100, "Synapses(shape=(1000, 1000), nse=100000, 10% of pairs, int32, 1.2 MB)"),
-        ((3, 3), 1, "Synapses(shape=(3, 3), nse=3, 33.3% of pairs, int32, 68 B)"),
-        ((100, 3), 1, "Synapses(shape=(100, 3), nse=100, 33.3% of pairs, int32, 1.6 kB)"),
-        ((0, 3), 0, "Synapses(shape=(0, 3), nse=0, int32, 20 B)"),
-    ],
-)
-def test_repr(shape, k, text):
-    assert repr(hebbax.Synapses.random(shape, outdegree=k)) == text
-
-
-def test_views_transposed_twice_are_the_same(rng):
-    pattern = random_pattern(rng, (30, 20))
-    synapses, _ = hebbax.Synapses.from_dense(pattern.astype(np.float32))
-    csr = np.asarray(synapses.indptr), np.asarray(synapses.indices)
-    csc_indptr, csc_indices, there = _connect.transposed(*csr, (30, 20))
-    *back, here = _connect.transposed(csc_indptr, csc_indices, (20, 30))
-    for x, y in zip(back, csr, strict=True):
-        np.testing.assert_array_equal(x, y)
-    np.testing.assert_array_equal(there[here], np.arange(synapses.nse))
-
-
 # The operators
 
 
@@ -585,34 +349,3 @@ def test_todense_has_a_derivative(synapses):
     cotangent = jnp.arange(12.0).reshape(3, 4)
     _, pull = jax.vjp(synapses.todense, jnp.ones(5))
     np.testing.assert_array_equal(pull(cotangent)[0], [1, 3, 8, 9, 10])
-
-
-# The decorator
-
-
-def test_a_pytree_is_put_together_without_its_checks():
-    from dataclasses import dataclass
-
-    @pytree("name", "size")
-    @dataclass(frozen=True)
-    class Rule:
-        tau: object
-        name: str
-        rate: object = 1.0
-        size: int = 2
-
-        def __post_init__(self):
-            if not self.tau > 0:
-                raise ValueError(f"tau: got {self.tau}")
-
-    rule = Rule(3.0, "a")
-    assert jax.tree.leaves(rule) == [3.0, 1.0]
-    assert jax.tree.map(lambda x: -x, rule).tau == -3.0 and jax.tree.map(lambda _: None, rule).name == "a"
-    out = jax.jit(lambda rule: jax.tree.map(lambda x: 2 * x, rule))(rule)
-    assert (float(out.tau), float(out.rate), out.name, out.size) == (6.0, 2.0, "a", 2)
-    assert [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_flatten_with_path(rule)[0]] == [".tau", ".rate"]
-    assert jax.tree.structure(rule) != jax.tree.structure(Rule(3.0, "b"))
-    assert jax.vmap(lambda rule, x: rule.tau * x, (None, 0))(rule, jnp.ones(2)).shape == (2,)
-    with pytest.raises(ValueError):
-        Rule(-1.0, "a")
-    assert assemble(Rule, {"tau": None}).tau is None
