@@ -48,13 +48,12 @@ def call(spec: Spec, shape: tuple[int, int], backend: str | None, operands: dict
         elif not isinstance(x.mantissa, jax.Array):
             number = _primitives.check_host_array(spec.public_name(name), x.mantissa)
             operands[name] = u.Quantity(number, unit=x.unit)
-    return _compiled(operands, spec=spec, shape=shape, backend=backend, **options)
+    return _compiled(operands, (spec, shape, backend, tuple(options.items())))
 
 
-@functools.partial(jax.jit, static_argnames=("spec", "shape", "backend", *_primitives.UPDATE_OPTIONS), inline=True)
-def _compiled(
-    operands: dict[str, Any], *, spec: Spec, shape: tuple[int, int], backend: str | None, **options: Any
-) -> Any:
+@functools.partial(jax.jit, static_argnums=1, inline=True)  # (one static argument: each costs an eager call time)
+def _compiled(operands: dict[str, Any], static: tuple) -> Any:
+    spec, shape, backend, options = static
     weight = operands["weight"]
     has_unit = isinstance(weight, u.Quantity)
     unit = weight.unit if has_unit else u.UNITLESS
@@ -65,7 +64,7 @@ def _compiled(
     if isinstance(plain.get("after"), u.Quantity):
         plain["after"] = plain["after"].mantissa
     required = [plain.pop(name) for name in spec.arguments]
-    out = _primitives.OPERATORS[spec](*required, shape=shape, backend=backend, **plain, **options)
+    out = _primitives.OPERATORS[spec](*required, shape=shape, backend=backend, **plain, **dict(options))
     out = out.astype(jax.dtypes.canonicalize_dtype(weight.dtype))
     return u.Quantity(out, unit=unit) if has_unit else out
 
