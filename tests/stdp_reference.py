@@ -1,0 +1,71 @@
+"""STDP in closed form: one synapse, two spike trains, and the weight after every step in which either neuron spikes.
+
+Nothing here is recursive but the weight. The change that a spike makes is written out as a sum over the earlier spikes,
+
+    K(t, s) = sum of exp(-(t - t_k) / tau) over the spikes t_k < t of the train s    (or only the last of them),
+
+in NumPy and double precision, without traces and without hebbax. Spikes are ascending step numbers; `dt` and the time
+constants have the same unit.
+
+    NEST's stdp_synapse and others: S. Song, K. D. Miller & L. F. Abbott (2000), doi:10.1038/78829, additive;
+    R. Gütig et al. (2003), doi:10.1523/JNEUROSCI.23-09-03697.2003, power laws of the weight
+    J.-P. Pfister & W. Gerstner (2006), doi:10.1523/JNEUROSCI.1425-06.2006, triplets
+    T. P. Vogels et al. (2011), doi:10.1126/science.1211095, inhibitory synapses
+"""
+
+import numpy as np
+
+
+def kernel(times, spikes, tau, dt, pairing="all"):
+    """K at each of `times`. A spike at that very time does not count."""
+    lag = (np.asarray(times)[:, None] - np.asarray(spikes)[None, :]) * dt
+    terms = np.exp(-np.where(lag > 0, lag, np.inf) / tau)
+    return terms.sum(1) if pairing == "all" else terms.max(1, initial=0.0)  # the last spike's term is the largest
+
+
+def pair(
+    pre, post, weight, *, tau_plus, tau_minus, a_plus, a_minus, w_min, w_max, mu_plus=0.0, mu_minus=0.0, pairing="all",
+    dt, first="depression",
+):  # fmt: skip
+    """Return the steps with a spike and the weight after each, for the pair rule.
+
+    Where spikes coincide, both sums leave the other spike out; `first` says which of the two changes is made first.
+    """
+    down = a_minus * kernel(pre, post, tau_minus, dt, pairing)
+    up = a_plus * kernel(post, pre, tau_plus, dt, pairing)
+    return replay(pre, post, weight, down, up, w_min, w_max, mu_minus, mu_plus, first)
+
+
+def triplet(
+    pre, post, weight, *, tau_plus, tau_minus, tau_x, tau_y, a2_plus, a2_minus, a3_plus, a3_minus, w_min, w_max,
+    pairing="all", dt,
+):  # fmt: skip
+    """The same for the triplet rule."""
+    slow_pre, slow_post = kernel(pre, pre, tau_x, dt, pairing), kernel(post, post, tau_y, dt, pairing)
+    down = kernel(pre, post, tau_minus, dt, pairing) * (a2_minus + a3_minus * slow_pre)
+    up = kernel(post, pre, tau_plus, dt, pairing) * (a2_plus + a3_plus * slow_post)
+    return replay(pre, post, weight, down, up, w_min, w_max)
+
+
+def inhibitory(pre, post, weight, *, tau, eta, target_rate, w_min, w_max, dt):
+    """The same for the inhibitory rule; `target_rate` is in spikes per unit of `tau`."""
+    down = eta * (2 * target_rate * tau - kernel(pre, post, tau, dt))
+    return replay(pre, post, weight, down, eta * kernel(post, pre, tau, dt), w_min, w_max)
+
+
+def replay(pre, post, weight, down, up, w_min, w_max, mu_minus=0.0, mu_plus=0.0, first="depression"):
+    """Make the changes, `-down[i]` at `pre[i]` and `up[i]` at `post[i]`, in the order of time."""
+    down, up = dict(zip(pre, down, strict=True)), dict(zip(post, up, strict=True))
+
+    def depress(w, t):
+        return w - down.get(t, 0.0) * ((w - w_min) / (w_max - w_min)) ** mu_minus
+
+    def potentiate(w, t):
+        return w + up.get(t, 0.0) * ((w_max - w) / (w_max - w_min)) ** mu_plus
+
+    steps, weights = np.union1d(pre, post), []
+    for t in steps:
+        for change in (depress, potentiate) if first == "depression" else (potentiate, depress):
+            weight = min(max(change(weight, t), w_min), w_max)
+        weights.append(weight)
+    return steps, np.array(weights)
