@@ -1,22 +1,14 @@
-"""Draw docs/agreement.png: `python docs/agreement.py`, with hebbax[test] installed."""
+"""Draw docs/agreement.png: `python tests/agreement_figure.py`, with hebbax[test] installed."""
 
-import sys
 from pathlib import Path
 
-import brainunit as u
-import jax
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "tests"))
-matplotlib.use("agg")
-
-import matplotlib.pyplot as plt
+import hebbax
 import test_agreement as agreement
 
-import hebbax
-
+PATH = Path(__file__).parent.parent / "docs" / "agreement.png"
 BEFORE, AFTER = "#0b5fa5", "#c1272d"  # pre before post, post before pre
 
 
@@ -68,7 +60,7 @@ def main():
         figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
         pair_window(axes[0])
         frequency_dependence(axes[1])
-        figure.savefig(HERE / "agreement.png", dpi=160)
+        figure.savefig(PATH, dpi=160)
 
 
 if __name__ == "__main__":
