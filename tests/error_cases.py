@@ -3,6 +3,7 @@
 pytest runs these through test_errors.py. Run as a script it checks them without `assert`, so that `python -O` counts.
 """
 
+import functools
 import re
 import sys
 
@@ -63,7 +64,7 @@ def wrong_operands(spec):
         yield "trace", np.ones(n_other, np.complex64), TypeError, ["complex64", "real"]
         yield "trace", np.ones(n_other) * u.mV, UnitMismatch, ["mV"]
         yield "gain", np.ones(n_event + 1), Shape, [f"({n_event + 1},)", f"({n_event},)"]
-        yield "gain", np.float32(2), Shape, ["()", f"({n_event},)"]
+        yield "gain", np.ones((n_event, 1)), Shape, [f"({n_event}, 1)", "a scalar", f"({n_event},)"]
         yield "gain", np.ones(n_event) * u.mV, UnitMismatch, ["mV"]
         yield "gain", np.ones(n_event, np.complex64), TypeError, ["complex64", "real"]
         for bound in ("w_min", "w_max"):
@@ -87,6 +88,45 @@ def wrong_options(spec):
     yield "backend", {"backend": 3}, ValueError, ["backend", "3", "'jax'"]
     yield "backend", {"backend": ["cython"]}, ValueError, ["backend", "['cython']", "'jax'"]
     yield "option", {"no_such_option": 3}, TypeError, ["no_such_option"]
+    if spec.kind == "propagate":
+        yield "option", {"soft_bound": "upper"}, TypeError, ["soft_bound"]
+
+
+def wrong_soft_bounds():
+    """(bounds and options of an update, error, words of the message)"""
+    both = {"w_min": np.float32(0), "w_max": np.float32(1)}
+    for soft_bound in ("both", "Upper", "", True, 1, ["upper"]):
+        words = ["soft_bound", repr(soft_bound).strip("'"), "None, 'upper' or 'lower'"]
+        yield both | {"soft_bound": soft_bound}, ValueError, words
+    for soft_bound in ("upper", "lower"):
+        for given, words in (
+            ({"w_min": both["w_min"]}, "without w_max"),
+            ({"w_max": both["w_max"]}, "without w_min"),
+            ({}, "without w_min and w_max"),
+        ):
+            for mu in (1.0, 0.5, 0):  # for 0 too, though no bound is used then
+                options = {"soft_bound": soft_bound, "mu": mu}
+                yield given | options, ValueError, ["soft_bound", soft_bound, words, "both bounds"]
+    finite = "a finite number of at least 0"
+    for mu in (-1, -0.5, float("nan"), float("inf"), -float("inf"), np.float32("nan")):
+        yield both | {"soft_bound": "upper", "mu": mu}, ValueError, ["mu", str(mu).lstrip("-"), finite]
+        yield both | {"mu": mu}, ValueError, ["mu", str(mu).lstrip("-"), finite]
+    for mu, name in (
+        ("0.5", "str"), (None, "NoneType"), (1j, "complex"), ([0.5], "list"), (np.ones(()), "ndarray"),
+        (jnp.ones(()), type(jnp.ones(())).__name__), (u.Quantity(0.5), "Quantity"),
+    ):  # fmt: skip
+        for soft_bound in ("lower", None):
+            options = {"soft_bound": soft_bound, "mu": mu}
+            yield both | options, TypeError, ["mu", name, "a number", "compiled in"]
+    for mu in (0.5, 0, 2, np.float64(0.5)):
+        yield both | {"mu": mu}, ValueError, ["mu", str(mu), "1 where soft_bound is None"]
+
+
+def mu_that_is_traced(spec, function):
+    """A call whose `mu` is an argument of `jit`; `function` is the public function or the operator below it."""
+    arguments = [correct(spec)[name] for name in spec.arguments]
+    options = {"w_min": 0.0, "w_max": 1.0, "soft_bound": "upper", "shape": SHAPE}
+    return lambda: jax.jit(lambda mu: function(*arguments, **options, mu=mu))(0.5)
 
 
 def transformations(spec):
@@ -105,7 +145,8 @@ def transformations(spec):
     yield "vjp", lambda: jax.vjp(function, weight)
     yield "jit of jacfwd", lambda: jax.jit(jax.jacfwd(function))(weight)
     yield "grad in scan", lambda: jax.grad(last_of_scan)(weight)
-    yield "vmap", lambda: jax.vmap(function)(jnp.stack([weight, weight]))
+    yield "grad of vmap", lambda: jax.grad(lambda w: jax.vmap(function)(w).sum())(jnp.stack([weight, weight]))
+    yield "vmap of grad", lambda: jax.vmap(jax.grad(lambda w: function(w).sum()))(jnp.stack([weight, weight]))
 
 
 def bounds_in_the_wrong_order(spec):
@@ -151,6 +192,8 @@ def wrong_calls_of_the_operator(spec):
     if spec.kind == "propagate":
         yield "weight_in_bounds", wrong(weight_in_bounds=True), ["weight_in_bounds"]
         yield "weight_in_bounds=False", wrong(weight_in_bounds=False), ["weight_in_bounds"]
+        yield "soft_bound", wrong(soft_bound="upper"), ["soft_bound"]
+        yield "mu", wrong(mu=1.0), ["mu"]
 
 
 def cases():
@@ -168,8 +211,7 @@ def cases():
         for name, options, error, words in wrong_options(spec):
             yield case(f"{name} = {options}", spec, error, words, correct(spec), **options)
         for name, function in transformations(spec):
-            what = "vmap" if name == "vmap" else "differentiating"
-            yield f"{spec.name}: {name}", function, NotImplementedError, [spec.name, what]
+            yield f"{spec.name}: {name}", function, NotImplementedError, [spec.name, "differentiating"]
         if spec.kind == "update":
             for given in bounds_in_the_wrong_order(spec):
                 name = f"w_min = {given['w_min']}, w_max = {given['w_max']}"
@@ -179,6 +221,14 @@ def cases():
             for name, given in too_large_with_a_unit(spec):
                 words = [spec.public_name(name), str(2**32), "jax_enable_x64"]
                 yield case(f"large {name} with a unit", spec, OverflowError, words, given)
+            operator = getattr(hebbax, f"{spec.name}_p")
+            arguments = [correct(spec)[name] for name in spec.arguments]
+            for options, error, words in wrong_soft_bounds():
+                yield case(f"{options}", spec, error, words, correct(spec), **options)
+                wrong = functools.partial(operator, *arguments, shape=SHAPE, **options)
+                yield f"{spec.name}_p: {options}", wrong, error, words
+            for name, function in ((spec.name, getattr(hebbax, spec.name)), (f"{spec.name}_p", operator)):
+                yield f"{name}: mu is traced", mu_that_is_traced(spec, function), TypeError, ["mu", "a number"]
         for name, function, words in wrong_calls_of_the_operator(spec):
             yield f"{spec.name}_p: {name}", function, TypeError, [spec.name, *words]
         operator = getattr(hebbax, f"{spec.name}_p")

@@ -30,10 +30,13 @@ def clip(x, low, high):
 
 def softness(x, low, high, soft_bound, mu):
     """What scales a change of `x` with a soft bound: 1 at the other bound, 0 at this one and beyond."""
+    number = x.dtype.type
+    if mu == 0:  # additive: there too
+        return number(1)
     if not low < high:
-        return x.dtype.type(0)
+        return number(0)
     base = (high - x if soft_bound == "upper" else x - low) / (high - low)
-    return max(base, x.dtype.type(0)) ** x.dtype.type(mu)
+    return base ** number(mu) if base > 0 else number(0)
 
 
 def update(spec, shape, operands, weight_in_bounds=False, soft_bound=None, mu=1.0):

@@ -15,7 +15,11 @@ from problems import INDEX_ERRORS, SPECS, call, enable_x64, operands, random_net
 # Shape, synapses, whether rows are sorted, how uneven they are; with the large one every kernel goes parallel.
 SMALL, UNEVEN, LARGE = ((6, 7), 30, False), ((5, 4), 2000, False, "hub"), ((300, 400), 1_200_000, True)
 # What an update does beside adding must not matter.
-EXTRAS = ({}, {"w_min": np.float32(-1), "w_max": np.float32(1)}, {"gain": 2.0, "w_max": np.float32(1)})
+BOUNDS = {"w_min": np.float32(-1), "w_max": np.float32(1)}
+EXTRAS = (
+    {}, BOUNDS, {"gain": 2.0, "w_max": np.float32(1)}, BOUNDS | {"soft_bound": "upper", "mu": 0.5},
+    BOUNDS | {"soft_bound": "lower", "weight_in_bounds": True},
+)  # fmt: skip
 
 
 def wrong_elements(limit, dtype):
@@ -76,7 +80,7 @@ def cases_without_neurons_or_synapses(spec):
 
 
 def all_cases(threads):
-    """Yield (what, spec, the array's name, operands, shape)."""
+    """Yield (what, spec, the array's name, operands and options, shape)."""
     for spec in SPECS:
         for size in (SMALL, UNEVEN, LARGE)[: 2 if threads == 1 else 3]:
             for index_dtype in (np.int32, np.int64):

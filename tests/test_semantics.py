@@ -296,6 +296,38 @@ def test_gain_multiplies_the_trace(backend):
     np.testing.assert_array_equal(out, np.float32([0.0, 1.0, 0.0, 0.5, 0.0, 2.0]))
 
 
+@pytest.mark.parametrize("gain", [-2, -2.0, np.float64(-2), np.array(-2, np.int8), jnp.float32(-2)], ids=repr)
+def test_gain_may_be_one_for_all(update, network, rng, backend, gain):
+    """Whatever makes it one; the same as an array of it (with products that are exact, on every backend)."""
+    given = operands(update, rng, network) | {"w_max": 1.5}
+    array = np.full(given["spike"].size, -2, np.float32)
+    options = {"shape": network.shape, "backend": backend}
+    out = call(update, given | {"gain": gain}, **options)
+    np.testing.assert_array_equal(out, call(update, given | {"gain": array}, **options))
+    assert not np.array_equal(out, call(update, given, **options))
+    units = {name: given[name] * u.mV for name in ("weight", "trace", "w_max")}
+    for unitless in (gain, u.Quantity(gain)):
+        with_units = call(update, given | units | {"gain": unitless}, **options)
+        np.testing.assert_array_equal(with_units.mantissa, out)
+    traced = jax.jit(lambda gain: call(update, given | {"gain": gain}, **options))(gain)
+    np.testing.assert_array_equal(traced, out)
+
+
+def test_gain_of_a_single_neuron(rng, backend):
+    """A scalar and an array of one are the same there."""
+    for gain in (-2.0, np.float32([-2])):
+        out = update_chain(
+            backend, indptr=np.array([0, 6]), pre_spike=np.array([True]), gain=gain, shape=(1, 3),
+        )  # fmt: skip
+        np.testing.assert_array_equal(out, np.float32([0, 1, 0] * 2))
+
+
+def test_gain_with_a_dimension_is_refused_also_as_a_scalar(update, network, rng, backend):
+    given = operands(update, rng, network) | {"gain": 2.0 * u.mV}
+    with pytest.raises(u.UnitMismatchError, match="gain"):
+        call(update, given, shape=network.shape, backend=backend)
+
+
 @pytest.mark.parametrize(
     "after", [np.full((2, 5), np.nan), np.ones(7, bool), np.float32(1), np.ones(4) * u.mV, np.ones(0)], ids=repr
 )
@@ -332,11 +364,12 @@ def test_nan_and_inf_propagate_as_in_jnp_clip(backend):
 
 
 @pytest.mark.parametrize("shape, nse", [((0, 3), 0), ((3, 0), 0), ((0, 0), 0), ((3, 4), 0), ((1, 1), 1)])
-@pytest.mark.parametrize("bounds", [{}, {"w_min": 0.0, "w_max": 1.0}, {"gain": 2.0}], ids=str)
+@pytest.mark.parametrize("bounds", [{}, {"w_min": 0.0, "w_max": 1.0}, {"gain": 2.0}, {"scalar gain": 2.0}], ids=str)
 def test_empty_networks(spec, rng, backend, shape, nse, bounds):
     given = operands(spec, rng, random_network(rng, shape, nse), p_spike=1.0)
     if spec.kind == "update":
         given |= {name: np.full(given["spike"].size, x) if name == "gain" else x for name, x in bounds.items()}
+        given |= {"gain": given.pop("scalar gain")} if "scalar gain" in given else {}
     oracle.assert_close(call(spec, given, shape=shape, backend=backend), oracle.evaluate(spec, shape, given))
 
 

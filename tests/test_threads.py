@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import hebbax
+import oracle
 from problems import DTYPES, INDEX_ERRORS, SPECS, Network, call, enable_x64, operands, random_network
 
 THREADS = (1, 2, 3, 8)
@@ -78,6 +79,40 @@ def test_gain_is_bitwise_the_same_for_any_number_of_threads(update, network, ker
         threads(n)
         out = np.asarray(call(update, given, shape=network.shape, backend=kernel))
         assert out.tobytes() == expected.tobytes(), f"{n} threads"
+
+
+# The loops of a soft bound: a power or none, one pair of bounds or one for each synapse.
+SOFT = {
+    "linear": ("upper", 1.0, False), "power": ("lower", 0.5, False),
+    "arrays": ("upper", 0.3, True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("soft", SOFT)
+def test_a_soft_bound_is_bitwise_the_same_for_any_number_of_threads(update, network, kernel, threads, soft):
+    soft_bound, mu, arrays = SOFT[soft]
+    rng = np.random.default_rng(1)
+    given = operands(update, rng, network, p_spike=0.8)
+    given["spike"][np.argmax(np.diff(given["indptr"]))] = True  # the longest row
+    low, high = np.float32(-1), np.float32(1.5)
+    if arrays:
+        low, high = (rng.uniform(x - 0.5, x, network.nse).astype(np.float32) for x in (low, high))
+    given |= {"w_min": low, "w_max": high}
+    rows = np.repeat(np.arange(given["spike"].size), np.diff(given["indptr"]))
+    k = np.flatnonzero(given["spike"][rows])
+    slots = given["weight_indices"][k] if update.permuted else k
+    change = np.zeros_like(given["weight"])
+    change[slots] = given["trace"][given["indices"][k]]
+    base = (high - given["weight"] if soft_bound == "upper" else given["weight"] - low) / (high - low)
+    expected = np.clip(given["weight"] + change * np.maximum(base, 0) ** np.float32(mu), low, high)
+    first = None
+    for n in THREADS:
+        threads(n)
+        options = {"shape": network.shape, "backend": kernel, "soft_bound": soft_bound, "mu": mu}
+        out = np.asarray(call(update, given, **options))
+        first = out if first is None else first
+        assert out.tobytes() == first.tobytes(), f"{n} threads"
+    oracle.assert_close(first, expected)
 
 
 def test_subnormals_are_the_same_for_any_number_of_threads(spec, kernel, threads):

@@ -191,7 +191,7 @@ def _narrow(name: str, x: np.ndarray) -> np.ndarray:
     """`x` in the dtype it will have in JAX; raises where integers do not fit that, which JAX would truncate."""
     if x.dtype.kind not in "iu":
         return x
-    dtype = _index_dtype(x.dtype) if name in INDEX_ARRAYS else jax.dtypes.canonicalize_dtype(x.dtype)
+    dtype = index_dtype(x.dtype) if name in INDEX_ARRAYS else jax.dtypes.canonicalize_dtype(x.dtype)
     if dtype == x.dtype:
         return x
     if x.size and not np.iinfo(dtype).min <= x.min() <= x.max() <= np.iinfo(dtype).max:
@@ -247,9 +247,9 @@ def _settle_dtypes(spec: Spec, given: dict[str, Any]) -> list[jax.Array]:
     weight = jnp.asarray(given["weight"])
     arithmetic = arithmetic_dtype(weight.dtype)
     shared = [given[name].dtype for name in ("indices", "weight_indices") if name in given]
-    index = _index_dtype(*shared)
+    index = index_dtype(*shared)
     dtypes = {
-        "indices": index, "weight_indices": index, "indptr": _index_dtype(given["indptr"].dtype),
+        "indices": index, "weight_indices": index, "indptr": index_dtype(given["indptr"].dtype),
         "weight": weight.dtype, "w_min": weight.dtype, "w_max": weight.dtype, "trace": arithmetic, "gain": arithmetic,
         "spike": np.dtype(bool), "after": np.dtype(bool),
     }  # fmt: skip
@@ -268,7 +268,7 @@ def _settle_dtypes(spec: Spec, given: dict[str, Any]) -> list[jax.Array]:
     return [settle(operand) for operand in spec.operands]
 
 
-def _index_dtype(*dtypes) -> np.dtype:
+def index_dtype(*dtypes) -> np.dtype:
     """The one of int32 and int64 that holds every index of these dtypes (int32 without JAX's x64 flag)."""
     fits = all(np.can_cast(dtype, np.int32) for dtype in dtypes)
     return jax.dtypes.canonicalize_dtype(np.int32 if fits else np.int64)

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from hebbax import _connect
 from hebbax._docs import documented
-from hebbax._primitives import check_options
+from hebbax._primitives import check_options, index_dtype
 from hebbax._specs import UPDATE_CSC_POST, UPDATE_CSC_PRE
+from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit, call
 
 
@@ -157,10 +158,17 @@ def _by_row(indices: Any, indptr: Any, shape: tuple[int, int]) -> tuple[Any, Any
     n_pre, n_post = shape
     slots: Any
     if isinstance(indices, jax.core.Tracer) or isinstance(indptr, jax.core.Tracer):
-        columns = jnp.arange(n_post, dtype=indptr.dtype)
-        column = jnp.repeat(columns, jnp.diff(indptr), total_repeat_length=indices.size)
-        slots = jnp.argsort(indices, stable=True)
-        return column[slots], jnp.searchsorted(indices[slots], jnp.arange(n_pre + 1)), slots
+        for name, x in (("indices", indices), ("indptr", indptr)):
+            if not jnp.issubdtype(x.dtype, jnp.integer):
+                raise TypeError(f"{name}: got dtype {x.dtype}, expected integers")
+            expected = indices.size if name == "indices" else n_post + 1
+            if x.shape != (expected,):
+                raise ShapeError(f"{name}: got shape {x.shape}, expected {(expected,)} for shape {shape}")
+        indices, indptr = (jnp.asarray(x, index_dtype(x.dtype)) for x in (indices, indptr))
+        column = jnp.searchsorted(indptr, jnp.arange(indices.size), side="right") - 1
+        row = jnp.where((column >= 0) & (column < n_post), indices, n_pre)  # what no column holds goes to the end
+        slots = jnp.argsort(row, stable=True)
+        return column[slots], jnp.searchsorted(row[slots], jnp.arange(n_pre + 1)), slots
     pre = _connect.checked_ids("indices", indices, n_pre, shape)
     column_starts = _connect.checked_indptr("indptr", indptr, n_post, pre.size, f" for shape {shape}")
     row_starts, post, slots = _connect.transposed(column_starts, pre, shape[::-1])

@@ -34,6 +34,7 @@ def call(spec: Spec, shape: tuple[int, int], backend: str | None, operands: dict
         if options["soft_bound"] is not None or type(options["mu"]) is not float or options["mu"] != 1.0:
             given = [name for name, x in operands.items() if x is not None]
             _primitives.check_update_options(given, **options)  # before `jit` says that it cannot hash them
+            options["mu"] = float(options["mu"])
         weight = getattr(operands["weight"], "mantissa", operands["weight"])
         if isinstance(weight, jax.Array) and not isinstance(weight, jax.core.Tracer):
             dtype = _primitives.arithmetic_dtype(weight.dtype)
