@@ -10,6 +10,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 BIN = $(abspath $(VENV))/bin
 # meson, cython-lint and others look for their helpers on PATH.
 WITH_PATH = PATH="$(BIN):$$PATH"
+# In a few processes: most of the time goes into compiling.
+PYTEST = "$(BIN)/python" -m pytest -n auto --maxprocesses 4
 PIP = $(WITH_PATH) "$(BIN)/python" -m pip install -qq
 # Folders too, because a deleted file changes only its folder.
 SOURCES := meson.build $(shell find src cuda -not -name __pycache__ -not -name '*.pyc')
@@ -20,14 +22,14 @@ demo: $(VENV)/.with-plot
 	"$(BIN)/hebbax" simulate song2000 --output demo
 
 test: $(VENV)/.with-test
-	"$(BIN)/python" -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 test-all: $(VENV)/.with-test
-	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 # Against NEST and Brian2 too.
 test-agreement: $(VENV)/.with-agreement
-	"$(BIN)/python" -m pytest tests/test_agreement.py tests/test_nest.py tests/test_brian2.py -rP $(PYTEST_ARGS)
+	$(PYTEST) tests/test_agreement.py tests/test_nest.py tests/test_brian2.py -rP $(PYTEST_ARGS)
 
 lint: $(VENV)/.with-dev
 	"$(BIN)/ruff" check
