@@ -98,8 +98,8 @@ def test_depression_comes_before_potentiation():
 def test_traces_decay_before_they_are_read_and_spikes_are_added_last():
     weight, state = one_synapse(PAIR, ["pre", "", "post"])
     assert weight == pytest.approx(0.5 + 0.1 * np.exp(-2 / 20), rel=1e-6)
-    assert state.pre[0] == pytest.approx(0.1 * np.exp(-2 / 20), rel=1e-6)
-    assert state.post[0] == pytest.approx(0.12, rel=1e-6)
+    assert state.pre[0] == pytest.approx(np.exp(-2 / 20), rel=1e-6)
+    assert state.post[0] == 1
 
 
 def test_all_spikes_pair_or_only_the_nearest():
@@ -129,6 +129,18 @@ def test_steps_may_differ_in_length(network):
         last = (rule.step(synapses, *x, pre[1], post[1], MS) for x in (short, long))
         for a, b in zip(*map(jax.tree.leaves, last), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_amplitudes_belong_to_the_changes_and_not_to_the_traces(rule):
+    """So learning may be switched off, or slowed down, in the middle of a run."""
+    synapses, weight = hebbax.Synapses.from_dense(np.float32([[0.5]]))
+    state = rule.init(synapses)
+    for pre, post in ((ONE, NONE), (NONE, ONE)):
+        weight, state = rule.step(synapses, weight, state, pre, post, MS)
+    off = {name: 0.0 for name in AMPLITUDES if hasattr(rule, name) and not name.startswith("w_")}
+    after = dataclasses.replace(rule, **off).step(synapses, weight, state, ONE, ONE, MS)[0]
+    assert after == weight
+    assert rule.step(synapses, weight, state, ONE, ONE, MS)[0] != weight
 
 
 # -- weights
@@ -239,6 +251,14 @@ def test_vmap_over_networks_and_over_rules(rule, network):
     np.testing.assert_allclose(jax.vmap(with_amplitude)(amplitudes), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_the_whole_state_may_be_donated(rule, network):
+    synapses, weight, pre, post = network
+    expected = rule.step(synapses, weight, rule.init(synapses), pre[0], post[0], MS)
+    step = jax.jit(lambda state, *spikes: rule.step(synapses, *state, *spikes, MS), donate_argnums=0)
+    out = step((jnp.array(weight), rule.init(synapses)), pre[0], post[0])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), out, expected)
+
+
 def test_a_step_copies_no_weight(rule, kernel):
     """Also not when the weight was read before in the step: `after` is passed on."""
     synapses = hebbax.Synapses.random((60, 70), prob=0.42, seed=0)
@@ -271,17 +291,20 @@ def wrong_parameters():
             what = field.name
             if what.startswith("tau"):
                 values = [(0.0 * u.ms, ValueError), (-1.0 * u.ms, ValueError), (np.nan * u.ms, ValueError),
-                          (1.0 * u.nS, u.UnitMismatchError)]  # fmt: skip
+                          (np.inf * u.ms, ValueError), (np.ones(2) * u.ms, hebbax.ShapeError),
+                          (1.0 * u.nS, u.UnitMismatchError), (20.0, u.UnitMismatchError)]  # fmt: skip
+                if name == "inhibitory":  # then the rate is held against it
+                    values = values[:-1]
             elif what == "target_rate":
                 values = [(-1.0 * u.Hz, ValueError), (1.0 * u.ms, u.UnitMismatchError)]
             elif what in AMPLITUDES:
-                values = [] if what.startswith("w_") else [(-0.1, ValueError), (np.nan, ValueError)]
-                values += [(None, TypeError), ("1", TypeError), (1j, TypeError)]
-                if what not in ("a_plus", "a2_plus", "eta"):  # the others are held against this one
-                    values += [(1.0 * u.nS, u.UnitMismatchError)]
+                values = [(np.nan, ValueError), (None, TypeError), ("1", TypeError), (1j, TypeError)]
+                values += [(1.0 * u.nS, u.UnitMismatchError)]
+                if not what.startswith("w_"):
+                    values += [(-0.1, ValueError), (np.inf, ValueError), (np.ones(3), hebbax.ShapeError)]
             elif what.startswith("mu"):
-                values = [(-0.5, ValueError), (np.inf, ValueError), (np.nan, ValueError), (None, ValueError),
-                          ("1", ValueError)]  # fmt: skip
+                values = [(-0.5, ValueError), (np.inf, ValueError), (np.nan, ValueError), (None, TypeError),
+                          ("1", TypeError), (jnp.float32(0.5), TypeError)]  # fmt: skip
             else:
                 values = [("some", ValueError), (None, ValueError)]
             for value, error in values:
@@ -300,11 +323,38 @@ def test_bounds_in_the_wrong_order(rule):
         dataclasses.replace(rule, w_min=2.0)
 
 
+def test_soft_bounds_are_finite():
+    with pytest.raises(ValueError, match=r"^w_max: got inf, expected finite bounds"):
+        dataclasses.replace(PAIR, mu_plus=1.0, w_max=np.inf)
+    hard = dataclasses.replace(PAIR, w_max=np.inf)
+    assert one_synapse(hard, ["pre", "post"])[0] == one_synapse(PAIR, ["pre", "post"])[0]
+
+
+def test_the_odd_unit_is_the_one_that_is_named():
+    with pytest.raises(
+        u.UnitMismatchError, match=r"^a_plus: got a value without a unit, expected one convertible to nS"
+    ):
+        dataclasses.replace(with_unit(PAIR, u.nS), a_plus=0.1)
+    with pytest.raises(u.UnitMismatchError, match=r"^w_max: got a value of unit nS, expected a plain number"):
+        dataclasses.replace(PAIR, w_max=1.0 * u.nS)
+
+
+def test_bounds_may_differ_between_synapses(network):
+    synapses, weight, pre, post = network
+    top = np.linspace(0.3, 1, weight.size, dtype=np.float32)
+    out = run(dataclasses.replace(PAIR, w_max=top), synapses, np.minimum(weight, top), pre, post)[0]
+    assert (out <= top).all() and (out == top).any()
+
+
 @pytest.mark.parametrize(
     "changed, error, words",
     [
         (dict(dt=1.0), u.UnitMismatchError, "dt: got"),
         (dict(dt=-1.0 * u.ms), ValueError, "dt: got -1. ms, expected at least 0"),
+        (dict(dt=jnp.float32(-1) * u.ms), ValueError, "expected at least 0"),
+        (dict(dt=None), TypeError, "dt: got None"),
+        (dict(state=None), TypeError, "state: got NoneType, expected "),
+        (dict(state=(1, 2)), TypeError, "state: got tuple, expected "),
         (dict(weight=np.ones(3, np.float32)), hebbax.ShapeError, "weight: got shape (3,)"),
         (dict(weight=np.ones(1, np.float32) * u.nS), (u.UnitMismatchError, hebbax.ShapeError), "got"),
         (dict(pre_spike=np.ones(3, bool)), hebbax.ShapeError, "pre_spike: got shape (3,)"),

@@ -41,7 +41,7 @@ CONSTRUCTOR_ERRORS = [
     ([0, 1], [True], (1, 2), TypeError, "indices: got dtype bool, expected integers"),
     ([0, 1], [2**70], (1, 2), TypeError, "indices: got dtype object, expected integers"),
     ([0, 1], [[0], [1, 2]], (1, 2), TypeError, "indices: got list, expected a one-dimensional array of integers"),
-    ([0, 1], None, (1, 2), TypeError, "indices: got dtype object, expected integers"),
+    ([0, 1], None, (1, 2), TypeError, "indices: got None, expected integers"),
     ([0, 1], np.zeros(1, np.float32), (1, 2), TypeError, "indices: got dtype float32, expected integers"),
     ([0, 1], np.zeros(0, np.float32), (1, 2), TypeError, "indices: got dtype float32, expected integers"),
     ([0, 1], np.array([0]) * u.nS, (1, 2), TypeError, "indices: got a Quantity of unit nS, expected integers"),

@@ -18,7 +18,9 @@ _INT32_MAX = np.iinfo(np.int32).max
 # How a constructor names a pair of neurons that comes again at position `k`.
 AGAIN_IN_INDICES = "indices[{k}]: got {post} again in row {pre}, a duplicate synapse (Synapses.from_coo can sum them)"
 AGAIN_IN_COO = "pre[{k}], post[{k}]: got {pre}, {post} again, a duplicate synapse (sum_duplicates=True would sum them)"
-AGAIN_IN_MATRIX = "matrix: got ({pre}, {post}) again, a duplicate synapse (sum_duplicates=True would sum them)"
+AGAIN_IN_MATRIX = (
+    "matrix: got ({pre}, {post}) again as stored element {k}, a duplicate synapse (sum_duplicates=True would sum them)"
+)
 
 
 def index_dtype(nse: int, shape: tuple[int, int]) -> np.dtype:
@@ -63,8 +65,9 @@ def _checked_integers(name: str, x: Any) -> np.ndarray:
         raise TypeError(
             f"{name}: got a traced array, expected a concrete one: build Synapses outside jit, and pass them to it"
         )
-    if isinstance(x, u.Quantity):
-        raise TypeError(f"{name}: got a Quantity of unit {x.unit}, expected integers")
+    if x is None or isinstance(x, u.Quantity):
+        what = "None" if x is None else f"a Quantity of unit {x.unit}"
+        raise TypeError(f"{name}: got {what}, expected integers")
     try:
         array = np.asarray(x)
     except ValueError:  # lists of different lengths
@@ -178,7 +181,9 @@ def _checked_degree(name: str, degree: Any, shape: tuple[int, int], autapses: bo
     candidates = shape[1] if autapses or 0 in shape else shape[1] - 1
     if not 0 <= int(degree) <= candidates:
         without = "" if autapses else " without autapses"
-        raise ValueError(f"{name}: got {degree}, expected 0 to {candidates}, the number of candidates{without}")
+        raise ValueError(
+            f"{name}: got {degree}, expected 0 to {candidates}, the fewest candidates of any neuron{without}"
+        )
     return int(degree)
 
 

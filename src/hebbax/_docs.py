@@ -40,9 +40,11 @@ weight_in_bounds : bool, default False
 soft_bound : 'upper' or 'lower', optional
     Scale the change of each weight by a power of its distance to this bound, in units of the range: by `d ** mu` with
     `d = (w_max - w) / (w_max - w_min)` or `(w - w_min) / (w_max - w_min)`. Takes both bounds, finite ones. `d` is held
-    at 0 from below, and is 0 where `w_min >= w_max`; its derivative is 0 where it is 0.
+    at 0 from below, and is 0 where `w_min >= w_max`; its derivative is 0 where it is 0. It is not held at 1: that is
+    for weights beyond the other bound.
 mu : float, default 1.0
-    That power, at least 0, compiled in. Powers 0 and 1 take no call of `pow`.""",
+    That power, at least 0, compiled in. Powers 0 and 1 take no call of `pow`; others make an update several times as
+    long.""",
     "shape_backend": """\
 shape : tuple of int
     `(n_pre, n_post)`.
@@ -66,7 +68,7 @@ brainunit.UnitMismatchError
 OverflowError
     A 64-bit NumPy integer does not fit 32 bits, and JAX's x64 flag is off.
 ValueError
-    An unknown backend, or one that cannot run here; scalar bounds in the wrong order.
+    An unknown backend, or one that cannot run here; scalar bounds in the wrong order; wrong options of a soft bound.
 ValueError or jax.errors.JaxRuntimeError
     On a CPU, an index out of range, with the array's name and the position (which of the two depends on JAX's version).
     Other platforms skip such an element, and a call whose result is empty does not look at the indices.""",

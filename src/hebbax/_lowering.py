@@ -37,7 +37,9 @@ BACKENDS = (
     Backend("jax", PLATFORMS, "plain JAX"),
 )
 
-_defaults: dict[tuple[str, str], str] = {}
+# By kind of operator, whether rows are permuted, and platform: the updates in CSC order follow those in CSR order whose
+# kernel they run.
+_defaults: dict[tuple[str, bool, str], str] = {}
 
 if _cpu.missing is None:
     for _kind, _capsule in _cpu.ffi_handlers().items():
@@ -88,7 +90,7 @@ def set_default(spec: Spec, platform: str, backend: str) -> None:
     """Make `backend` the automatic choice for `spec` on `platform`, also in functions that are already compiled."""
     platform = canonical_platform(platform)
     check_backend(backend, platform)
-    _defaults[spec.name, platform] = backend
+    _defaults[spec.kind, spec.permuted, platform] = backend
     jax.clear_caches()  # a compiled function would keep the backend it was lowered with
 
 
@@ -97,7 +99,8 @@ def lowering_rule(platform: str):
 
     def lower(ctx, *operands, backend: str | None, **params):
         if backend is None:
-            backend = _defaults.get((params["spec"].name, platform)) or available_backends(platform)[0]
+            spec = params["spec"]
+            backend = _defaults.get((spec.kind, spec.permuted, platform)) or available_backends(platform)[0]
         check_backend(backend, platform)
         function = functools.partial(_RUNNERS[backend], avals_out=ctx.avals_out, **params)
         return mlir.lower_fun(function, multiple_results=False)(ctx, *operands)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import numbers
 import operator
 from collections.abc import Collection
 from typing import Any
@@ -127,10 +126,7 @@ def check_update_options(
         raise TypeError(f"weight_in_bounds: got {weight_in_bounds!r}, expected True or False")
     if soft_bound not in (None, "upper", "lower"):
         raise ValueError(f"soft_bound: got {soft_bound!r}, expected None, 'upper' or 'lower'")
-    if not isinstance(mu, numbers.Real):
-        raise TypeError(f"mu: got {type(mu).__name__}, expected a number (it is compiled in)")
-    if not 0 <= mu < math.inf:
-        raise ValueError(f"mu: got {mu}, expected a finite number of at least 0")
+    check_mu("mu", mu)
     if soft_bound is None and mu != 1:
         raise ValueError(f"mu: got {mu}, expected 1 where soft_bound is None")
     missing = [name for name in ("w_min", "w_max") if name not in given]
@@ -139,6 +135,13 @@ def check_update_options(
     clip_all = len(missing) < 2 and not weight_in_bounds
     soft_bound = soft_bound if mu else None  # a change times 1
     return dict(clip_all=clip_all, soft_bound=soft_bound, mu=float(mu) if soft_bound else 1.0)
+
+
+def check_mu(name: str, mu: Any) -> None:
+    if not isinstance(mu, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: got {type(mu).__name__}, expected a number, from Python or NumPy (it is compiled in)")
+    if not 0 <= mu < math.inf:
+        raise ValueError(f"{name}: got {mu}, expected a finite number of at least 0")
 
 
 def _name_arguments(spec: Spec, arguments: tuple, optional: dict[str, Any]) -> dict[str, Any]:
@@ -184,7 +187,7 @@ def check_host_array(name: str, x):
         return _narrow(name, x.astype(x.dtype.newbyteorder("="), copy=False))
     if isinstance(x, (bool, int, float)):
         return x
-    raise TypeError(f"{name}: got {type(x).__name__}, expected an array")
+    raise TypeError(f"{name}: got {type(x).__name__}, expected an array or a real number")
 
 
 def _narrow(name: str, x: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from hebbax import _connect
 from hebbax._docs import documented
-from hebbax._primitives import check_options, index_dtype
+from hebbax._primitives import check_host_array, check_options, index_dtype
 from hebbax._specs import UPDATE_CSC_POST, UPDATE_CSC_PRE
 from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit, call
@@ -57,7 +57,7 @@ def update_csc_on_binary_post(
 
     Notes
     -----
-    For every spiking `j` and every synapse `i -> j`:
+    For every spiking `j` and every synapse `i -> j` (where a bound is soft, the product is scaled as said there):
 
     .. math:: w_{ij} \leftarrow \min(\max(w_{ij} + g_j x_i, w_\min), w_\max)
 
@@ -123,16 +123,16 @@ def update_csc_on_binary_pre(
 
     Notes
     -----
-    For every spiking `i` and every synapse `i -> j`:
+    For every spiking `i` and every synapse `i -> j` (where a bound is soft, the product is scaled as said there):
 
     .. math:: w_{ij} \leftarrow \min(\max(w_{ij} + g_i y_j, w_\min), w_\max)
 
     the depression of pair-based STDP, as in Morrison, Diesmann & Gerstner (2008), Biological Cybernetics 98:459,
     doi:10.1007/s00422-008-0233-1.
 
-    The synapses of a row are found by sorting the structure, in time proportional to `nse`: once under `jit` if the
-    structure is a constant there, else at every call (and where it is traced, ids out of range are skipped). In a
-    loop, let `Synapses` do this once, and keep weights in CSR order.
+    The synapses of a row are found by sorting the structure: under `jit` once, if the structure is a constant there,
+    else at every call. Where it is traced, that is slow, and what is wrong with its values is not seen (ids out of
+    range are skipped). In a loop, let `Synapses` do this once, and keep weights in CSR order.
 
     Examples
     --------
@@ -157,6 +157,10 @@ def _by_row(indices: Any, indptr: Any, shape: tuple[int, int]) -> tuple[Any, Any
     """The columns of each row's elements, where rows start, and each element's position in CSC order."""
     n_pre, n_post = shape
     slots: Any
+    indices, indptr = (
+        x if isinstance(x, jax.Array) else check_host_array(name, x)
+        for name, x in (("indices", indices), ("indptr", indptr))
+    )
     if isinstance(indices, jax.core.Tracer) or isinstance(indptr, jax.core.Tracer):
         for name, x in (("indices", indices), ("indptr", indptr)):
             if not jnp.issubdtype(x.dtype, jnp.integer):

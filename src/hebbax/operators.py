@@ -35,6 +35,10 @@ def call(spec: Spec, shape: tuple[int, int], backend: str | None, operands: dict
             given = [name for name, x in operands.items() if x is not None]
             _primitives.check_update_options(given, **options)  # before `jit` says that it cannot hash them
             options["mu"] = float(options["mu"])
+            for name in ("w_min", "w_max") if options["mu"] else ():
+                bound = getattr(operands[name], "mantissa", operands[name])
+                if _is_host_scalar(bound) and not np.isfinite(bound):
+                    raise ValueError(f"{name}: got {operands[name]}, expected a finite bound where soft_bound is given")
         weight = getattr(operands["weight"], "mantissa", operands["weight"])
         if isinstance(weight, jax.Array) and not isinstance(weight, jax.core.Tracer):
             dtype = _primitives.arithmetic_dtype(weight.dtype)
@@ -76,7 +80,9 @@ def in_unit(name: str, x: Any, unit: u.Unit) -> Any:
         return None
     x_unit = x.unit if isinstance(x, u.Quantity) else u.UNITLESS
     if not x_unit.has_same_dim(unit):
-        message = f"{name}: got a value of unit {x_unit}, expected one convertible to {unit}"
+        got = "without a unit" if x_unit == u.UNITLESS else f"of unit {x_unit}"
+        expected = "a plain number" if unit == u.UNITLESS else f"one convertible to {unit}"
+        message = f"{name}: got a value {got}, expected {expected}"
         raise u.UnitMismatchError(message, x_unit, unit)
     if not isinstance(x, u.Quantity):
         x = u.Quantity(x)
@@ -161,7 +167,7 @@ def update_csr_on_binary_post(
 
     Notes
     -----
-    For every spiking `j` and every synapse `i -> j`:
+    For every spiking `j` and every synapse `i -> j` (where a bound is soft, the product is scaled as said there):
 
     .. math:: w_{ij} \leftarrow \min(\max(w_{ij} + g_j x_i, w_\min), w_\max)
 
@@ -227,7 +233,7 @@ def update_csr_on_binary_pre(
 
     Notes
     -----
-    For every spiking `i` and every synapse `i -> j`:
+    For every spiking `i` and every synapse `i -> j` (where a bound is soft, the product is scaled as said there):
 
     .. math:: w_{ij} \leftarrow \min(\max(w_{ij} + g_i y_j, w_\min), w_\max)
 

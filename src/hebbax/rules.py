@@ -37,7 +37,7 @@ import brainunit as u
 import jax.numpy as jnp
 
 from hebbax._pytree import pytree
-from hebbax._traces import check, count, left, zeros
+from hebbax._traces import add_spikes, check, check_state, decay_factor
 from hebbax.operators import Plain, WithUnit, in_unit
 from hebbax.synapses import Synapses
 
@@ -45,7 +45,7 @@ Pairing: TypeAlias = Literal["all", "nearest"]
 
 
 class PairTraces(NamedTuple):
-    """Traces of the neurons on either side, with the weight's unit: what a spike of the other side would change."""
+    """Dimensionless traces of the neurons on either side."""
 
     pre: Any  # (n_pre,)
     post: Any  # (n_post,)
@@ -70,8 +70,8 @@ class PairSTDP:
     tau_plus, tau_minus : Quantity
         Time constants of potentiation and of depression.
     a_plus, a_minus : number or Quantity
-        Amplitudes, at least 0, in the weight's unit: what one isolated pair at a vanishing lag would change if the
-        exponents were 0.
+        Amplitudes, at least 0, with the weight's dimension: what one isolated pair at a vanishing lag would change if
+        the exponents were 0.
     w_min, w_max : number or Quantity
         Bounds of the weight.
     mu_plus, mu_minus : float
@@ -138,7 +138,7 @@ class PairSTDP:
 
     def init(self, synapses: Synapses) -> PairTraces:
         """Return the traces of neurons that have not spiked yet."""
-        return PairTraces(zeros(synapses.n_pre, self.a_plus), zeros(synapses.n_post, self.a_minus))
+        return PairTraces(jnp.zeros(synapses.n_pre), jnp.zeros(synapses.n_post))
 
     def step(
         self,
@@ -172,15 +172,19 @@ class PairSTDP:
         backend : str, optional
             Of the updates (see `hebbax.backends`).
         """
-        left_plus, left_minus = left(dt, self.tau_plus), left(dt, self.tau_minus)
+        check_state(state, PairTraces)
+        unit = u.get_unit(weight)
+        decay_plus, decay_minus = decay_factor(dt, self.tau_plus), decay_factor(dt, self.tau_minus)
+        up, down = in_unit("a_plus", self.a_plus, unit), in_unit("a_minus", self.a_minus, unit)
+        pre, post = (u.Quantity(trace, unit=unit) for trace in state)
         options: Any = dict(w_min=self.w_min, w_max=self.w_max, weight_in_bounds=True, backend=backend)
-        depress: Any = dict(gain=-left_minus, soft_bound="lower", mu=self.mu_minus)
-        potentiate: Any = dict(gain=left_plus, soft_bound="upper", mu=self.mu_plus)
-        weight = synapses.update_on_pre(weight, pre_spike, state.post, after=after, **depress, **options)
-        weight = synapses.update_on_post(weight, state.pre, post_spike, **potentiate, **options)
+        depress: Any = dict(gain=-down * decay_minus, soft_bound="lower", mu=self.mu_minus)
+        potentiate: Any = dict(gain=up * decay_plus, soft_bound="upper", mu=self.mu_plus)
+        weight = synapses.update_on_pre(weight, pre_spike, post, after=after, **depress, **options)
+        weight = synapses.update_on_post(weight, pre, post_spike, **potentiate, **options)
         return weight, PairTraces(
-            count(state.pre * left_plus, pre_spike, self.a_plus, self.pairing),
-            count(state.post * left_minus, post_spike, self.a_minus, self.pairing),
+            add_spikes(state.pre * decay_plus, pre_spike, self.pairing),
+            add_spikes(state.post * decay_minus, post_spike, self.pairing),
         )
 
 
@@ -256,8 +260,8 @@ class TripletSTDP:
 
     def init(self, synapses: Synapses) -> TripletTraces:
         """Return the traces of neurons that have not spiked yet."""
-        pre, post = jnp.zeros(synapses.n_pre), jnp.zeros(synapses.n_post)
-        return TripletTraces(pre, pre, post, post)
+        # Not one array twice: JAX would not let them be donated.
+        return TripletTraces(*(jnp.zeros(n) for n in (synapses.n_pre,) * 2 + (synapses.n_post,) * 2))
 
     def step(
         self,
@@ -271,22 +275,23 @@ class TripletSTDP:
         backend: str | None = None,
     ) -> tuple[Any, TripletTraces]:
         """Return the weight and the traces after a step of length `dt`; the arguments are those of `PairSTDP.step`."""
+        check_state(state, TripletTraces)
         unit = u.get_unit(weight)
         taus = (self.tau_plus, self.tau_x, self.tau_minus, self.tau_y)
-        rest = TripletTraces(*(left(dt, tau) for tau in taus))
-        r1, r2, o1, o2 = (trace * part for trace, part in zip(state, rest, strict=True))
+        decay = TripletTraces(*(decay_factor(dt, tau) for tau in taus))
+        r1, r2, o1, o2 = (trace * factor for trace, factor in zip(state, decay, strict=True))
         depression = in_unit("a2_minus", self.a2_minus, unit) + in_unit("a3_minus", self.a3_minus, unit) * r2
         potentiation = in_unit("a2_plus", self.a2_plus, unit) + in_unit("a3_plus", self.a3_plus, unit) * o2
         options: Any = dict(w_min=self.w_min, w_max=self.w_max, weight_in_bounds=True, backend=backend)
         weight = synapses.update_on_pre(
-            weight, pre_spike, u.Quantity(state.o1, unit=unit), gain=-rest.o1 * depression, after=after, **options
+            weight, pre_spike, u.Quantity(state.o1, unit=unit), gain=-decay.o1 * depression, after=after, **options
         )
         weight = synapses.update_on_post(
-            weight, u.Quantity(state.r1, unit=unit), post_spike, gain=rest.r1 * potentiation, **options
+            weight, u.Quantity(state.r1, unit=unit), post_spike, gain=decay.r1 * potentiation, **options
         )
         spikes = (pre_spike, pre_spike, post_spike, post_spike)
         return weight, TripletTraces(
-            *(count(x, spike, 1.0, self.pairing) for x, spike in zip((r1, r2, o1, o2), spikes, strict=True))
+            *(add_spikes(x, spike, self.pairing) for x, spike in zip((r1, r2, o1, o2), spikes, strict=True))
         )
 
 
@@ -353,7 +358,7 @@ class InhibitorySTDP:
 
     def init(self, synapses: Synapses) -> PairTraces:
         """Return the traces of neurons that have not spiked yet."""
-        return PairTraces(zeros(synapses.n_pre, self.eta), zeros(synapses.n_post, self.eta))
+        return PairTraces(jnp.zeros(synapses.n_pre), jnp.zeros(synapses.n_post))
 
     def step(
         self,
@@ -367,10 +372,16 @@ class InhibitorySTDP:
         backend: str | None = None,
     ) -> tuple[Any, PairTraces]:
         """Return the weight and the traces after a step of length `dt`; the arguments are those of `PairSTDP.step`."""
-        rest = left(dt, self.tau)
-        pre, post = state.pre * rest, state.post * rest
-        at_target = self.eta * (2 * in_unit("target_rate", self.target_rate * self.tau, u.UNITLESS))
+        check_state(state, PairTraces)
+        unit = u.get_unit(weight)
+        decay, rate = decay_factor(dt, self.tau), in_unit("eta", self.eta, unit)
+        pre, post = state.pre * decay, state.post * decay
+        at_target = 2 * in_unit("target_rate", self.target_rate * self.tau, u.UNITLESS)
         options: Any = dict(w_min=self.w_min, w_max=self.w_max, weight_in_bounds=True, backend=backend)
-        weight = synapses.update_on_pre(weight, pre_spike, post - at_target, after=after, **options)
-        weight = synapses.update_on_post(weight, state.pre, post_spike, gain=rest, **options)
-        return weight, PairTraces(count(pre, pre_spike, self.eta, "all"), count(post, post_spike, self.eta, "all"))
+        weight = synapses.update_on_pre(
+            weight, pre_spike, u.Quantity(post - at_target, unit=unit), gain=rate, after=after, **options
+        )
+        weight = synapses.update_on_post(
+            weight, u.Quantity(state.pre, unit=unit), post_spike, gain=rate * decay, **options
+        )
+        return weight, PairTraces(add_spikes(pre, pre_spike), add_spikes(post, post_spike))

@@ -193,8 +193,8 @@ class Synapses:
         shape = check_options(matrix.shape, None)
         if hasattr(matrix, "indptr"):  # SciPy follows it unchecked
             _connect.checked_indptr("matrix.indptr", matrix.indptr, len(matrix.indptr) - 1, len(matrix.indices))
-        if matrix.format in ("csr", "csc"):
-            _connect.checked_ids("matrix.indices", matrix.indices, shape[1 if matrix.format == "csr" else 0], shape)
+            n_columns = shape[0] if matrix.format == "csc" else shape[1] // getattr(matrix, "blocksize", (1, 1))[1]
+            _connect.checked_ids("matrix.indices", matrix.indices, n_columns, shape)
         coo = matrix.tocoo()
         pre = _connect.checked_ids("matrix.row", coo.row, shape[0], shape)
         post = _connect.checked_ids("matrix.col", coo.col, shape[1], shape)
@@ -361,6 +361,8 @@ class Synapses:
                 f"weight: got a Quantity of unit {unit}, expected plain numbers, since SciPy has no units: "
                 f"pass weight.to(unit).mantissa"
             )
+        if isinstance(numbers, jax.core.Tracer):
+            raise TypeError("weight: got a traced array, expected a concrete one: call to_scipy outside jit")
         data = np.array(numbers, arithmetic_dtype(numbers.dtype))
         return scipy.sparse.csr_array((data, np.array(self.indices), np.array(self.indptr)), shape=self.shape)
 
@@ -402,7 +404,8 @@ def _numbers(name: str, weight: WithUnit, shape: tuple[int, ...] | None) -> tupl
     if not isinstance(numbers, jax.Array):
         numbers = np.asarray(numbers)
     if numbers.dtype.name not in WEIGHT_DTYPES:
-        raise TypeError(f"{name}: got dtype {numbers.dtype}, expected one of {', '.join(WEIGHT_DTYPES)}")
+        hint = " (convert it, with astype say)" if numbers.dtype.kind in "biu" else ""
+        raise TypeError(f"{name}: got dtype {numbers.dtype}, expected one of {', '.join(WEIGHT_DTYPES)}{hint}")
     if shape is not None and numbers.shape != shape:
         raise ShapeError(f"{name}: got shape {numbers.shape}, expected {shape}, one weight per synapse")
     if isinstance(numbers, np.ndarray):
