@@ -55,6 +55,18 @@ def call_csc(event, given, **options):
     return function(**{spec.public_name(name): x for name, x in given.items()}, **options)
 
 
+def test_the_default_backend_is_that_of_the_operator_whose_kernel_runs(event, network, rng, set_default):
+    other = {"post": UPDATE_PRE, "pre": UPDATE_POST}[event]
+
+    def custom_calls():
+        given = problem(event, network, rng)[1]
+        return jax.jit(lambda w: call_csc(event, given | {"weight": w}, shape=SHAPE)).lower(given["weight"]).as_text()
+
+    assert "hebbax_update" in custom_calls()
+    set_default(other, "jax")
+    assert "hebbax_update" not in custom_calls()
+
+
 def same(backend, out, expected):
     """Bit for bit, but where XLA may fuse a product with a sum in one program and not in the other."""
     if backend == "jax":

@@ -225,6 +225,14 @@ def test_without_a_range_nothing_changes_but_for_the_clip(backend, soft_bound, m
         np.testing.assert_array_equal(out, np.full(6, high, np.float32))
 
 
+def test_scalar_bounds_are_finite(update, rng):
+    network = random_network(rng, (6, 7), 20)
+    given = operands(update, rng, network)
+    for low, high, name in ((-np.inf, 1.0, "w_min"), (0.0, np.float32(np.inf), "w_max")):
+        with pytest.raises(ValueError, match=f"^{name}: got -?inf, expected a finite bound"):
+            call(update, given, shape=(6, 7), w_min=low, w_max=high, soft_bound="upper")
+
+
 @pytest.mark.parametrize("soft_bound, mu", [("upper", 0.3), ("lower", 1)])
 def test_nan_propagates(backend, soft_bound, mu):
     nan, options = np.nan, {"soft_bound": soft_bound, "mu": mu}

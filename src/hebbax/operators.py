@@ -37,7 +37,7 @@ def call(spec: Spec, shape: tuple[int, int], backend: str | None, operands: dict
             options["mu"] = float(options["mu"])
             for name in ("w_min", "w_max") if options["mu"] else ():
                 bound = getattr(operands[name], "mantissa", operands[name])
-                if _is_host_scalar(bound) and not np.isfinite(bound):
+                if _is_host_scalar(bound) and np.isinf(bound):
                     raise ValueError(f"{name}: got {operands[name]}, expected a finite bound where soft_bound is given")
         weight = getattr(operands["weight"], "mantissa", operands["weight"])
         if isinstance(weight, jax.Array) and not isinstance(weight, jax.core.Tracer):
