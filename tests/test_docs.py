@@ -33,7 +33,7 @@ def test_every_parameter_is_documented_and_an_example_shown(name):
         assert re.search(rf"\b{parameter}\b", inspect.getdoc(function))
 
 
-@pytest.mark.parametrize("name", [name for name in FUNCTIONS if "_csr_" in name])
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if "_on_binary_" in name])
 def test_docstrings_are_filled_in(name):
     doc = getattr(hebbax, name).__doc__
     sections = re.findall(r"^([A-Z]\w+)\n-+$", doc, re.MULTILINE)

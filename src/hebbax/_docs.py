@@ -3,30 +3,51 @@
 import inspect
 from collections.abc import Callable
 
-_SHARED = {
-    "structure_pre": """\
+_WEIGHT = """\
 weight : Array or Quantity, shape (nse,)
-    Weights in CSR order, float16, bfloat16, float32 or float64.
+    Weights in {order} order, float16, bfloat16, float32 or float64."""
+_COLUMNS = """\
+indices : Array, shape (nse,), integer
+    Presynaptic neuron of every element{order}.
+indptr : Array, shape (n_post + 1,), integer
+    Where each postsynaptic neuron's elements start; the last entry is where they end."""
+_EVENT = """\
+{event}_spike : Array, shape (n_{event},), bool or real
+    Whether each {event}synaptic neuron spikes; any nonzero number is a spike."""
+_GAIN = """\
+gain : number or Array, scalar or shape (n_{event},), real, optional
+    Factor of the trace, one for all or one per {event}synaptic neuron (1 by default)."""
+_TRACE = """\
+{other}_trace : Array or Quantity, shape (n_{other},), real
+    Eligibility trace of every {other}synaptic neuron, with the dimension of `weight`{sign}."""
+_EQUATION = """\
+For every spiking `{row}` and every synapse `i -> j` (where a bound is soft, the product is scaled as said there):
+
+.. math:: w_{{ij}} \\leftarrow \\min(\\max(w_{{ij}} + g_{row} {trace}, w_\\min), w_\\max)"""
+
+_SHARED = {
+    "structure_pre": f"""\
+{_WEIGHT.format(order="CSR")}
 indices : Array, shape (nse,), integer
     Postsynaptic neuron of every element.
 indptr : Array, shape (n_pre + 1,), integer
     Where each presynaptic neuron's elements start; the last entry is where they end.""",
-    "structure_post": """\
-weight : Array or Quantity, shape (nse,)
-    Weights in CSR order, float16, bfloat16, float32 or float64.
-indices : Array, shape (nse,), integer
-    Presynaptic neuron of every element, in CSC order.
-indptr : Array, shape (n_post + 1,), integer
-    Where each postsynaptic neuron's elements start; the last entry is where they end.
+    "structure_post": f"""\
+{_WEIGHT.format(order="CSR")}
+{_COLUMNS.format(order=", in CSC order")}
 weight_indices : Array, shape (nse,), integer
     Position in `weight` of every element in CSC order, a permutation.""",
-    "structure_csc": """\
-weight : Array or Quantity, shape (nse,)
-    Weights in CSC order, float16, bfloat16, float32 or float64.
-indices : Array, shape (nse,), integer
-    Presynaptic neuron of every element.
-indptr : Array, shape (n_post + 1,), integer
-    Where each postsynaptic neuron's elements start; the last entry is where they end.""",
+    "structure_csc": f"""\
+{_WEIGHT.format(order="CSC")}
+{_COLUMNS.format(order="")}""",
+    "pre_spike": _EVENT.format(event="pre"),
+    "post_spike": _EVENT.format(event="post"),
+    "pre_trace": _TRACE.format(other="pre", sign=""),
+    "post_trace": _TRACE.format(other="post", sign=" (negative for depression)"),
+    "gain_pre": _GAIN.format(event="pre"),
+    "gain_post": _GAIN.format(event="post"),
+    "equation_pre": _EQUATION.format(row="i", trace="y_j"),
+    "equation_post": _EQUATION.format(row="j", trace="x_i"),
     "bounds": """\
 w_min, w_max : number, Array or Quantity, scalar or shape (nse,), optional
     Bounds of the weight, with its dimension. Where `w_min > w_max`, `w_max` wins.

@@ -148,13 +148,10 @@ def update_csr_on_binary_post(
     Parameters
     ----------
     {structure_post}
-    pre_trace : Array or Quantity, shape (n_pre,), real
-        Eligibility trace of every presynaptic neuron, with the dimension of `weight`.
-    post_spike : Array, shape (n_post,), bool or real
-        Whether each postsynaptic neuron spikes; any nonzero number is a spike.
+    {pre_trace}
+    {post_spike}
     {bounds}
-    gain : number or Array, scalar or shape (n_post,), real, optional
-        Factor of the trace, one for all or one per postsynaptic neuron (1 by default).
+    {gain_post}
     {after}
 
     Returns
@@ -167,9 +164,7 @@ def update_csr_on_binary_post(
 
     Notes
     -----
-    For every spiking `j` and every synapse `i -> j` (where a bound is soft, the product is scaled as said there):
-
-    .. math:: w_{ij} \leftarrow \min(\max(w_{ij} + g_j x_i, w_\min), w_\max)
+    {equation_post}
 
     which is the potentiation of pair-based STDP, with traces as in Morrison, Diesmann & Gerstner (2008),
     Biological Cybernetics 98:459, doi:10.1007/s00422-008-0233-1.
@@ -214,13 +209,10 @@ def update_csr_on_binary_pre(
     Parameters
     ----------
     {structure_pre}
-    pre_spike : Array, shape (n_pre,), bool or real
-        Whether each presynaptic neuron spikes; any nonzero number is a spike.
-    post_trace : Array or Quantity, shape (n_post,), real
-        Eligibility trace of every postsynaptic neuron, with the dimension of `weight` (negative for depression).
+    {pre_spike}
+    {post_trace}
     {bounds}
-    gain : number or Array, scalar or shape (n_pre,), real, optional
-        Factor of the trace, one for all or one per presynaptic neuron (1 by default).
+    {gain_pre}
     {after}
 
     Returns
@@ -233,9 +225,7 @@ def update_csr_on_binary_pre(
 
     Notes
     -----
-    For every spiking `i` and every synapse `i -> j` (where a bound is soft, the product is scaled as said there):
-
-    .. math:: w_{ij} \leftarrow \min(\max(w_{ij} + g_i y_j, w_\min), w_\max)
+    {equation_pre}
 
     which with a negative trace is the depression of pair-based STDP, with traces as in Morrison, Diesmann & Gerstner
     (2008), Biological Cybernetics 98:459, doi:10.1007/s00422-008-0233-1.
@@ -272,8 +262,7 @@ def propagate_csr_on_binary_pre(
     Parameters
     ----------
     {structure_pre}
-    pre_spike : Array, shape (n_pre,), bool or real
-        Whether each presynaptic neuron spikes; any nonzero number is a spike.
+    {pre_spike}
     {shape_backend}
 
     Returns
@@ -322,8 +311,7 @@ def propagate_csr_on_binary_post(
     Parameters
     ----------
     {structure_post}
-    post_spike : Array, shape (n_post,), bool or real
-        Whether each postsynaptic neuron spikes; any nonzero number is a spike.
+    {post_spike}
     {shape_backend}
 
     Returns
