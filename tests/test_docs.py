@@ -41,6 +41,15 @@ def test_docstrings_are_filled_in(name):
     assert not re.search(r"(?<![\w\\])\{[a-z_]+\}", doc), "a shared part is missing"
 
 
+@pytest.mark.parametrize("name", ["__init__", "from_coo", "from_scipy", "from_dense", "random"])
+def test_every_way_to_build_synapses_is_documented(name):
+    function = getattr(hebbax.Synapses, name)
+    doc = inspect.getdoc(hebbax.Synapses if name == "__init__" else function)
+    for parameter in set(inspect.signature(function).parameters) - {"self"}:
+        assert re.search(rf"^.*\b{parameter}\b.* : ", doc, re.MULTILINE), parameter
+    assert doctest.DocTestParser().get_examples(doc)
+
+
 @pytest.mark.skipif(not README.exists(), reason="the README is not part of an installed package")
 def test_first_example_of_the_readme_prints_what_it_says():
     block = re.search(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
