@@ -129,26 +129,6 @@ def mu_that_is_traced(spec, function):
     return lambda: jax.jit(lambda mu: function(*arguments, **options, mu=mu))(0.5)
 
 
-def transformations(spec):
-    """(name, a call that transforms the operator)"""
-    given = {name: jnp.asarray(x) for name, x in correct(spec).items()}
-
-    def function(weight):
-        return call(spec, given | {"weight": weight}, shape=SHAPE)
-
-    def last_of_scan(weight):
-        return jax.lax.scan(lambda w, _: (w, function(w)), weight, None, 2)[1].sum()
-
-    weight = given["weight"]
-    yield "grad", lambda: jax.grad(lambda w: function(w).sum())(weight)
-    yield "jvp", lambda: jax.jvp(function, (weight,), (weight,))
-    yield "vjp", lambda: jax.vjp(function, weight)
-    yield "jit of jacfwd", lambda: jax.jit(jax.jacfwd(function))(weight)
-    yield "grad in scan", lambda: jax.grad(last_of_scan)(weight)
-    yield "grad of vmap", lambda: jax.grad(lambda w: jax.vmap(function)(w).sum())(jnp.stack([weight, weight]))
-    yield "vmap of grad", lambda: jax.vmap(jax.grad(lambda w: function(w).sum()))(jnp.stack([weight, weight]))
-
-
 def bounds_in_the_wrong_order(spec):
     plain = (1, 0.5), (np.float32(1), -1), (np.array(2.0), np.float64(1))
     for low, high in (*plain, (2 * u.mV, 1 * u.mV), (1 * u.mV, 1 * u.uvolt)):
@@ -210,8 +190,6 @@ def cases():
             yield case(what, spec, error, [name, *words], correct(spec, **{operand: value}))
         for name, options, error, words in wrong_options(spec):
             yield case(f"{name} = {options}", spec, error, words, correct(spec), **options)
-        for name, function in transformations(spec):
-            yield f"{spec.name}: {name}", function, NotImplementedError, [spec.name, "differentiating"]
         if spec.kind == "update":
             for given in bounds_in_the_wrong_order(spec):
                 name = f"w_min = {given['w_min']}, w_max = {given['w_max']}"

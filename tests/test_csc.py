@@ -355,9 +355,3 @@ def test_ids_out_of_range_are_skipped_where_the_structure_is_traced(rng, backend
     expected = np.array(whole)
     expected[[3, 100, 249]] = csc["weight"][[3, 100, 249]]
     np.testing.assert_array_equal(out, expected)
-
-
-def test_the_operator_cannot_be_differentiated_yet(event, rng):
-    _, csc = problem(event, random_network(rng, SHAPE, 250), rng)
-    with pytest.raises(NotImplementedError, match=f"differentiating update_csc_on_binary_{event}"):
-        jax.grad(lambda w: call_csc(event, csc | {"weight": w}, shape=SHAPE).sum())(csc["weight"])

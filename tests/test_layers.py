@@ -16,6 +16,7 @@ LAYERS = [
     ["_specs", "_docs", "errors", "_compat", "_pytree"],
     ["_cpu", "_cuda", "_reference"],
     ["_lowering"],
+    ["_calls"],
     ["_primitives"],
     ["operators", "inplace", "_connect"],
     ["synapses", "csc", "_traces"],

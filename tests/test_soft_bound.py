@@ -8,7 +8,6 @@ import pytest
 
 import hebbax
 import oracle
-from hebbax import _reference
 from problems import DTYPES, KERNELS, call, enable_x64, operands, random_network
 from test_inplace import NSE, copies, on_device
 from test_inplace import SHAPE as INPLACE_SHAPE
@@ -317,22 +316,20 @@ def test_units_of_the_bounds_are_converted(update, network, rng, backend, soft_b
     oracle.assert_close(np.asarray(out.mantissa), np.asarray(plain), roundings=64)
 
 
-# -- the derivative that is documented, of the reference (the operators have none yet)
+# -- the derivative that is documented
 
 
-def reference_problem(update, rng, scalar_bounds, mu, soft_bound):
+def differentiable(update, rng, scalar_bounds, mu, soft_bound):
     """A differentiable function of weight, trace, gain, w_min and w_max, and these, with all weights inside."""
     network = random_network(rng, (5, 4), 12)
     given = operands(update, rng, network, np.float64, p_spike=0.7)
-    nse, nothing = network.nse, jnp.zeros(0)
+    nse = network.nse
     low, high = (-1.0, 1.5) if scalar_bounds else (rng.uniform(-2, -1, nse), rng.uniform(1, 2, nse))
-    structure = [jnp.asarray(given.get(name, nothing)) for name in ("indices", "indptr", "weight_indices", "spike")]
 
     def function(weight, trace, gain, w_min, w_max):
-        return _reference.update(
-            weight, *structure, trace, gain, w_min, w_max, nothing,
-            spec=update, clip_all=True, soft_bound=soft_bound, mu=mu,
-        )  # fmt: skip
+        varied = dict(weight=weight, trace=trace, gain=gain)
+        varied |= {"w_min": w_min[0], "w_max": w_max[0]} if scalar_bounds else {"w_min": w_min, "w_max": w_max}
+        return call(update, given | varied, shape=network.shape, soft_bound=soft_bound, mu=mu)
 
     arguments = (
         rng.uniform(-0.8, 0.8, nse), 0.1 * given["trace"], rng.uniform(0.5, 1, given["spike"].size),
@@ -345,7 +342,7 @@ def reference_problem(update, rng, scalar_bounds, mu, soft_bound):
 @pytest.mark.parametrize("scalar_bounds", [True, False])
 def test_derivative_inside_the_bounds(update, rng, scalar_bounds, soft_bound, mu):
     with enable_x64(True):
-        function, arguments = reference_problem(update, rng, scalar_bounds, mu, soft_bound)
+        function, arguments = differentiable(update, rng, scalar_bounds, mu, soft_bound)
         cotangent = rng.uniform(-1, 1, arguments[0].size)
         loss = jax.jit(lambda *arguments: function(*arguments) @ cotangent)
         for number, gradient in enumerate(jax.grad(loss, range(5))(*arguments)):
@@ -363,7 +360,7 @@ def test_derivative_inside_the_bounds(update, rng, scalar_bounds, soft_bound, mu
 def test_derivative_at_the_bound_and_beyond_is_that_of_no_change(update, rng, soft_bound, mu):
     """Softness and its derivative are 0 there, and where there is no range: what is left is that of the clip."""
     with enable_x64(True):
-        function, arguments = reference_problem(update, rng, False, mu, soft_bound)
+        function, arguments = differentiable(update, rng, False, mu, soft_bound)
         _, trace, gain, w_min, w_max = arguments
         beyond = np.tile([0, 0.25], 6)
         derivatives = jax.jit(jax.jacrev(function, range(5)))

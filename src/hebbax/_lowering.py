@@ -5,7 +5,6 @@ One traced function can so be compiled for several platforms, and every one of t
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,14 +94,19 @@ def set_default(spec: Spec, platform: str, backend: str) -> None:
 
 
 def lowering_rule(platform: str):
-    """The lowering rule of both primitives for one platform."""
+    """The lowering rule of all primitives for one platform."""
 
     def lower(ctx, *operands, backend: str | None, **params):
         if backend is None:
             spec = params["spec"]
             backend = _defaults.get((spec.kind, spec.permuted, platform)) or available_backends(platform)[0]
         check_backend(backend, platform)
-        function = functools.partial(_RUNNERS[backend], avals_out=ctx.avals_out, **params)
+
+        def function(weight, indices, indptr, weight_indices, spike, *others):
+            spike = spike if spike.dtype == bool else spike != 0
+            operands = weight, indices, indptr, weight_indices, spike, *others
+            return _RUNNERS[backend](*operands, avals_out=ctx.avals_out, **params)
+
         return mlir.lower_fun(function, multiple_results=False)(ctx, *operands)
 
     return lower
@@ -149,7 +153,7 @@ def _run_callback(*operands, avals_out, spec: Spec, **params):
 
 def _run_reference(*operands, avals_out, spec: Spec, **params):
     del avals_out
-    return _reference.IMPLEMENTATIONS[spec.kind](*operands, spec=spec, **params)
+    return _reference.run(spec, operands, **params)
 
 
 _RUNNERS = {"cython": _run_cython, "callback": _run_callback, "jax": _run_reference}

@@ -1,12 +1,7 @@
-"""The two JAX primitives, `update` and `propagate`, and the four unitless operators made of them.
-
-Each primitive takes all the operands of its row in `_specs` (one that is not given has size 0), so that its rules
-never ask which are there.
-"""
+"""The operators on plain arrays, without units: checks of what they are given, and one of the primitives."""
 
 from __future__ import annotations
 
-import functools
 import math
 import operator
 from collections.abc import Collection
@@ -15,62 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.interpreters import ad, batching, mlir
 
 from hebbax import _lowering
-from hebbax._compat import Primitive
+from hebbax._calls import arithmetic_dtype, propagate_p, update_p
 from hebbax._specs import CSC_SPECS, PROPAGATE_POST, PROPAGATE_PRE, SPECS, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
 
 INDEX_ARRAYS = ("indices", "indptr", "weight_indices")
 WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64")
-
-
-def arithmetic_dtype(weight_dtype) -> np.dtype:
-    """The dtype that weights of `weight_dtype` are added in."""
-    return np.dtype(np.float64 if weight_dtype == np.float64 else np.float32)
-
-
-def _make_primitive(name: str, abstract_eval) -> Primitive:
-    primitive = Primitive(name)
-    primitive.def_abstract_eval(abstract_eval)
-
-    @functools.partial(jax.jit, static_argnames=("params",))
-    def compiled(*operands, params):
-        return primitive.bind(*operands, **dict(params))
-
-    @primitive.def_impl
-    def _impl(*operands, **params):
-        with jax.disable_jit(False):  # under `disable_jit`, `compiled` would come straight back here
-            return compiled(*operands, params=tuple(params.items()))
-
-    def jvp(*_, spec, **__):
-        raise NotImplementedError(
-            f"differentiating {spec.name} is not implemented yet: call it outside the function that is transformed, "
-            f"or use jax.lax.stop_gradient on its arguments"
-        )
-
-    def batch(operands, axes, **params):
-        """One call after the other."""
-        batched = [jnp.moveaxis(x, axis, 0) for x, axis in zip(operands, axes, strict=True) if axis is not None]
-
-        def call(batched):
-            given = iter(batched)
-            return primitive.bind(
-                *(x if axis is None else next(given) for x, axis in zip(operands, axes, strict=True)), **params
-            )
-
-        return jax.lax.map(call, batched), 0
-
-    ad.primitive_jvps[primitive] = jvp
-    batching.primitive_batchers[primitive] = batch
-    for platform in _lowering.PLATFORMS:
-        mlir.register_lowering(primitive, _lowering.lowering_rule(platform), platform=platform)
-    return primitive
-
-
-update_p = _make_primitive("hebbax_update", lambda weight, *_, **__: jax.core.ShapedArray(weight.shape, weight.dtype))
-propagate_p = _make_primitive("hebbax_propagate", lambda *_, n_out, dtype, **__: jax.core.ShapedArray((n_out,), dtype))
 
 
 class Operator:
@@ -101,8 +48,7 @@ class Operator:
         _check_shapes(spec, given, shape)
         operands = _settle_dtypes(spec, given)
         if spec.kind == "propagate":
-            dtype = arithmetic_dtype(operands[0].dtype)
-            return propagate_p.bind(*operands, spec=spec, n_out=spec.sizes(shape)[1], dtype=dtype, backend=backend)
+            return propagate_p.bind(*operands, spec=spec, n_out=spec.sizes(shape)[1], backend=backend)
         options = check_update_options(given.keys(), **options)
         return update_p.bind(*operands, spec=spec, backend=backend, **options)
 
@@ -146,11 +92,11 @@ def check_mu(name: str, mu: Any) -> None:
 
 def _name_arguments(spec: Spec, arguments: tuple, optional: dict[str, Any]) -> dict[str, Any]:
     """The operands by name, as Python would match a call of the public function."""
-    names = spec.arguments + (("w_min", "w_max") if spec.kind == "update" else ())
+    names = spec.arguments + spec.optional[:2]
     if len(arguments) > len(names):
         raise TypeError(f"{spec.name}() takes {len(names)} positional arguments, but got {len(arguments)}")
     named = dict(zip(names, arguments, strict=False))
-    operand_of = {spec.public_name(name): name for name in spec.operands}
+    operand_of = {spec.public_name(name): name for name in spec.operands if name in (*names, *spec.optional)}
     for name, value in optional.items():
         if name not in operand_of:
             raise TypeError(f"{spec.name}() got an unexpected argument {name!r}")
@@ -264,7 +210,9 @@ def _settle_dtypes(spec: Spec, given: dict[str, Any]) -> list[jax.Array]:
         if operand == "after":
             return jnp.asarray(x)
         if operand == "spike":
-            return jnp.asarray(x) if x.dtype == bool else jnp.asarray(x) != 0
+            x = jnp.asarray(x)
+            has_derivative = spec.kind == "propagate" and jnp.issubdtype(x.dtype, jnp.floating)
+            return x if x.dtype == bool or has_derivative else x != 0
         x = jnp.asarray(x, dtypes[operand])
         return x.reshape(1) if x.ndim == 0 else x
 

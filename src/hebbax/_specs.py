@@ -1,20 +1,29 @@
 """The table of operators: the single source of the public functions' plumbing, the primitives,
 the kernels' variants, the tests' parameters and the benchmarks."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
 UPDATE_OPERANDS = (
     "weight", "indices", "indptr", "weight_indices", "spike", "trace", "gain", "w_min", "w_max", "after",
 )  # fmt: skip
-PROPAGATE_OPERANDS = UPDATE_OPERANDS[:5]
+OPERANDS = {
+    "update": UPDATE_OPERANDS,
+    "propagate": (*UPDATE_OPERANDS[:5], "gain"),
+    "collect": (*UPDATE_OPERANDS[:5], "trace"),
+}
+STRUCTURE = ("indices", "indptr", "weight_indices")  # what a batch shares
 
 
 @dataclass(frozen=True)
 class Spec:
-    """One operator: what it does, whose spikes select the rows it does it to, and in which order weights are stored."""
+    """One operator: what it does, whose spikes select the rows it does it to, and in which order weights are stored.
 
-    kind: Literal["update", "propagate"]
+    `collect` is no public function: it is what the other two are transposed by with respect to their gain.
+    """
+
+    kind: Literal["update", "propagate", "collect"]
     event: Literal["pre", "post"]
     order: Literal["csr", "csc"] = "csr"
 
@@ -30,7 +39,11 @@ class Spec:
     @property
     def operands(self) -> tuple[str, ...]:
         """What the primitive takes, in order; an operand that is not given is an array of size 0."""
-        return UPDATE_OPERANDS if self.kind == "update" else PROPAGATE_OPERANDS
+        return OPERANDS[self.kind]
+
+    def like(self, kind: Literal["update", "propagate", "collect"]) -> "Spec":
+        """The operator of another kind on the same structure."""
+        return dataclasses.replace(self, kind=kind)
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -39,6 +52,11 @@ class Spec:
         if self.kind == "propagate":
             return (*structure, "spike")
         return (*structure, "trace", "spike") if self.event == "post" else (*structure, "spike", "trace")
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """The operands that the public function can do without."""
+        return ("w_min", "w_max", "gain", "after") if self.kind == "update" else ()
 
     def public_name(self, operand: str) -> str:
         """What the public function calls an operand."""

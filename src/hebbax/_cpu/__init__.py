@@ -21,7 +21,9 @@ def ffi_handlers() -> dict:
 
 def kernels() -> dict:
     """One function per kind of operator: `kernel(result, *operands, **attributes)`, on anything that speaks DLPack."""
-    return {"update": _handlers.call_update, "propagate": _handlers.call_propagate}
+    return {
+        "update": _handlers.call_update, "propagate": _handlers.call_propagate, "collect": _handlers.call_collect,
+    }  # fmt: skip
 
 
 def flag(name: str) -> int:

@@ -84,10 +84,21 @@ cdef enum DType:  # numbered as in XLA
     BFLOAT16 = 16
 
 
+# The last dimension is the operator's own; those before it, if any, are a batch.
 cdef struct Buffer:
     void* data
-    int64_t size
+    int64_t size  # of the last dimension
     int dtype
+    int64_t rank
+    const int64_t* dims
+
+
+cdef inline int itemsize(int dtype) noexcept nogil:
+    if dtype == BOOL:
+        return 1
+    if dtype == FLOAT16 or dtype == BFLOAT16:
+        return 2
+    return 8 if dtype == INT64 or dtype == FLOAT64 else 4
 
 
 ctypedef fused weight_t:

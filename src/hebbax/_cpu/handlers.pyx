@@ -1,13 +1,17 @@
 """The kernels' two doors: XLA's FFI, which holds no GIL, and Python, for anything that speaks DLPack."""
 
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdio cimport snprintf
 
-from hebbax._cpu.buffers cimport BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, Buffer
+from hebbax._cpu.buffers cimport (
+    BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, Buffer, itemsize,
+)
+from hebbax._cpu.collect cimport Collect, collect
 from hebbax._cpu.dlpack cimport DLManagedTensor, DLTensor
 from hebbax._cpu.propagate cimport Propagate, propagate
-from hebbax._cpu.rows cimport OK, Network, describe
-from hebbax._cpu.threads cimport Pool
+from hebbax._cpu.rows cimport OK, Network, Status, describe
+from hebbax._cpu.threads cimport Pool, add_and_get, chunks_for, run_chunks
 from hebbax._cpu.update cimport Update, update
 from hebbax._cpu.xla_ffi cimport (
     XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, XLA_FFI_Scalar, answer_metadata, out_of_range, schedule,
@@ -21,9 +25,13 @@ cpdef enum Flag:
     SOFT_LOWER = 16
 
 cdef enum:
-    UPDATE_OPERANDS = 9  # without `after`, which no kernel reads
-    PROPAGATE_OPERANDS = 5
+    COLLECT_OPERANDS = 6
+    PROPAGATE_OPERANDS = 6
+    UPDATE_OPERANDS = 9     # without `after`, which no kernel reads
     MESSAGE = 256
+    GRAIN = 16384           # elements of a batch that are worth another thread
+    LARGE = 131072          # elements of a member for which threads share it out, and not the members
+    CLIPPED = 16            # weights that are clipped in the time that one element takes
 
 
 cdef struct Attributes:
@@ -38,27 +46,30 @@ cdef void set_network(Network* network, const Pool* pool, const Buffer* operands
     network.permuted = flags & PERMUTED
 
 
+cdef bint succeeded(Status status, const Network* network, const char* kind, int flags, char* message) noexcept nogil:
+    """Whether it did; if not, say why in `message`."""
+    cdef char name[64]
+    if status == OK:
+        return True
+    snprintf(name, sizeof(name), b"%s_%s_on_binary_%s", kind, b"csc" if flags & CSC else b"csr",
+             b"pre" if ((flags & CSC) != 0) == network.permuted else b"post")
+    describe(network, name, message, MESSAGE)
+    return False
+
+
 cdef bint run_update(
     const Pool* pool, const Buffer* result, const Buffer* operands, const Attributes* attributes, char* message
 ) noexcept nogil:
     """Update `result`, which holds the old weight; where that fails, return False and say why in `message`."""
     cdef Update call
     cdef int flags = attributes.flags
-    cdef const char* name
     set_network(&call.network, pool, operands, flags)
     call.network.weight.data = result.data
     call.trace, call.gain, call.w_min, call.w_max = operands[5], operands[6], operands[7], operands[8]
     call.network.n_other = call.trace.size
     call.clip_all = flags & CLIP_ALL
     call.soft, call.upper, call.mu = flags & (SOFT_UPPER | SOFT_LOWER), flags & SOFT_UPPER, attributes.mu
-    if update(&call) == OK:
-        return True
-    if flags & CSC:
-        name = b"update_csc_on_binary_pre" if call.network.permuted else b"update_csc_on_binary_post"
-    else:
-        name = b"update_csr_on_binary_post" if call.network.permuted else b"update_csr_on_binary_pre"
-    describe(&call.network, name, message, MESSAGE)
-    return False
+    return succeeded(update(&call), &call.network, b"update", flags, message)
 
 
 cdef bint run_propagate(
@@ -68,13 +79,19 @@ cdef bint run_propagate(
     cdef Propagate call
     set_network(&call.network, pool, operands, attributes.flags)
     call.network.n_other = result.size
-    call.out = result.data
-    if propagate(&call) == OK:
-        return True
-    describe(&call.network,
-             b"propagate_csr_on_binary_post" if call.network.permuted else b"propagate_csr_on_binary_pre",
-             message, MESSAGE)
-    return False
+    call.gain, call.out = operands[5], result.data
+    return succeeded(propagate(&call), &call.network, b"propagate", attributes.flags, message)
+
+
+cdef bint run_collect(
+    const Pool* pool, const Buffer* result, const Buffer* operands, const Attributes* attributes, char* message
+) noexcept nogil:
+    """Fill `result`; where that fails, return False and say why in `message`."""
+    cdef Collect call
+    set_network(&call.network, pool, operands, attributes.flags)
+    call.trace, call.out = operands[5], result.data
+    call.network.n_other = call.trace.size
+    return succeeded(collect(&call), &call.network, b"collect", attributes.flags, message)
 
 
 ctypedef bint (*Run)(
@@ -82,11 +99,103 @@ ctypedef bint (*Run)(
 ) noexcept nogil
 
 
+# Batches: leading dimensions of the result, which operands have too; where an operand's is 1, all members share it.
+
+cdef struct Batch:
+    Run run
+    const Pool* pool
+    const Buffer* result
+    const Buffer* operands
+    int count
+    const Attributes* attributes
+    char* message
+    int64_t failed
+
+
+cdef bint fits(const Buffer* operand, const Buffer* result) noexcept nogil:
+    """Whether an operand has one dimension, or the batch of `result` in its leading ones."""
+    cdef int64_t d
+    if operand.rank == 1:
+        return True
+    if operand.rank != result.rank:
+        return False
+    for d in range(operand.rank - 1):
+        if operand.dims[d] != 1 and operand.dims[d] != result.dims[d]:
+            return False
+    return True
+
+
+cdef Buffer member(const Buffer* buffer, const Buffer* result, int64_t i) noexcept nogil:
+    """What the `i`-th member of the batch takes of an operand."""
+    cdef int64_t d, offset = 0, stride = buffer.size
+    for d in range(buffer.rank - 2, -1, -1):
+        if buffer.dims[d] > 1:
+            offset += i % result.dims[d] * stride
+            stride *= buffer.dims[d]
+        i //= result.dims[d]
+    return Buffer(<char*> buffer.data + offset * itemsize(buffer.dtype), buffer.size, buffer.dtype, 1, NULL)
+
+
+cdef void run_members(void* state, int64_t start, int64_t stop) noexcept nogil:
+    cdef Batch* batch = <Batch*> state
+    cdef Buffer operands[UPDATE_OPERANDS]
+    cdef Buffer result
+    cdef char message[MESSAGE]
+    cdef int64_t i
+    cdef int k
+    for i in range(start, stop):
+        result = member(batch.result, batch.result, i)
+        for k in range(batch.count):
+            operands[k] = member(&batch.operands[k], batch.result, i)
+        if not batch.run(batch.pool, &result, operands, batch.attributes, message):
+            if add_and_get(&batch.failed, 1) == 1:
+                snprintf(batch.message, MESSAGE, b"%s", message)
+            return
+
+
+cdef int64_t elements_of_member(const Buffer* operands, int flags) noexcept nogil:
+    """About how many a member of a batch works on."""
+    cdef const Buffer* spike = &operands[4]
+    cdef const uint8_t* is_spike = <const uint8_t*> spike.data
+    cdef int64_t k, d, spikes = 0, size = spike.size
+    for d in range(spike.rank - 1):
+        size *= spike.dims[d]
+    for k in range(size):
+        spikes += is_spike[k] != 0
+    return operands[1].size * spikes // max(size, 1) + (operands[1].size // CLIPPED if flags & CLIP_ALL else 0)
+
+
+cdef bint run_batch(
+    Run run, const Pool* pool, const Buffer* result, const Buffer* operands, int count, const Attributes* attributes,
+    char* message
+) noexcept nogil:
+    """Run a kernel for every member of a batch; where one fails, return False and say why in `message`."""
+    cdef Batch batch = Batch(run, pool, result, operands, count, attributes, message, 0)
+    cdef Pool alone = Pool(NULL, NULL, True)
+    cdef int64_t members = 1, chunks = 1, d, elements
+    cdef int k
+    for k in range(count):
+        if not fits(&operands[k], result):
+            snprintf(message, MESSAGE, b"operand %d does not have the batch that the result has", k)
+            return False
+    if result.rank == 1:
+        return run(pool, result, operands, attributes, message)
+    for d in range(result.rank - 1):
+        members *= result.dims[d]
+    elements = elements_of_member(operands, attributes.flags) if members > 1 else LARGE
+    if elements < LARGE:
+        chunks = min(chunks_for(pool, members * elements, GRAIN, 4), members)
+    if chunks > 1:
+        batch.pool = &alone
+    run_chunks(pool, run_members, &batch, members, chunks)
+    return batch.failed == 0
+
+
 # XLA's door.
 
 cdef Buffer from_xla(void* pointer) noexcept nogil:
     cdef XLA_FFI_Buffer* source = <XLA_FFI_Buffer*> pointer
-    return Buffer(source.data, source.dims[0], source.dtype)
+    return Buffer(source.data, source.dims[source.rank - 1], source.dtype, source.rank, source.dims)
 
 
 cdef inline void* attribute(const XLA_FFI_CallFrame* frame, int i) noexcept nogil:
@@ -109,8 +218,8 @@ cdef XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame, Run run, int count, int att
     result = from_xla(frame.rets.rets[0])
     attributes.flags = (<int32_t*> attribute(frame, 0))[0]
     attributes.mu = (<double*> attribute(frame, 1))[0] if attributes_count > 1 else 1.0
-    cdef Pool pool = Pool(schedule, frame)
-    if run(&pool, &result, operands, &attributes, message):
+    cdef Pool pool = Pool(schedule, frame, False)
+    if run_batch(run, &pool, &result, operands, count, &attributes, message):
         return NULL
     return out_of_range(frame.api, message)
 
@@ -123,11 +232,16 @@ cdef XLA_FFI_Error* handle_propagate(XLA_FFI_CallFrame* frame) noexcept nogil:
     return handle(frame, run_propagate, PROPAGATE_OPERANDS, 1)
 
 
+cdef XLA_FFI_Error* handle_collect(XLA_FFI_CallFrame* frame) noexcept nogil:
+    return handle(frame, run_collect, COLLECT_OPERANDS, 1)
+
+
 def capsules():
     """One PyCapsule per kind of operator, as `jax.ffi.register_ffi_target` takes them."""
     return {
         "update": PyCapsule_New(<void*> handle_update, NULL, NULL),
         "propagate": PyCapsule_New(<void*> handle_propagate, NULL, NULL),
+        "collect": PyCapsule_New(<void*> handle_collect, NULL, NULL),
     }
 
 
@@ -145,29 +259,35 @@ cdef Buffer from_dlpack(const DLTensor* tensor) except *:
         dtype = BOOL
     if not dtype or tensor.dtype.lanes != 1:
         raise TypeError(f"a buffer of DLPack type {tensor.dtype} is not one that the kernels take")
-    return Buffer(<char*> tensor.data + tensor.byte_offset, tensor.shape[0], dtype)
+    return Buffer(
+        <char*> tensor.data + tensor.byte_offset, tensor.shape[tensor.ndim - 1], dtype, tensor.ndim, tensor.shape)
 
 
 cdef int call_kernel(Run run, int count, result, tuple operands, Attributes attributes) except -1:
     cdef Buffer buffers[UPDATE_OPERANDS + 1]
     cdef char message[MESSAGE]
-    cdef Pool openmp = Pool(NULL, NULL)
+    cdef Pool openmp = Pool(NULL, NULL, False)
     cdef bint done
     # A capsule owns its buffer until it is consumed or dropped: these live as long as this list.
     capsules = [array.__dlpack__() for array in (*operands[:count], result)]
     for i, capsule in enumerate(capsules):
         buffers[i] = from_dlpack(&(<DLManagedTensor*> PyCapsule_GetPointer(capsule, "dltensor")).tensor)
     with nogil:
-        done = run(&openmp, &buffers[count], buffers, &attributes, message)
+        done = run_batch(run, &openmp, &buffers[count], buffers, count, &attributes, message)
     if not done:
         raise IndexError(message.decode())
 
 
 def call_update(result, *operands, int flags, double mu):
-    """Update `result` in place; operands as in `_specs.UPDATE_OPERANDS`, all of one dimension and contiguous."""
+    """Update `result` in place; operands as in `_specs.UPDATE_OPERANDS`, contiguous; a batch in leading dimensions."""
     call_kernel(run_update, UPDATE_OPERANDS, result, operands, Attributes(flags, mu))
 
 
 def call_propagate(result, *operands, int flags):
-    """Fill `result`; operands as in `_specs.PROPAGATE_OPERANDS`, all of one dimension and contiguous."""
+    """Fill `result`; operands as in `_specs.PROPAGATE_OPERANDS`, contiguous; a batch in leading dimensions."""
     call_kernel(run_propagate, PROPAGATE_OPERANDS, result, operands, Attributes(flags, 1.0))
+
+
+def call_collect(result, *operands, int flags):
+    """Fill `result`; operands as in `_specs.COLLECT_OPERANDS`, contiguous; a batch in leading dimensions."""
+    call_kernel(run_collect, COLLECT_OPERANDS, result, operands, Attributes(flags, 1.0))

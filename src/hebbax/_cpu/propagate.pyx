@@ -1,4 +1,4 @@
-"""out[indices[k]] += weight[slot(k)] for every element k of every spiking row.
+"""out[indices[k]] += gain[j] * weight[slot(k)] for every element k of every spiking row j.
 
 Every target is summed in the order of the rows, whatever the number of threads: a thread owns a range of targets. In a
 sorted row its elements are a run, whose ends are searched for. Should a thread then meet a target that is not its own,
@@ -51,7 +51,7 @@ cdef inline int64_t search(
 
 cdef inline_int propagate_row(
     const weight_t* weight, const index_t* indices, const index_t* slots, arith_t* out, int64_t begin, int64_t end,
-    int64_t start, uint64_t size, uint64_t nse, int64_t ahead, bint permuted
+    int64_t start, uint64_t size, uint64_t nse, int64_t ahead, arith_t factor, bint permuted
 ) noexcept nogil:
     """Add up a run of elements whose targets are `start` and the `size` next; return whether an index is not so."""
     cdef int64_t k
@@ -66,7 +66,7 @@ cdef inline_int propagate_row(
             bad = True
             continue
         load(&weight[slot], &x)
-        out[indices[k]] += x
+        out[indices[k]] += factor * x
     return bad
 
 
@@ -77,6 +77,8 @@ cdef hot_void propagate_span(
     cdef const Network* network = &job.call.network
     cdef const Rows* rows = job.rows
     cdef const index_t* slots = <const index_t*> network.slots.data
+    cdef const arith_t* gain = <const arith_t*> job.call.gain.data
+    cdef arith_t factor = gain[0] if job.call.gain.size == 1 else 1
     cdef int64_t ahead = min(AHEAD, rows.elements // (4 * rows.count))
     cdef int64_t nse = network.indices.size, n_other = network.n_other, added = 0, row, begin, end, following
     cdef int bad = False
@@ -96,10 +98,14 @@ cdef hot_void propagate_span(
         if start > 0:
             begin = search(indices, begin, end, start, n_other)
         added += end - begin
+        if job.call.gain.size > 1:
+            factor = gain[rows.row[row].event]
         if network.permuted:
-            bad |= propagate_row(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, True)
+            bad |= propagate_row(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, factor,
+                                 True)
         else:
-            bad |= propagate_row(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, False)
+            bad |= propagate_row(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, factor,
+                                 False)
     add_and_get(&job.added, added)
     if bad:
         job.status = BAD_ELEMENT

@@ -20,6 +20,7 @@ ctypedef void (*Task)(void* state, int64_t start, int64_t stop) noexcept nogil
 cdef struct Pool:
     bint (*schedule)(void* lender, void (*work)(void*) noexcept nogil, void* shared) noexcept nogil
     void* lender
+    bint alone  # no others: this thread is one of several that are at work already
 
 
 cdef int64_t chunks_for(const Pool* pool, int64_t work, int64_t grain, int64_t per_thread) noexcept nogil

@@ -80,7 +80,7 @@ cdef struct Shared:
 
 cdef int64_t chunks_for(const Pool* pool, int64_t work, int64_t grain, int64_t per_thread) noexcept nogil:
     """Into how many chunks to split `work`, which is worth more threads from `grain` on (OpenMP's: 8 times that)."""
-    if limit == 1 or work < (grain if pool.schedule != NULL else 8 * grain):
+    if limit == 1 or pool.alone or work < (grain if pool.schedule != NULL else 8 * grain):
         return 1
     return min(per_thread * limit, 4 * work // grain)
 

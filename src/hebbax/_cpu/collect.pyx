@@ -1,0 +1,115 @@
+"""out[j] = the sum of weight[slot(k)] * trace[indices[k]] over every element k of the spiking row j; 0 for other rows.
+
+It is what `update` and `propagate` are transposed by with respect to their gain. Every row is summed in the order of
+its elements, whatever the number of threads, which share out whole rows.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.string cimport memset
+
+from hebbax._cpu.buffers cimport (
+    BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT32, Buffer, arith_t, bfloat16, float16, hot_void, inline_int, load,
+    prefetch, prefetch_lines, weight_t,
+)
+from hebbax._cpu.rows cimport BAD_ELEMENT, OK, Piece, Rows, Status, Walk, index_t, next_batch, next_piece, walk_rows
+from hebbax._cpu.threads cimport chunks_for, run_chunks
+
+cdef enum:
+    AHEAD = 64     # elements between a prefetch and the use
+    GRAIN = 32768  # elements that are worth another thread
+
+
+cdef struct Job:
+    Collect* call
+    Rows* rows
+    Status status
+
+
+cdef inline_int collect_piece(
+    Piece piece, const weight_t* weight, const index_t* indices, const index_t* slots, const arith_t* trace,
+    arith_t* total, uint64_t nse, uint64_t n_other, bint permuted
+) noexcept nogil:
+    """Add a piece to its row's total; return whether an index is out of range."""
+    cdef int64_t k
+    cdef uint64_t slot, partner
+    cdef arith_t x, sum = total[0]
+    cdef int bad = False
+    for k in range(piece.begin, piece.end):
+        if permuted:
+            prefetch(&weight[slots[k + AHEAD if k + AHEAD < <int64_t> nse else k]], 0)
+        partner = indices[k]
+        slot = slots[k] if permuted else k
+        if slot >= nse or partner >= n_other:
+            bad = True
+            continue
+        load(&weight[slot], &x)
+        sum = sum + x * trace[partner]
+    total[0] = sum
+    return bad
+
+
+cdef hot_void collect_span(
+    Job* job, const weight_t* weight, const index_t* indices, arith_t* out, int64_t start, int64_t stop
+) noexcept nogil:
+    """Sum the batch's rows `start` to `stop`."""
+    cdef const Collect* call = job.call
+    cdef const index_t* slots = <const index_t*> call.network.slots.data
+    cdef const arith_t* trace = <const arith_t*> call.trace.data
+    cdef uint64_t nse = call.network.indices.size, n_other = call.trace.size
+    cdef int bad = False
+    cdef Walk far, here
+    cdef Piece piece
+    walk_rows(&here, job.rows, job.rows.row[start].before, job.rows.row[stop].before)
+    far = here
+    piece = next_piece(&far)
+    while here.step < here.steps:
+        piece = next_piece(&far)
+        prefetch_lines(indices, piece.begin, piece.end, 0)
+        if call.network.permuted:
+            prefetch_lines(slots, piece.begin, piece.end, 0)
+        piece = next_piece(&here)
+        if call.network.permuted:
+            bad |= collect_piece(piece, weight, indices, slots, trace, &out[piece.event], nse, n_other, True)
+        else:
+            bad |= collect_piece(piece, weight, indices, slots, trace, &out[piece.event], nse, n_other, False)
+    if bad:
+        job.status = BAD_ELEMENT
+
+
+cdef inline void collect_typed(
+    Job* job, const weight_t* weight, arith_t* out, int64_t start, int64_t stop
+) noexcept nogil:
+    if job.call.network.indices.dtype == INT32:
+        collect_span(job, weight, <const int32_t*> job.call.network.indices.data, out, start, stop)
+    else:
+        collect_span(job, weight, <const int64_t*> job.call.network.indices.data, out, start, stop)
+
+
+cdef void collect_task(void* state, int64_t start, int64_t stop) noexcept nogil:
+    cdef Job* job = <Job*> state
+    cdef const Buffer* weight = &job.call.network.weight
+    if weight.dtype == FLOAT32:
+        collect_typed(job, <const float*> weight.data, <float*> job.call.out, start, stop)
+    elif weight.dtype == FLOAT16:
+        collect_typed(job, <const float16*> weight.data, <float*> job.call.out, start, stop)
+    elif weight.dtype == BFLOAT16:
+        collect_typed(job, <const bfloat16*> weight.data, <float*> job.call.out, start, stop)
+    else:
+        collect_typed(job, <const double*> weight.data, <double*> job.call.out, start, stop)
+
+
+cdef Status collect(Collect* call) noexcept nogil:
+    cdef Rows rows
+    cdef Job job
+    cdef int64_t chunks
+    memset(call.out, 0, call.network.spike.size * (8 if call.network.weight.dtype == FLOAT64 else 4))
+    rows.next_event = 0
+    job.call = call
+    job.rows = &rows
+    job.status = next_batch(&call.network, &rows)
+    while job.status == OK and rows.count:
+        chunks = min(chunks_for(&call.network.pool, rows.elements, GRAIN, 4), rows.count)
+        run_chunks(&call.network.pool, collect_task, &job, rows.count, chunks)
+        if job.status == OK:
+            job.status = next_batch(&call.network, &rows)
+    return job.status
