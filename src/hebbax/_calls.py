@@ -26,13 +26,17 @@ import numpy as np
 from jax.interpreters import ad, batching, mlir
 
 from hebbax import _lowering, _reference
-from hebbax._compat import Primitive
+from hebbax._compat import Primitive, vary_alike
 from hebbax._specs import STRUCTURE, Spec
 
 
 def arithmetic_dtype(weight_dtype) -> np.dtype:
     """The dtype that weights of `weight_dtype` are added in."""
     return np.dtype(np.float64 if weight_dtype == np.float64 else np.float32)
+
+
+def bind(primitive: Primitive, *operands, **params):
+    return primitive.bind(*vary_alike(operands), **params)
 
 
 def _make_primitive(name: str, abstract_eval: Callable, jvp: Callable, transpose: Callable) -> Primitive:
@@ -63,13 +67,13 @@ def _batch(primitive: Primitive, operands, axes, **params):
     batch = list(itertools.compress(operands, in_batch))
     names = params["spec"].operands
     if set(STRUCTURE) & set(itertools.compress(names, in_batch)):
-        return jax.lax.map(lambda member: primitive.bind(*_put(operands, in_batch, member), **params), batch), 0
+        return jax.lax.map(lambda member: bind(primitive, *_put(operands, in_batch, member), **params), batch), 0
     for k, name in enumerate(names):
         if not in_batch[k] and name not in (*STRUCTURE, "after"):
             operands[k] = operands[k][None]
     if params["spec"].kind == "update":
         operands[0] = jnp.broadcast_to(operands[0], (batch[0].shape[0], *operands[0].shape[1:]))
-    return primitive.bind(*operands, **params), 0
+    return bind(primitive, *operands, **params), 0
 
 
 def _put(operands, where: list[bool], members) -> list:
@@ -104,8 +108,8 @@ class _Network(NamedTuple):
         If the members of a batch share it, it is the sum of theirs, added up one after the other: to do that
         afterwards would take an array of the weight's size for every member.
         """
-        zeros = jnp.zeros(weight.shape, trace.dtype)
-        return self._add_all(zeros, self.spike, trace, gain).astype(weight.dtype)
+        operands = vary_alike([jnp.zeros(weight.shape, trace.dtype), self.spike, trace, gain])
+        return self._add_all(*operands).astype(weight.dtype)
 
     def _add_all(self, weight, *varying):
         for axis, size in enumerate(_batch_shape(*varying)):
@@ -131,7 +135,7 @@ class _Network(NamedTuple):
         return self._bind("collect", weight, *self.structure, self.spike, trace)
 
     def _bind(self, kind, *operands, **params):
-        return _PRIMITIVES[kind].bind(*operands, spec=self.spec.like(kind), backend=self.backend, **params)
+        return bind(_PRIMITIVES[kind], *operands, spec=self.spec.like(kind), backend=self.backend, **params)
 
 
 def _is_zero(x) -> bool:
@@ -149,7 +153,7 @@ def _sum_to(x, shape: tuple[int, ...]):
 
 
 def _update_jvp(primals, tangents, *, spec, backend, **params):
-    out = update_p.bind(*primals, spec=spec, backend=backend, **params)
+    out = bind(update_p, *primals, spec=spec, backend=backend, **params)
     given = dict(zip(spec.operands, primals, strict=True))
     changes = {
         name: change
@@ -213,7 +217,7 @@ def _update_transpose(cotangent, weight, *operands, spec, backend, **_):
 
 
 def _propagate_jvp(primals, tangents, *, spec, backend, n_out):
-    out = propagate_p.bind(*primals, spec=spec, backend=backend, n_out=n_out)
+    out = bind(propagate_p, *primals, spec=spec, backend=backend, n_out=n_out)
     weight, *structure, spike, gain = primals
     d_weight, *_, d_spike, d_gain = tangents
     net, terms = _Network(spec, backend, tuple(structure), spike), []
@@ -238,7 +242,7 @@ def _propagate_transpose(cotangent, weight, *operands, spec, backend, n_out):
 
 
 def _collect_jvp(primals, tangents, *, spec, backend):
-    out = collect_p.bind(*primals, spec=spec, backend=backend)
+    out = bind(collect_p, *primals, spec=spec, backend=backend)
     weight, *structure, spike, trace = primals
     d_weight, *_, d_spike, d_trace = tangents
     net, terms = _Network(spec, backend, tuple(structure), spike), []
@@ -270,15 +274,15 @@ def _factor(d_spike, gain):
 
 
 def _update_abstract(weight, *_, **__):
-    return jax.core.ShapedArray(weight.shape, weight.dtype)
+    return weight.update(weak_type=False)
 
 
 def _propagate_abstract(weight, indices, indptr, weight_indices, spike, gain, *, n_out, **_):
-    return jax.core.ShapedArray((*_batch_shape(weight, spike, gain), n_out), gain.dtype)
+    return gain.update(shape=(*_batch_shape(weight, spike, gain), n_out), weak_type=False)
 
 
 def _collect_abstract(weight, indices, indptr, weight_indices, spike, trace, **_):
-    return jax.core.ShapedArray((*_batch_shape(weight, spike, trace), spike.shape[-1]), trace.dtype)
+    return trace.update(shape=(*_batch_shape(weight, spike, trace), spike.shape[-1]), weak_type=False)
 
 
 update_p = _make_primitive("hebbax_update", _update_abstract, _update_jvp, _update_transpose)

@@ -1,6 +1,33 @@
 """Everything whose place or name depends on the version of JAX."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import jax
 from jax.experimental.buffer_callback import buffer_callback
 from jax.extend.core import Primitive
 
-__all__ = ["Primitive", "buffer_callback"]
+__all__ = ["Primitive", "buffer_callback", "vary_alike"]
+
+
+def vary_alike(operands: Sequence[Any]) -> list[Any]:
+    """The operands as arrays that vary over the same axes of a `shard_map`: over all that one of them does.
+
+    This is what `jax.shard_map` checks of a primitive unless `check_vma=False`, and what it needs for derivatives.
+    """
+    varying = [_varying_axes(x) for x in operands]
+    axes = frozenset().union(*varying)
+    return [_vary(x, axes - own) if axes - own else x for x, own in zip(operands, varying, strict=True)]
+
+
+def _varying_axes(x: Any) -> frozenset:
+    aval = jax.typeof(x)
+    if hasattr(aval, "manual_axis_type"):  # since JAX 0.10
+        return aval.manual_axis_type.varying
+    return aval.vma
+
+
+def _vary(x: Any, axes: frozenset) -> Any:
+    if hasattr(jax.lax, "pcast"):  # since JAX 0.8
+        return jax.lax.pcast(x, tuple(axes), to="varying")
+    return jax.lax.pvary(x, tuple(axes))

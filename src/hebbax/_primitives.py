@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hebbax import _lowering
-from hebbax._calls import arithmetic_dtype, propagate_p, update_p
+from hebbax._calls import arithmetic_dtype, bind, propagate_p, update_p
 from hebbax._specs import CSC_SPECS, PROPAGATE_POST, PROPAGATE_PRE, SPECS, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
 
@@ -48,9 +48,9 @@ class Operator:
         _check_shapes(spec, given, shape)
         operands = _settle_dtypes(spec, given)
         if spec.kind == "propagate":
-            return propagate_p.bind(*operands, spec=spec, n_out=spec.sizes(shape)[1], backend=backend)
+            return bind(propagate_p, *operands, spec=spec, n_out=spec.sizes(shape)[1], backend=backend)
         options = check_update_options(given.keys(), **options)
-        return update_p.bind(*operands, spec=spec, backend=backend, **options)
+        return bind(update_p, *operands, spec=spec, backend=backend, **options)
 
     def available_backends(self, platform: str) -> tuple[str, ...]:
         """Return the names of the backends that can run on `platform` ('cpu', 'gpu', ...), best first."""
