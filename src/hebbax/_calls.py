@@ -43,9 +43,12 @@ def _make_primitive(name: str, abstract_eval: Callable, jvp: Callable, transpose
     primitive = Primitive(name)
     primitive.def_abstract_eval(abstract_eval)
 
-    @functools.partial(jax.jit, static_argnames=("params",))
-    def compiled(*operands, params):
+    def run(*operands, params):
         return primitive.bind(*operands, **dict(params))
+
+    run._apply_primitive = True  # type: ignore[attr-defined]  # under `debug_nans`, JAX does not run it again without `jit`, which would never end
+    run.__qualname__ = name
+    compiled = jax.jit(run, static_argnames=("params",))
 
     @primitive.def_impl
     def _impl(*operands, **params):
@@ -164,11 +167,7 @@ def _update_jvp(primals, tangents, *, spec, backend, **params):
     if not changes:  # but for `after`
         return out, jnp.zeros_like(out)
     if given["w_min"].shape[-1] or given["w_max"].shape[-1]:
-
-        def parts(varied):
-            return _update_in_parts(net, **(given | varied), **params)
-
-        return out, jax.jvp(parts, ({name: given[name] for name in changes},), (changes,))[1]
+        return out, _bounded_tangent(net, given, changes, **params)
     tangent = changes.get("weight")
     if tangent is None:
         tangent = jnp.zeros_like(out)
@@ -181,20 +180,81 @@ def _update_jvp(primals, tangents, *, spec, backend, **params):
     return out, tangent
 
 
-def _update_in_parts(net, *, weight, trace, gain, w_min, w_max, clip_all, soft_bound, mu, **_):
-    """An update with bounds, made of one without and of plain JAX, whose derivatives are known."""
+def _bounded_tangent(net, given, changes, *, clip_all, soft_bound, mu):
+    """The tangent of an update with bounds: its derivative is that of `jnp.clip`, 1/2 where a weight equals a bound."""
+    w_min, w_max = given["w_min"], given["w_max"]
+    x, tangent = jax.jvp(
+        lambda varied: _unclipped(net, **(given | varied), soft_bound=soft_bound, mu=mu),
+        ({name: given[name] for name in changes},),
+        (changes,),
+    )
+    code = _clip_code(x, w_min, w_max)
+    if not clip_all:
+        # What no spike touches is not clipped: its derivative is 1, also if it rests on a bound.
+        zeros = jnp.zeros(x.shape, x.dtype if x.dtype == np.float64 else jnp.bfloat16)
+        touched = net.add(zeros, jnp.ones_like(given["trace"]), _none(given["gain"])) != 0
+        code = jnp.where(touched, code, WEIGHT_BELOW_MAX | WEIGHT_ABOVE_MIN)
+    for bound, own, other in (("w_min", WEIGHT_ABOVE_MIN, MIN), ("w_max", WEIGHT_BELOW_MAX, MAX)):
+        tangent = _share(tangent, code, own, other)
+        if bound in changes:
+            tangent = tangent + _share(changes[bound], code, other, own)
+    return tangent
+
+
+def _unclipped(net, *, weight, trace, gain, w_min, w_max, soft_bound, mu, **_):
     if soft_bound is None:
-        x = net.add(weight, trace, gain)
+        return net.add(weight, trace, gain)
+    x = weight.astype(trace.dtype)
+    change = net.add(jnp.zeros_like(x), trace, gain)
+    return (x + change * _reference.soften(x, (w_min, w_max), soft_bound, mu)).astype(weight.dtype)
+
+
+# Which arguments of the comparisons in `minimum(maximum(x, w_min), w_max)` are their results: bits of one byte for each
+# weight, which is all of the clipping that has to be kept for a backward pass.
+WEIGHT_ABOVE_MIN, MIN, WEIGHT_BELOW_MAX, MAX = 1, 2, 4, 8
+
+
+def _clip_code(x, w_min, w_max):
+    code = jnp.int8(0)
+    if w_min.shape[-1]:
+        low = jnp.maximum(x, w_min)
+        code |= jnp.where(x == low, jnp.int8(WEIGHT_ABOVE_MIN), 0) | jnp.where(w_min == low, jnp.int8(MIN), 0)
     else:
-        x = weight.astype(trace.dtype)
-        change = net.add(jnp.zeros_like(x), trace, gain)
-        x = (x + change * _reference.soften(x, (w_min, w_max), soft_bound, mu)).astype(weight.dtype)
-    clipped = _reference.clip(x, w_min, w_max)
-    if clip_all:
-        return clipped
-    # Only touched weights are clipped. The others have derivative 1, also those that rest on a bound.
-    touched = net.add(jnp.zeros(weight.shape, trace.dtype), jnp.ones_like(trace), _none(gain)) != 0
-    return jnp.where(touched, clipped, weight)
+        low, code = x, jnp.int8(WEIGHT_ABOVE_MIN)
+    if w_max.shape[-1]:
+        high = jnp.minimum(low, w_max)
+        return code | jnp.where(low == high, jnp.int8(WEIGHT_BELOW_MAX), 0) | jnp.where(w_max == high, jnp.int8(MAX), 0)
+    return code | jnp.int8(WEIGHT_BELOW_MAX)
+
+
+def _share(x, code, own: int, other: int):
+    """`x` times the derivative of `maximum` or `minimum` in the argument with bit `own`: shared, if both are equal."""
+    return bind(share_p, jnp.broadcast_to(x, code.shape), code, own=own, other=other)
+
+
+def _share_in_jax(x, code, *, own, other):
+    return jnp.where(code & own != 0, jnp.where(code & other != 0, x / 2, x), jnp.zeros((), x.dtype))
+
+
+def _share_batch(operands, axes, **params):
+    size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
+    x, code = (batching.bdim_at_front(x, axis, size) for x, axis in zip(operands, axes, strict=True))
+    return bind(share_p, x, code, **params), 0
+
+
+# A primitive only for what it keeps: of the same in plain JAX, a backward pass would keep arrays of floats.
+share_p = Primitive("hebbax_share")
+share_p.def_impl(jax.jit(_share_in_jax, static_argnames=("own", "other")))
+share_p.def_abstract_eval(lambda x, _, **__: x.update(weak_type=False))
+ad.primitive_jvps[share_p] = lambda primals, tangents, **params: (
+    bind(share_p, *primals, **params),
+    bind(share_p, tangents[0], primals[1], **params),
+)
+ad.primitive_transposes[share_p] = lambda cotangent, _, code, **params: (
+    [cotangent if _is_zero(cotangent) else bind(share_p, cotangent, code, **params), None]
+)
+batching.primitive_batchers[share_p] = _share_batch
+mlir.register_lowering(share_p, mlir.lower_fun(_share_in_jax, multiple_results=False))
 
 
 def _none(like):

@@ -30,4 +30,4 @@ def _varying_axes(x: Any) -> frozenset:
 def _vary(x: Any, axes: frozenset) -> Any:
     if hasattr(jax.lax, "pcast"):  # since JAX 0.8
         return jax.lax.pcast(x, tuple(axes), to="varying")
-    return jax.lax.pvary(x, tuple(axes))
+    return jax.lax.pvary(x, tuple(axes))  # type: ignore[attr-defined]
