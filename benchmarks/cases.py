@@ -18,6 +18,11 @@ CLIP_ONE, CLIP_TWO = "hebbax clip 1t", "hebbax clip 2t"  # default: every weight
 BOUND_ONE, BOUND_TWO = "bound 1t", "bound 2t"
 PEER = "brainevent numba"  # its default on CPUs
 SOFT = {mu: f"hebbax mu={mu:g} 1t" for mu in (1.0, 0.4)}  # a soft upper bound; otherwise as ONE
+MEMBERS, HOW = 8, ("vmap", "calls", "loops")  # networks of an ensemble, and how they are run
+ENSEMBLES = {  # by the promise that weights are in the bounds, and how the members are run
+    (promise, how): f"hebbax{'' if promise else ' clip'} {how} {MEMBERS}" for promise in (True, False) for how in HOW
+}
+PEER_ENSEMBLE = f"{PEER} vmap {MEMBERS}"
 CSC_VIEW, SYNAPSES, RANDOM, ARGSORT = "hebbax CSC view", "hebbax Synapses", "hebbax random", "NumPy argsort"
 
 PATTERNS = 8  # different spike vectors, which take turns
@@ -48,7 +53,8 @@ class Case:
     `spec` is the operator; None stands for the whole plastic step (propagate pre, update pre, update post, traces).
     `mode` is 'scan' (in `lax.scan`, weight donated), 'eager' (one call at a time, weight kept, result awaited),
     'threads' (as 'scan', beside an elementwise operation on n neurons, 1 thread against 2), 'soft' (as 'scan', with and
-    without a soft bound), or 'structure' (building the network, a step each).
+    without a soft bound), 'ensemble' (as 'scan', several networks of one structure at once, by `vmap` or one after the
+    other), or 'structure' (building the network, a step each).
     """
 
     spec: Spec | None
@@ -75,6 +81,8 @@ class Case:
             return self.task
         if self.mode == "soft":
             return f"{self.task}, scan, soft bound"
+        if self.mode == "ensemble":
+            return f"{self.task}, scan, ensemble of {MEMBERS}"
         return f"{self.task}, {self.mode}"
 
     @property
@@ -157,6 +165,16 @@ def _soft_cases():
             yield Case(spec, *row, mode="soft", targets=(Target(SOFT[1.0], ONE, "≤", 1.1),))
 
 
+def _ensemble_cases():
+    for row in ROWS[:3]:
+        targets = [
+            Target(ENSEMBLES[promise, "vmap"], ENSEMBLES[promise, "calls"], "≤", 1.15) for promise in (True, False)
+        ]
+        if row == ROWS[1]:
+            targets.append(Target(PEER_ENSEMBLE, ENSEMBLES[True, "vmap"], "≥", 20))
+        yield Case(UPDATE_POST, *row, mode="ensemble", targets=tuple(targets))
+
+
 def _structure_cases():
     for n, synapses in ((10_000, 1_000), (1_000_000, 10)):
         yield Case(None, n, synapses, 0.0, mode="structure", targets=(Target(ARGSORT, CSC_VIEW, "≥", 3),))
@@ -164,7 +182,9 @@ def _structure_cases():
 
 def cases(quick: bool) -> list[Case]:
     """All cases; the quick ones are those with a target, threads at a few sizes only."""
-    listed = [*_scan_cases(), *_soft_cases(), *_eager_cases(), *_thread_cases(), *_structure_cases()]
+    listed = [
+        *_scan_cases(), *_soft_cases(), *_ensemble_cases(), *_eager_cases(), *_thread_cases(), *_structure_cases()
+    ]  # fmt: skip
     if quick:
         judged = (case for case in listed if case.targets)
         listed = [case for case in judged if case.mode != "threads" or (case.spec is UPDATE_POST and case.n <= 10_000)]

@@ -15,7 +15,7 @@ import cases
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cases import ARGSORT, CSC_VIEW, ONE, PATTERNS, RANDOM, SOFT, SYNAPSES, Case, Network
+from cases import ARGSORT, CSC_VIEW, MEMBERS, ONE, PATTERNS, RANDOM, SOFT, SYNAPSES, Case, Network
 from libraries import HIGH, LOW, NUMPY, PEER_BACKENDS, PLAIN_JAX, Library, hebbax_library, numpy_library, peer_library
 
 import hebbax
@@ -64,6 +64,43 @@ def jax_loop(library: Library, case: Case, network: Network) -> Run:
         nonlocal state
         state = jax.block_until_ready(loop(state, structure, steps))
         return state
+
+    return run
+
+
+def ensemble(library: Library, how: str, case: Case, network: Network) -> Run:
+    """Networks of one structure, each with its own weights, traces and spikes.
+
+    `how` is 'vmap', 'calls' (one after the other in every step) or 'loops' (one after the other, each in a loop of its
+    own, where its weights stay in the cache). The first network gets the spikes that a single one would.
+    """
+    structure = jax.tree.map(jnp.asarray, (network, cases.spikes(case)[case.spec.event]))
+    start = cases.initial_state(case)
+    trace = jnp.stack([_trace(start, case)] * MEMBERS)
+    weights = [jnp.array(start["weight"]) for _ in range(MEMBERS)]
+    weights = jnp.stack(weights) if how == "vmap" else weights
+
+    @functools.partial(jax.jit, static_argnums=3, donate_argnums=0)
+    def run_steps(weights, trace, structure, steps):
+        network, spikes = structure
+        members = jnp.arange(MEMBERS)
+
+        def update(weight, k, i):
+            return library.update(network, case.spec, weight, trace[k], spikes[(i + k) % PATTERNS])
+
+        def loop(step, weights):
+            return jax.lax.scan(lambda weights, i: (step(weights, i), None), weights, jnp.arange(steps))[0]
+
+        if how == "vmap":
+            return loop(lambda w, i: jax.vmap(update, in_axes=(0, 0, None))(w, members, i), weights)
+        if how == "calls":
+            return loop(lambda ws, i: [update(w, k, i) for k, w in enumerate(ws)], weights)
+        return [loop(lambda w, i, k=k: update(w, k, i), w) for k, w in enumerate(weights)]
+
+    def run(steps):
+        nonlocal weights
+        weights = jax.block_until_ready(run_steps(weights, trace, structure, steps))
+        return {"weight": weights[0]}
 
     return run
 
@@ -251,6 +288,13 @@ def contenders(case: Case, max_threads: int) -> Iterator[Contender]:
         yield Contender(ONE, of(hebbax_library("cython", True)))
         for mu, name in SOFT.items():
             yield Contender(name, of(hebbax_library("cython", True, soft_bound="upper", mu=mu)), 1, _soft_results(mu))
+        return
+    if case.mode == "ensemble":
+        for (promise, how), name in cases.ENSEMBLES.items():
+            yield Contender(name, functools.partial(ensemble, hebbax_library("cython", promise), how))
+        yield Contender(
+            cases.PEER_ENSEMBLE, lambda case, network: ensemble(peer_library("numba", network), "vmap", case, network)
+        )
         return
     for threads in range(1, max_threads + 1):
         yield Contender(f"hebbax {threads}t", of(hebbax_library("cython", True)), threads)

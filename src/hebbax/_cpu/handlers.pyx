@@ -1,8 +1,9 @@
 """The kernels' two doors: XLA's FFI, which holds no GIL, and Python, for anything that speaks DLPack."""
 
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdio cimport snprintf
+from libc.string cimport memcpy
 
 from hebbax._cpu.buffers cimport (
     BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, Buffer, itemsize,
@@ -158,10 +159,12 @@ cdef int64_t elements_of_member(const Buffer* operands, int flags) noexcept nogi
     cdef const Buffer* spike = &operands[4]
     cdef const uint8_t* is_spike = <const uint8_t*> spike.data
     cdef int64_t k, d, spikes = 0, size = spike.size
+    cdef uint64_t word
     for d in range(spike.rank - 1):
         size *= spike.dims[d]
-    for k in range(size):
-        spikes += is_spike[k] != 0
+    for k in range(0, size - 7, 8):
+        memcpy(&word, is_spike + k, 8)
+        spikes += word * <uint64_t> 0x0101010101010101 >> 56  # the sum of its bytes
     return operands[1].size * spikes // max(size, 1) + (operands[1].size // CLIPPED if flags & CLIP_ALL else 0)
 
 
@@ -182,9 +185,10 @@ cdef bint run_batch(
         return run(pool, result, operands, attributes, message)
     for d in range(result.rank - 1):
         members *= result.dims[d]
-    elements = elements_of_member(operands, attributes.flags) if members > 1 else LARGE
-    if elements < LARGE:
-        chunks = min(chunks_for(pool, members * elements, GRAIN, 4), members)
+    if members > 1 and chunks_for(pool, GRAIN, GRAIN, 1) > 1:  # not if there is one thread
+        elements = elements_of_member(operands, attributes.flags)
+        if elements < LARGE:
+            chunks = min(chunks_for(pool, members * elements, GRAIN, 4), members)
     if chunks > 1:
         batch.pool = &alone
     run_chunks(pool, run_members, &batch, members, chunks)
