@@ -24,6 +24,10 @@ _EQUATION = """\
 For every spiking `{row}` and every synapse `i -> j` (where a bound is soft, the product is scaled as said there):
 
 .. math:: w_{{ij}} \\leftarrow \\min(\\max(w_{{ij}} + g_{row} {trace}, w_\\min), w_\\max)"""
+_PROPAGATE = """\
+Its derivative with respect to floating spikes is that of `{product}`, of silent neurons too, although every nonzero
+spike counts as 1: what surrogate gradients are for. Under `vmap` there is one call for all members of a batch, unless
+they differ in structure."""
 
 _SHARED = {
     "structure_pre": f"""\
@@ -75,6 +79,13 @@ backend : str, optional
 after : Array or Quantity, optional
     An array that this update must wait for; its values are not used. Pass what you computed from `weight` in the
     same step: XLA then need not copy the weight before it is updated in place.""",
+    "update_transformed": """\
+Its derivatives with respect to the weight, the trace, `gain` and the bounds, in forward and reverse mode and to any
+order, are those of `jnp.clip(weight + change, w_min, w_max)`: half of each where a weight equals a bound. With
+`weight_in_bounds=True` they are so where a spike touches; elsewhere a weight's derivative is 1 and a bound's 0. Spikes
+have none here. Under `vmap` there is one call for all members of a batch, unless they differ in structure.""",
+    "propagate_pre_transformed": _PROPAGATE.format(product="spike @ W"),
+    "propagate_post_transformed": _PROPAGATE.format(product="W @ spike"),
     "update_returns": """\
 Array or Quantity, shape (nse,)
     The new weight, with the dtype and unit of `weight`, which is left as it was (under `jit` with donation, and in

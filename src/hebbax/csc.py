@@ -59,6 +59,8 @@ def update_csc_on_binary_post(
     the potentiation of pair-based STDP, as in Morrison, Diesmann & Gerstner (2008), Biological Cybernetics 98:459,
     doi:10.1007/s00422-008-0233-1.
 
+    {update_transformed}
+
     Examples
     --------
     >>> import hebbax, jax.numpy as jnp
@@ -119,6 +121,8 @@ def update_csc_on_binary_pre(
 
     the depression of pair-based STDP, as in Morrison, Diesmann & Gerstner (2008), Biological Cybernetics 98:459,
     doi:10.1007/s00422-008-0233-1.
+
+    {update_transformed}
 
     The synapses of a row are found by sorting the structure: under `jit` once, if the structure is a constant there,
     else at every call. Where it is traced, that is slow, and what is wrong with its values is not seen (ids out of

@@ -169,6 +169,8 @@ def update_csr_on_binary_post(
     which is the potentiation of pair-based STDP, with traces as in Morrison, Diesmann & Gerstner (2008),
     Biological Cybernetics 98:459, doi:10.1007/s00422-008-0233-1.
 
+    {update_transformed}
+
     Examples
     --------
     >>> import hebbax, jax.numpy as jnp
@@ -230,6 +232,8 @@ def update_csr_on_binary_pre(
     which with a negative trace is the depression of pair-based STDP, with traces as in Morrison, Diesmann & Gerstner
     (2008), Biological Cybernetics 98:459, doi:10.1007/s00422-008-0233-1.
 
+    {update_transformed}
+
     Examples
     --------
     >>> import hebbax, jax.numpy as jnp
@@ -282,14 +286,18 @@ def propagate_csr_on_binary_pre(
     summed in ascending order of `i`, whatever the number of threads: the spike delivery of event-driven simulation,
     as in Brette et al. (2007), Journal of Computational Neuroscience 23:349, doi:10.1007/s10827-007-0038-6.
 
+    {propagate_pre_transformed}
+
     Examples
     --------
-    >>> import hebbax, jax.numpy as jnp
-    >>> hebbax.propagate_csr_on_binary_pre(
-    ...     jnp.array([0.5, 0.3, 0.8, 0.2]), jnp.array([0, 1, 0, 1]), jnp.array([0, 2, 4]),
-    ...     jnp.array([True, True]), shape=(2, 2),
-    ... )
+    >>> import hebbax, jax, jax.numpy as jnp
+    >>> weight, indices, indptr = jnp.array([0.5, 0.3, 0.8, 0.2]), jnp.array([0, 1, 0, 1]), jnp.array([0, 2, 4])
+    >>> def function(pre_spike):
+    ...     return hebbax.propagate_csr_on_binary_pre(weight, indices, indptr, pre_spike, shape=(2, 2))
+    >>> function(jnp.array([True, True]))
     Array([1.3, 0.5], dtype=float32)
+    >>> jax.grad(lambda pre_spike: function(pre_spike)[0])(jnp.array([1.0, 0.0]))  # the first column of W
+    Array([0.5, 0.8], dtype=float32)
     """
     operands = dict(weight=weight, indices=indices, indptr=indptr, spike=pre_spike)
     return call(PROPAGATE_PRE, shape, backend, operands)
@@ -330,6 +338,8 @@ def propagate_csr_on_binary_post(
 
     summed in ascending order of `j`, whatever the number of threads: the transpose of the spike delivery in Brette et
     al. (2007), doi:10.1007/s10827-007-0038-6, and the adjoint of `update_csr_on_binary_post` in the trace.
+
+    {propagate_post_transformed}
 
     Examples
     --------
