@@ -1,12 +1,7 @@
 """Networks split over devices: layouts and errors here, values in processes that have several devices."""
 
-import os
-import socket
-import subprocess
 import sys
-import time
 from itertools import combinations_with_replacement, pairwise
-from pathlib import Path
 
 import brainunit as u
 import jax
@@ -16,39 +11,10 @@ import pytest
 from jax.sharding import Mesh
 
 import hebbax
+from children import environment, free_port, run_together
 from hebbax import sharding
 
-HERE = Path(__file__).parent
-LIMIT = 240  # seconds after which a child that hangs is ended
 NO_COLLECTIVES = 77  # the exit status of two_processes.py
-
-
-def environment(**changes):
-    """Of children: without this process's virtual devices, and without proxies between processes."""
-    kept = {name: x for name, x in os.environ.items() if name != "XLA_FLAGS" and not name.lower().endswith("_proxy")}
-    return kept | {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"} | changes
-
-
-def run_together(commands, environments):
-    """Run commands at the same time; return their statuses and what they printed."""
-    children = [
-        subprocess.Popen(command, cwd=HERE, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for command, env in zip(commands, environments, strict=True)
-    ]
-    end = time.monotonic() + LIMIT
-    try:
-        outputs = [child.communicate(timeout=max(1, end - time.monotonic()))[0] for child in children]
-    finally:
-        for child in children:
-            child.kill()
-            child.wait()
-    return [child.returncode for child in children], outputs
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def test_on_four_devices():
