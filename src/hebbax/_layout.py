@@ -9,12 +9,13 @@ from typing import Any
 
 import brainunit as u
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from hebbax import _primitives
+from hebbax import _connect, _primitives
 from hebbax.errors import ShapeError
 
 
@@ -147,3 +148,58 @@ def to_host(x: Any) -> np.ndarray:
     return np.asarray(
         x.addressable_data(0) if x.is_fully_replicated else multihost_utils.process_allgather(x, tiled=True)
     )
+
+
+def split_neurons(x: Any, layout: Layout, mesh: Mesh, axis: str | None) -> Any:
+    """An array over neurons, padded with zeros, its last axis split over one of the mesh or, without that, replicated."""
+    numbers, unit = host_numbers("x", x, layout.n)
+    leading, starts = numbers.shape[:-1], layout.starts
+
+    def part(k: int) -> np.ndarray:
+        return padded(numbers[..., starts[k] : starts[k + 1]], layout.size)
+
+    if axis is not None:
+        return with_unit(place(mesh, axis, part, leading, layout.size, numbers.dtype), unit)
+    whole = np.concatenate([part(k) for k in range(layout.shards)], axis=-1)
+    out = jax.make_array_from_callback(whole.shape, NamedSharding(mesh, P()), lambda index: whole[index])
+    return with_unit(out, unit)
+
+
+def join_neurons(x: Any, layout: Layout) -> Any:
+    """The inverse of `split_neurons`."""
+    numbers, unit = host_numbers("x", x, layout.length)
+    return with_unit(jnp.asarray(numbers[..., layout.places]), unit)
+
+
+def part_of_columns(
+    indptr: np.ndarray, indices: np.ndarray, places: np.ndarray, size: int, shape: tuple[int, int]
+) -> tuple[np.ndarray, ...]:
+    """CSR and CSC views, and weight indices, of the columns that begin and end at `indptr`, as a network of `shape`.
+
+    `places` are the rows' new numbers, in the same order; `size` is the number of elements with padding.
+    """
+    nse = int(indptr[-1] - indptr[0])
+    starts = np.full(shape[1] + 1, nse)
+    starts[: indptr.size] = indptr - indptr[0]
+    pre = places[indices[indptr[0] : indptr[-1]]]
+    rows, post, order = _connect.transposed(starts, pre, shape[::-1])
+    weight_indices = np.arange(size)  # a permutation with the padding, too
+    weight_indices[order] = np.arange(nse)
+    return rows, padded(post, size), starts, padded(pre, size), weight_indices
+
+
+def slots(indptr: np.ndarray) -> list[np.ndarray]:
+    """Position in CSR order of the synapses of every part of the columns, from the parts' CSR `indptr`.
+
+    A row is its parts, one after the other.
+    """
+    starts = indptr.astype(np.int64)
+    parts = np.diff(starts).T.ravel()  # row by row, and in each part by part
+    first = (np.cumsum(parts) - parts).reshape(-1, len(starts)).T
+    return [
+        np.arange(own[-1]) + np.repeat(where - own[:-1], np.diff(own)) for own, where in zip(starts, first, strict=True)
+    ]
+
+
+def with_unit(numbers: Any, unit: u.Unit | None) -> Any:
+    return numbers if unit is None else u.Quantity(numbers, unit=unit)

@@ -10,7 +10,6 @@ In a simulation, run the loop within one `jax.shard_map`. There, `ShardedSynapse
 the rules and operators as they are:
 
 >>> import brainunit as u, hebbax, jax, jax.numpy as jnp
->>> from hebbax.rules import PairTraces
 >>> from jax.sharding import Mesh, PartitionSpec as P
 >>> mesh = Mesh(jax.devices()[:1], ("devices",))
 >>> rule = hebbax.PairSTDP(20.0 * u.ms, 20.0 * u.ms, 0.1, 0.105, 0.0, 1.0)
@@ -46,11 +45,22 @@ import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from hebbax import _connect, _primitives
-from hebbax._layout import Layout, host_numbers, padded, place, to_host
+from hebbax._layout import (
+    Layout,
+    host_numbers,
+    join_neurons,
+    padded,
+    part_of_columns,
+    place,
+    slots,
+    split_neurons,
+    to_host,
+    with_unit,
+)
 from hebbax._pytree import assemble, pytree
 from hebbax._specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
@@ -147,7 +157,7 @@ class ShardedSynapses:
 
     def split_pre(self, x: WithUnit, *, replicated: bool = False) -> Any:
         """Split an array over presynaptic neurons, as `split_post`; `replicated` puts all of it on every device."""
-        return self._split_neurons(x, self.pre, P() if replicated else None)
+        return split_neurons(x, self.pre, self.mesh, None if replicated else self.axis)
 
     def split_post(self, x: WithUnit) -> Any:
         """Split an array over postsynaptic neurons.
@@ -167,23 +177,23 @@ class ShardedSynapses:
         hebbax.errors.ShapeError, TypeError
             A shape does not fit, or `x` is traced.
         """
-        return self._split_neurons(x, self.post, None)
+        return split_neurons(x, self.post, self.mesh, self.axis)
 
     def split_weight(self, weight: WithUnit) -> Any:
         """Split weights, or bounds, in CSR order, as `split_post` does it; all processes call it together."""
         numbers, unit = host_numbers("weight", weight, self.count)
-        slots = self._slots()
+        places = self._slots()
 
         def part(k: int) -> np.ndarray:
-            return padded(numbers[..., slots[k]], self.nse // self.shards)
+            return padded(numbers[..., places[k]], self.nse // self.shards)
 
-        return _with_unit(
+        return with_unit(
             place(self.mesh, self.axis, part, numbers.shape[:-1], self.nse // self.shards, numbers.dtype), unit
         )
 
     def join_pre(self, x: WithUnit) -> Any:
         """Join an array over presynaptic neurons, the inverse of `split_pre`, as `join_post` does it."""
-        return self._join_neurons(x, self.pre)
+        return join_neurons(x, self.pre)
 
     def join_post(self, x: WithUnit) -> Any:
         """Join an array over postsynaptic neurons, the inverse of `split_post`.
@@ -204,16 +214,16 @@ class ShardedSynapses:
         hebbax.errors.ShapeError, TypeError
             A shape does not fit, or `x` is traced.
         """
-        return self._join_neurons(x, self.post)
+        return join_neurons(x, self.post)
 
     def join_weight(self, weight: WithUnit) -> Any:
         """Join weights, into CSR order: the inverse of `split_weight`, as `join_post` does it."""
         numbers, unit = host_numbers("weight", weight, self.nse)
         out = np.empty((*numbers.shape[:-1], self.count), numbers.dtype)
-        for k, slots in enumerate(self._slots()):
+        for k, places in enumerate(self._slots()):
             first = k * (self.nse // self.shards)
-            out[..., slots] = numbers[..., first : first + slots.size]
-        return _with_unit(jnp.asarray(out), unit)
+            out[..., places] = numbers[..., first : first + places.size]
+        return with_unit(jnp.asarray(out), unit)
 
     def update_on_pre(
         self, weight: WithUnit, pre_spike: Plain, post_trace: WithUnit, w_min: WithUnit | None = None,
@@ -290,32 +300,8 @@ class ShardedSynapses:
             whole = bool(np.ndim(x)) and np.shape(x)[0] % self.shards > 0
         return P() if whole or np.ndim(x) == 0 else P(self.axis)
 
-    def _split_neurons(self, x: WithUnit, layout: Layout, spec: P | None) -> Any:
-        numbers, unit = host_numbers("x", x, layout.n)
-        leading, starts = numbers.shape[:-1], layout.starts
-
-        def part(k: int) -> np.ndarray:
-            return padded(numbers[..., starts[k] : starts[k + 1]], layout.size)
-
-        if spec is None:
-            return _with_unit(place(self.mesh, self.axis, part, leading, layout.size, numbers.dtype), unit)
-        whole = np.concatenate([part(k) for k in range(layout.shards)], axis=-1)
-        sharding = NamedSharding(self.mesh, spec)
-        return _with_unit(jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index]), unit)
-
-    def _join_neurons(self, x: WithUnit, layout: Layout) -> Any:
-        numbers, unit = host_numbers("x", x, layout.length)
-        return _with_unit(jnp.asarray(numbers[..., layout.places]), unit)
-
     def _slots(self) -> list[np.ndarray]:
-        """Position in CSR order of every shard's synapses: a row is its parts in the shards, one after the other."""
-        starts = to_host(self.indptr).reshape(self.shards, -1).astype(np.int64)
-        parts = np.diff(starts).T.ravel()  # row by row, in each shard by shard
-        first = (np.cumsum(parts) - parts).reshape(-1, self.shards).T
-        return [
-            np.arange(own[-1]) + np.repeat(where - own[:-1], np.diff(own))
-            for own, where in zip(starts, first, strict=True)
-        ]
+        return slots(to_host(self.indptr).reshape(self.shards, -1))
 
 
 def split(
@@ -420,13 +406,7 @@ def split(
     @functools.cache
     def fields_of(k: int) -> dict[str, np.ndarray]:
         own = columns["indptr"][post.starts[k] : post.starts[k + 1] + 1]
-        starts = np.full(post.size + 1, ends[k + 1] - ends[k], dtype)
-        starts[: own.size] = own - ends[k]
-        indices = places[columns["indices"][ends[k] : ends[k + 1]]].astype(dtype)
-        rows, row_indices, order = _connect.transposed(starts, indices, local_shape[::-1])
-        slots = np.arange(size, dtype=dtype)  # padding included, so that it is a permutation
-        slots[order] = np.arange(order.size, dtype=dtype)
-        values = rows, padded(row_indices, size), starts, padded(indices, size), slots
+        values = part_of_columns(own, columns["indices"], places, size, local_shape)
         return {name: x.astype(dtype, copy=False) for name, x in zip(STRUCTURE, values, strict=True)}
 
     sizes = (pre.length + 1, size, post.size + 1, size, size)
@@ -455,7 +435,7 @@ def _compiled(synapses: ShardedSynapses, operands: dict[str, Any], static: tuple
                 numbers, local.csc_indices, local.csc_indptr, local.weight_indices, operands["spike"],
                 shape=local.shape, **dict(options),
             )  # fmt: skip
-            return _with_unit(jax.lax.psum(part, axis).astype(numbers.dtype), weight.unit if has_unit else None)
+            return with_unit(jax.lax.psum(part, axis).astype(numbers.dtype), weight.unit if has_unit else None)
         if spec is PROPAGATE_PRE:
             spike = jnp.asarray(operands["spike"]) != 0  # a byte a neuron
             given["pre_spike"] = jax.lax.all_gather(spike, axis, tiled=True)
@@ -466,7 +446,3 @@ def _compiled(synapses: ShardedSynapses, operands: dict[str, Any], static: tuple
     # Without the check of varying axes: what it would find is in the specs, and the primitives have no rule for it.
     mapped = jax.shard_map(run, mesh=synapses.mesh, in_specs=(P(axis), specs), out_specs=out_specs, check_vma=False)
     return mapped(synapses, operands)
-
-
-def _with_unit(numbers: Any, unit: u.Unit | None) -> Any:
-    return numbers if unit is None else u.Quantity(numbers, unit=unit)
