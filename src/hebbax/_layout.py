@@ -151,7 +151,7 @@ def to_host(x: Any) -> np.ndarray:
 
 
 def split_neurons(x: Any, layout: Layout, mesh: Mesh, axis: str | None) -> Any:
-    """An array over neurons, padded with zeros, its last axis split over one of the mesh or, without that, replicated."""
+    """An array over neurons, padded with zeros; its last axis is split over one of the mesh, if that is given."""
     numbers, unit = host_numbers("x", x, layout.n)
     leading, starts = numbers.shape[:-1], layout.starts
 
