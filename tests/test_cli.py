@@ -4,11 +4,13 @@ import json
 import signal
 import sys
 
+import jax
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import hebbax
+from children import environment, free_port, run_together
 from hebbax import cli
 from hebbax.experiments import song2000
 
@@ -17,6 +19,8 @@ TINY = ["--neurons", "2", "--inputs", "20", "--seconds", "0.3"]
 
 @pytest.fixture
 def run(threads):
+    jax.devices()  # JAX has started, and `--devices` cannot give this process other ones
+
     def invoke(*arguments):
         return CliRunner().invoke(cli.app, [str(a) for a in arguments], env={"COLUMNS": "300", "NO_COLOR": "1"})
 
@@ -96,6 +100,8 @@ def test_options_reach_the_simulation(run, tmp_path, monkeypatch):
         ("--seed", "-1", "got -1, expected from 0"),
         ("--threads", "0", "got 0, expected at least 1"),
         ("--backend", "abacus", "got 'abacus', expected one of"),
+        ("--devices", "0", "got 0, expected at least 1"),
+        ("--devices", "1000", "got 1000, expected at most"),
         ("--neurons", "many", "Invalid value for '--neurons'"),
         ("--inputs", "300000000", "neurons * inputs: got 4 * 300000000"),
     ],
@@ -159,3 +165,45 @@ def test_a_failed_write_leaves_the_file_of_before(run, tmp_path, monkeypatch):
     assert isinstance(result.exception, OSError)
     assert [p.name for p in tmp_path.iterdir()] == ["song2000.npz"]
     assert (tmp_path / "song2000.npz").read_bytes() == b"whole"
+
+
+def simulate_in(tmp_path, environments, *options):
+    """Run the command in processes of their own; return what they printed, and the data."""
+    command = [sys.executable, "-c", "from hebbax.cli import main; main()", "simulate", "song2000"]
+    sizes = ["--neurons", "3", "--inputs", "1000", "--seconds", "0.2"]
+    commands = [[*command, *sizes, "--output", str(tmp_path), *options]] * len(environments)
+    statuses, outputs = run_together(commands, environments)
+    assert set(statuses) == {0}, "\n".join(outputs)
+    return outputs, dict(np.load(tmp_path / "song2000.npz"))
+
+
+def slurm(rank, port):
+    """The environment that srun gives one of two processes; JAX takes the port from the job's number."""
+    job = {"SLURM_JOB_ID": "77", "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_NODES": "1", "SLURM_NTASKS": "2"}
+    own = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}
+    return environment(JAX_COORDINATOR_ADDRESS=f"localhost:{port}", **job, **own)
+
+
+def test_devices_and_processes_give_the_same_result_as_one_device(tmp_path):
+    (one,), expected = simulate_in(tmp_path / "one", [environment()])
+    _, two = simulate_in(tmp_path / "two", [environment()], "--devices", "2")
+    port = free_port()
+    outputs, far = simulate_in(tmp_path / "far", [slurm(0, port), slurm(1, port)], "--distributed")
+    for result in (two, far):
+        for name in result.keys() - {"metadata"}:
+            np.testing.assert_array_equal(result[name], expected[name], err_msg=name)
+    assert expected["rate_hz"].min() > 0 and (expected["weight_end"] != expected["weight_start"]).mean() > 0.5
+    assert "firing rate" in one and ["firing rate" in output for output in outputs] == [True, False]
+    assert ["wrote " in output for output in outputs] == [True, False]
+
+
+@pytest.mark.usefixtures("must_not_simulate")
+def test_without_other_processes_it_says_so(run, tmp_path, monkeypatch):
+    def fail():
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(cli.jax.distributed, "initialize", fail)
+    result = run("simulate", "song2000", *TINY, "--distributed", "--output", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "'--distributed': got no processes to join (coordinator_address should be defined.)" in result.output
+    assert not (tmp_path / "out").exists()

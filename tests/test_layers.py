@@ -19,7 +19,7 @@ LAYERS = [
     ["_calls"],
     ["_primitives"],
     ["operators", "inplace", "_connect"],
-    ["synapses", "csc", "_traces"],
+    ["synapses", "csc", "_traces", "_layout"],
     ["sharding"],
     ["rules"],
     ["hebbax"],

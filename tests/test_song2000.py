@@ -25,7 +25,7 @@ class Cell:
 
     def __init__(self, inputs=3):
         synapses = song2000.connect(1, inputs)
-        state = song2000.initial_state(P, synapses, jax.random.key(0))
+        state = song2000.initial_state(P, synapses, song2000.initial_weight(P, synapses, jax.random.key(0)))
         self.state = state._replace(weight=jnp.full(inputs, P.largest_weight / 2))
         self.step = jax.jit(song2000.make_step(P, synapses, None))
 
@@ -91,7 +91,8 @@ def test_a_step_agrees_with_the_equations():
     neurons, inputs, steps = 2, 40, 400
     parameters = dataclasses.replace(P, excitatory_rate=600.0 * u.Hz, potentiation=0.05)
     synapses = song2000.connect(neurons, inputs)
-    start, key = song2000.initial_state(parameters, synapses, jax.random.key(1)), jax.random.key(2)
+    weight, key = song2000.initial_weight(parameters, synapses, jax.random.key(1)), jax.random.key(2)
+    start = song2000.initial_state(parameters, synapses, weight)
     pre_spikes, inhibitory_spikes, _ = song2000.draw_inputs(parameters, neurons, inputs, steps, key)
     step = song2000.make_step(parameters, synapses, None)
     end, spikes = jax.lax.scan(step, start, (pre_spikes, inhibitory_spikes))

@@ -2,6 +2,7 @@
 
 from importlib.metadata import version as _version
 
+from hebbax import sharding
 from hebbax._cpu import get_num_threads, set_num_threads
 from hebbax._lowering import Backend, backends
 from hebbax._primitives import (
@@ -37,6 +38,7 @@ __all__ = [
     "propagate_csr_on_binary_pre",
     "propagate_csr_on_binary_pre_p",
     "set_num_threads",
+    "sharding",
     "update_csc_on_binary_post",
     "update_csc_on_binary_pre",
     "update_csr_on_binary_post",

@@ -14,7 +14,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, BinaryIO
@@ -23,6 +23,7 @@ import brainunit as u
 import jax
 import numpy as np
 import typer
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -65,6 +66,15 @@ BackendName = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option(callback=_within(1), help="Threads of the CPU kernels.", show_default="as in `hebbax info`"),
+]
+Devices = Annotated[
+    int, typer.Option(callback=_within(1), help="Devices of a process that share the neurons; on a CPU, virtual ones.")
+]
+Distributed = Annotated[
+    bool,
+    typer.Option(
+        "--distributed", help="Share the neurons among all processes that SLURM or MPI started (srun, mpirun)."
+    ),
 ]
 Output = Annotated[Path, typer.Option(help="Folder for the data (NPZ) and the figure (PNG).")]
 
@@ -110,6 +120,8 @@ def run_song2000(
     dt: TimeStep = 0.1,
     backend: BackendName = None,
     threads: Threads = None,
+    devices: Devices = 1,
+    distributed: Distributed = False,
     output: Output = Path("song2000"),
 ) -> None:
     """Competitive plasticity: Song, Miller & Abbott (2000), Nature Neuroscience 3:919.
@@ -122,31 +134,48 @@ def run_song2000(
         song2000.check(parameters, neurons, inputs, seconds)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    _run(song2000, output, seconds, backend, threads, parameters=parameters, neurons=neurons, inputs=inputs, seed=seed)
+    _run(
+        song2000, output, seconds, backend, threads, _mesh(devices, distributed), parameters=parameters,
+        neurons=neurons, inputs=inputs, seed=seed,
+    )  # fmt: skip
 
 
 def _run(
-    experiment: ModuleType, output: Path, seconds: float, backend: str | None, threads: int | None, **options: Any
-) -> None:
-    """Simulate an experiment, print its summary, and write its arrays and its figure into `output`."""
+    experiment: ModuleType, output: Path, seconds: float, backend: str | None, threads: int | None, mesh: Mesh,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Simulate an experiment; the first process prints its summary, and writes its arrays and figure into `output`."""
     _check_backend(backend)
     if threads is not None:
         try:
             hebbax.set_num_threads(threads)
         except (RuntimeError, ValueError) as error:
             raise typer.BadParameter(str(error), param_hint="'--threads'") from error
+    first = jax.process_index() == 0
+    console, name = Console(quiet=not first), experiment.__name__.rpartition(".")[2]
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=output).close()
+        if first:
+            output.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=output).close()
     except OSError as error:
         message = f"got {str(output)!r}, expected a folder that can be written to ({error.strerror})"
         raise typer.BadParameter(message, param_hint="'--output'") from error
 
-    console, name = Console(), experiment.__name__.rpartition(".")[2]
     with _progress(console, seconds) as (on_progress, interrupted):
-        result = experiment.simulate(seconds=seconds, backend=backend, on_progress=on_progress, **options)
-    console.print(_table(name, experiment.summary(result)))
-    _write(console, output / f"{name}.npz", lambda file: np.savez_compressed(file, **experiment.arrays(result)))
+        result = experiment.simulate(seconds=seconds, backend=backend, mesh=mesh, on_progress=on_progress, **options)
+    if first:
+        _report(console, experiment, result, output / name)
+    if interrupted.is_set():
+        console.print("interrupted: this is what was computed until then")
+        raise typer.Exit(INTERRUPTED)
+
+
+def _report(console: Console, experiment: ModuleType, result: Any, stem: Path) -> None:
+    """Print the summary of a result, and write its arrays and its figure."""
+    console.print(_table(stem.name, experiment.summary(result)))
+    _write(
+        console, stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **experiment.arrays(result))
+    )
     try:
         draw = importlib.import_module(f"{experiment.__name__}_figure").figure
     except ModuleNotFoundError as error:
@@ -154,10 +183,7 @@ def _run(
             raise
         console.print('no figure: it takes matplotlib, pip install "hebbax[plot]"', soft_wrap=True, markup=False)
     else:
-        _write(console, output / f"{name}.png", lambda file: draw(result).savefig(file, format="png"))
-    if interrupted.is_set():
-        console.print("interrupted: this is what was computed until then")
-        raise typer.Exit(INTERRUPTED)
+        _write(console, stem.with_name(f"{stem.name}.png"), lambda file: draw(result).savefig(file, format="png"))
 
 
 @contextmanager
@@ -192,6 +218,24 @@ def _progress(console: Console, seconds: float) -> Iterator[tuple[Callable[[floa
             yield on_progress, interrupted
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _mesh(devices: int, distributed: bool) -> Mesh:
+    """So many devices of each process. JAX must not have been used before: only then can it be told what to start."""
+    if devices > 1:
+        with suppress(RuntimeError):  # it has been: what there is is counted below
+            jax.config.update("jax_num_cpu_devices", devices)
+    if distributed:
+        try:
+            jax.distributed.initialize()
+        except (KeyError, RuntimeError, ValueError) as error:
+            message = f"got no processes to join ({error}), expected to be started by srun, mpirun or the like"
+            raise typer.BadParameter(message, param_hint="'--distributed'") from error
+    if devices > len(jax.local_devices()):
+        message = f"got {devices}, expected at most {len(jax.local_devices())}, the devices here (see `hebbax info`)"
+        raise typer.BadParameter(message, param_hint="'--devices'")
+    by_process = [jax.local_devices(process_index=k)[:devices] for k in range(jax.process_count())]
+    return Mesh(np.array(by_process).ravel(), ("neurons",))
 
 
 def _check_backend(backend: str | None) -> None:

@@ -25,6 +25,9 @@ import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 import hebbax
 from hebbax.experiments.poisson import bernoulli_cells
@@ -133,11 +136,16 @@ def plasticity(parameters: Parameters) -> hebbax.PairSTDP:
     return hebbax.PairSTDP(p.potentiation_time, p.depression_time, step_up, step_down, 0.0, p.largest_weight)
 
 
-def initial_state(parameters: Parameters, synapses: hebbax.Synapses, key: jax.Array) -> State:
-    """Neurons at rest, weights drawn at random."""
+def initial_weight(parameters: Parameters, synapses: hebbax.Synapses, key: jax.Array) -> jax.Array:
+    """Weights drawn at random."""
     low, high = (x * parameters.largest_weight for x in parameters.start_range)
+    return jax.random.uniform(key, (synapses.nse,), jnp.float32, low, high)
+
+
+def initial_state(parameters: Parameters, synapses: hebbax.Synapses, weight: jax.Array) -> State:
+    """Neurons at rest."""
     return State(
-        weight=jax.random.uniform(key, (synapses.nse,), jnp.float32, low, high),
+        weight=weight,
         voltage=jnp.full(synapses.n_post, 1.0, jnp.float32) * parameters.resting_potential,
         excitation=jnp.zeros(synapses.n_post, jnp.float32),
         inhibition=jnp.zeros(synapses.n_post, jnp.float32),
@@ -224,9 +232,10 @@ def simulate(
     seconds: float = 600.0,
     seed: int = 0,
     backend: str | None = None,
+    mesh: Mesh | None = None,
     on_progress: Callable[[float], object] | None = None,
 ) -> Result:
-    """Simulate `neurons` independent copies of the experiment; the same seed gives the same result.
+    """Simulate `neurons` independent copies of the experiment; the same seed gives the same result on any devices.
 
     Parameters
     ----------
@@ -242,9 +251,12 @@ def simulate(
         Of the initial weights and of all input spikes.
     backend : str, optional
         Of the operators (see `hebbax.backends`).
+    mesh : jax.sharding.Mesh, optional
+        Devices to share the neurons out among, along its one axis, by default one. If they are several processes', all
+        of these call this function alike, and have the result.
     on_progress : callable, optional
         Called with the biological time in seconds after every block of at most 1000 steps. If what it returns is true,
-        the run ends there, and the result has what was computed.
+        the run ends there, in all processes, and the result has what was computed.
 
     Returns
     -------
@@ -268,38 +280,65 @@ def simulate(
     blocks_per_record = max(1, round(RECORD / (block_steps * p.time_step)))
     start_key, input_key = jax.random.split(jax.random.key(seed))
     synapses = connect(neurons, inputs)
-    state = initial_state(p, synapses, start_key)
+    mesh = Mesh(jax.local_devices()[:1], ("neurons",)) if mesh is None else mesh
+    sharded = hebbax.sharding.split(synapses, mesh)
+    part, whole = P(sharded.axis), P()
+    state_specs = State._make([part, part, part, part, PairTraces(whole, part)])
+    on_every_device = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
 
-    @functools.partial(jax.jit, static_argnames="length", donate_argnames="state")
-    def run_block(
-        state: State, synapses: hebbax.Synapses, block: jax.Array, *, length: int
+    def run_own(
+        state: State, sharded: hebbax.sharding.ShardedSynapses, own: jax.Array, block: jax.Array, length: int
     ) -> tuple[State, jax.Array, jax.Array]:
-        """Run the first `length` steps of a block; what is drawn for them depends on the block's number only."""
-        *drawn, events = draw_inputs(p, neurons, inputs, block_steps, jax.random.fold_in(input_key, block))
+        """Run the first `length` steps of a block for the neurons `own` of a device.
+
+        What is drawn for them depends on the block's number only: every device draws all of it, and sends nothing.
+        """
+        synapses = sharded.local()
+        pre_spikes, counts, events = draw_inputs(p, neurons, inputs, block_steps, jax.random.fold_in(input_key, block))
         input_spikes = jnp.searchsorted(events, length * neurons * inputs)
-        state, spikes = jax.lax.scan(make_step(p, synapses, backend), state, tuple(x[:length] for x in drawn))
+        padding = synapses.n_pre - neurons * inputs
+        drawn = jnp.pad(pre_spikes[:length], ((0, 0), (0, padding))), counts[:length, own]
+        state, spikes = jax.lax.scan(make_step(p, synapses, backend), state, drawn)
         return state, input_spikes, spikes.sum(0, dtype=jnp.int32)
 
+    @functools.partial(jax.jit, static_argnames="length", donate_argnames="state")
+    def run_block(state: State, *arrays: Any, length: int) -> tuple[State, jax.Array, jax.Array]:
+        run = functools.partial(run_own, length=length)
+        specs: Any = dict(in_specs=(state_specs, part, part, whole), out_specs=(state_specs, whole, part))
+        return on_every_device(run, **specs)(state, *arrays)
+
+    def start(sharded: hebbax.sharding.ShardedSynapses, weight: jax.Array) -> State:
+        return initial_state(p, sharded.local(), weight)
+
+    own = sharded.split_post(np.arange(neurons))  # a place that no neuron has gets the first one's inhibition
+    weight = sharded.split_weight(initial_weight(p, synapses, start_key))
+    state = jax.jit(on_every_device(start, in_specs=(part, part), out_specs=state_specs))(sharded, weight)
     starts = range(0, steps, block_steps)
     lengths = {min(block_steps, steps - start) for start in (starts[0], starts[-1])}
-    compiled = {n: run_block.lower(state, synapses, jnp.int32(0), length=n).compile() for n in lengths}
+    compiled = {n: run_block.lower(state, sharded, own, np.int32(0), length=n).compile() for n in lengths}
     updates, spikes = 0, np.zeros(neurons, np.int64)
-    weight = weight_start = np.array(state.weight).reshape(neurons, inputs)
+    weight = weight_start = np.array(sharded.join_weight(state.weight)).reshape(neurons, inputs)
     records = [_record(p, 0, spikes, weight)]
     started = time.perf_counter()
-    for block, start in enumerate(starts):
-        done = min(start + block_steps, steps)
-        state, input_spikes, new_spikes = compiled[done - start](state, synapses, jnp.int32(block))
-        spikes = spikes + np.asarray(new_spikes)
+    for block, first in enumerate(starts):
+        done = min(first + block_steps, steps)
+        state, input_spikes, new_spikes = compiled[done - first](state, sharded, own, np.int32(block))
+        new_spikes = np.asarray(sharded.join_post(new_spikes))
+        spikes = spikes + new_spikes
         updates += int(input_spikes) + inputs * int(new_spikes.sum())
-        stop = bool(on_progress and on_progress(done * (p.time_step / u.second)))
+        stop = _any_process(bool(on_progress and on_progress(done * (p.time_step / u.second))))
         if stop or done == steps or (block + 1) % blocks_per_record == 0:
-            weight = np.array(state.weight).reshape(neurons, inputs)
+            weight = np.array(sharded.join_weight(state.weight)).reshape(neurons, inputs)
             records.append(_record(p, done, spikes, weight))
         if stop:
             break
     wall_time = (time.perf_counter() - started) * u.second
     return Result(p, seed, tuple(records), weight_start, weight, done, updates, wall_time)
+
+
+def _any_process(stop: bool) -> bool:
+    """Whether any process wants to stop: none may leave the others waiting for it."""
+    return stop if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(stop)).any())
 
 
 def _record(p: Parameters, steps: int, spikes: np.ndarray, weight: np.ndarray) -> Record:

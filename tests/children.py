@@ -1,0 +1,38 @@
+"""Processes that a test starts, several at a time, and ends."""
+
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+LIMIT = 240  # seconds after which a child that hangs is ended
+
+
+def environment(**changes):
+    """Of children: without this process's virtual devices, and without proxies between processes."""
+    kept = {name: x for name, x in os.environ.items() if name != "XLA_FLAGS" and not name.lower().endswith("_proxy")}
+    return kept | {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"} | changes
+
+
+def run_together(commands, environments):
+    """Run commands at the same time; return their statuses and what they printed."""
+    children = [
+        subprocess.Popen(command, cwd=HERE, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for command, env in zip(commands, environments, strict=True)
+    ]
+    end = time.monotonic() + LIMIT
+    try:
+        outputs = [child.communicate(timeout=max(1, end - time.monotonic()))[0] for child in children]
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    return [child.returncode for child in children], outputs
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
