@@ -1,10 +1,10 @@
 """The kernels' two doors: XLA's FFI, which holds no GIL, and Python, for anything that speaks DLPack."""
 
-from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
-from libc.stdint cimport int32_t
+from cpython.pycapsule cimport PyCapsule_New
+from libc.stdint cimport int32_t, int64_t
 
 from hebbax._cpu.buffers cimport BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, Buffer
-from hebbax._cpu.dlpack cimport DLManagedTensor, DLTensor
+from hebbax._cpu.dlpack cimport BFLOAT, BOOLEAN, FLOAT, INTEGER, Borrowed, DLTensor
 from hebbax._cpu.propagate cimport Propagate, propagate
 from hebbax._cpu.rows cimport OK, Network, describe
 from hebbax._cpu.threads cimport Pool
@@ -24,6 +24,8 @@ cdef enum:
     UPDATE_OPERANDS = 9  # without `after`, which no kernel reads
     PROPAGATE_OPERANDS = 5
     MESSAGE = 256
+
+HOST = (1, 3, 11)  # DLPack's device types whose memory the CPU reaches: its own, and what it shares with CUDA and ROCm
 
 
 cdef struct Attributes:
@@ -134,40 +136,126 @@ def capsules():
 # Python's door.
 
 cdef Buffer from_dlpack(const DLTensor* tensor) except *:
-    cdef int bits = tensor.dtype.bits, dtype = 0
-    if tensor.dtype.code == 0:    # kDLInt
+    cdef int bits = tensor.dtype.bits, dtype = 0, d
+    cdef int64_t stride = 1
+    cdef bint contiguous = True
+    if tensor.dtype.code == INTEGER:
         dtype = {32: INT32, 64: INT64}.get(bits, 0)
-    elif tensor.dtype.code == 2:  # kDLFloat
+    elif tensor.dtype.code == FLOAT:
         dtype = {16: FLOAT16, 32: FLOAT32, 64: FLOAT64}.get(bits, 0)
-    elif tensor.dtype.code == 4:  # kDLBfloat
+    elif tensor.dtype.code == BFLOAT:
         dtype = BFLOAT16 if bits == 16 else 0
-    elif tensor.dtype.code == 6:  # kDLBool
-        dtype = BOOL
+    elif tensor.dtype.code == BOOLEAN:
+        dtype = BOOL if bits == 8 else 0
     if not dtype or tensor.dtype.lanes != 1:
         raise TypeError(f"a buffer of DLPack type {tensor.dtype} is not one that the kernels take")
+    if tensor.device.device_type not in HOST:
+        raise ValueError(f"a buffer on a device of DLPack type {tensor.device.device_type} is not in the host's memory")
+    if tensor.ndim != 1:
+        raise ValueError(f"a buffer of {tensor.ndim} dimensions is not one that the kernels take")
+    for d in range(tensor.ndim - 1, -1, -1):
+        if tensor.strides != NULL and tensor.shape[d] > 1 and tensor.strides[d] != stride:
+            contiguous = False
+        stride *= tensor.shape[d]
+    if stride and not contiguous:
+        raise ValueError("a buffer is not contiguous")
+    if stride and (<size_t> tensor.data + tensor.byte_offset) % (bits // 8):
+        raise ValueError("a buffer is not aligned to its elements")
     return Buffer(<char*> tensor.data + tensor.byte_offset, tensor.shape[0], dtype)
 
 
-cdef int call_kernel(Run run, int count, result, tuple operands, Attributes attributes) except -1:
+cdef inline bint is_optional(const Buffer* operand, int dtype, int64_t size) noexcept nogil:
+    """Whether this is absent, one for all, or one for each of `size`."""
+    return operand.size == 0 or (operand.dtype == dtype and (operand.size == 1 or operand.size == size))
+
+
+cdef const char* wrong_network(const Buffer* operands, int flags) noexcept nogil:
+    """The first operand with a dtype or size by which a kernel would leave a buffer; NULL if there is none."""
+    cdef const Buffer *weight = &operands[0]
+    cdef const Buffer *indices = &operands[1]
+    cdef const Buffer *indptr = &operands[2]
+    cdef const Buffer *slots = &operands[3]
+    cdef const Buffer *spike = &operands[4]
+    if weight.dtype not in (FLOAT16, BFLOAT16, FLOAT32, FLOAT64) or weight.size != indices.size:
+        return b"weight"
+    if indices.dtype != INT32 and indices.dtype != INT64:
+        return b"indices"
+    if (indptr.dtype != INT32 and indptr.dtype != INT64) or indptr.size != spike.size + 1:
+        return b"indptr"
+    if flags & PERMUTED and (slots.dtype != indices.dtype or slots.size != indices.size):
+        return b"weight_indices"
+    if spike.dtype != BOOL:
+        return b"spike"
+    return NULL
+
+
+cdef const char* wrong_update(const Buffer* result, const Buffer* operands, int flags) noexcept nogil:
+    cdef const Buffer *weight = &operands[0]
+    cdef int arithmetic = FLOAT64 if weight.dtype == FLOAT64 else FLOAT32
+    cdef const char* wrong = wrong_network(operands, flags)
+    if wrong != NULL:
+        return wrong
+    if result.dtype != weight.dtype or result.size != weight.size:
+        return b"result"
+    if operands[5].dtype != arithmetic:
+        return b"trace"
+    if not is_optional(&operands[6], arithmetic, operands[4].size):
+        return b"gain"
+    if not is_optional(&operands[7], weight.dtype, weight.size):
+        return b"w_min"
+    if not is_optional(&operands[8], weight.dtype, weight.size):
+        return b"w_max"
+    return NULL
+
+
+cdef const char* wrong_propagate(const Buffer* result, const Buffer* operands, int flags) noexcept nogil:
+    cdef const char* wrong = wrong_network(operands, flags)
+    if wrong == NULL and result.dtype != (FLOAT64 if operands[0].dtype == FLOAT64 else FLOAT32):
+        return b"result"
+    return wrong
+
+
+ctypedef const char* (*Wrong)(const Buffer* result, const Buffer* operands, int flags) noexcept nogil
+
+
+cdef int call_kernel(
+    Run run, Wrong wrong, int count, result, tuple operands, Attributes attributes
+) except -1:
     cdef Buffer buffers[UPDATE_OPERANDS + 1]
     cdef char message[MESSAGE]
     cdef Pool openmp = Pool(NULL, NULL)
+    cdef Borrowed borrowed
+    cdef const char* name
     cdef bint done
-    # A capsule owns its buffer until it is consumed or dropped: these live as long as this list.
-    capsules = [array.__dlpack__() for array in (*operands[:count], result)]
-    for i, capsule in enumerate(capsules):
-        buffers[i] = from_dlpack(&(<DLManagedTensor*> PyCapsule_GetPointer(capsule, "dltensor")).tensor)
+    if len(operands) < count:
+        raise TypeError(f"{len(operands)} operands, expected {count}")
+    kept = []  # what keeps the buffers alive
+    for i, array in enumerate((*operands[:count], result)):
+        if array is None:
+            buffers[i] = Buffer(NULL, 0, 0)
+            continue
+        borrowed = Borrowed(array)
+        kept.append(borrowed)
+        buffers[i] = from_dlpack(&borrowed.tensor)
+    if not borrowed.writable:
+        raise ValueError("the result is read-only")
+    name = wrong(&buffers[count], buffers, attributes.flags)
+    if name != NULL:
+        raise ValueError(f"{name.decode()} does not have the dtype or the size that goes with the other operands")
     with nogil:
         done = run(&openmp, &buffers[count], buffers, &attributes, message)
     if not done:
         raise IndexError(message.decode())
 
 
-def call_update(result, *operands, int flags, double mu):
-    """Update `result` in place; operands as in `_specs.UPDATE_OPERANDS`, all of one dimension and contiguous."""
-    call_kernel(run_update, UPDATE_OPERANDS, result, operands, Attributes(flags, mu))
+def call_update(result not None, *operands, int flags, double mu):
+    """Update `result` in place; operands as in `_specs.UPDATE_OPERANDS`, of one dimension, contiguous, None if absent.
+
+    What is not so is refused here, whoever calls. Only that `result` overlaps no operand, is for the caller to see to.
+    """
+    call_kernel(run_update, wrong_update, UPDATE_OPERANDS, result, operands, Attributes(flags, mu))
 
 
-def call_propagate(result, *operands, int flags):
-    """Fill `result`; operands as in `_specs.PROPAGATE_OPERANDS`, all of one dimension and contiguous."""
-    call_kernel(run_propagate, PROPAGATE_OPERANDS, result, operands, Attributes(flags, 1.0))
+def call_propagate(result not None, *operands, int flags):
+    """Fill `result`; operands as in `_specs.PROPAGATE_OPERANDS`, and for the rest as in `call_update`."""
+    call_kernel(run_propagate, wrong_propagate, PROPAGATE_OPERANDS, result, operands, Attributes(flags, 1.0))
