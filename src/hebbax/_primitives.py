@@ -183,6 +183,7 @@ def check_host_array(name: str, x):
     """
     if isinstance(x, (bool, int, float)):
         return x
+    narrowed = None
     if in_host_memory(name, x):
         host = host_array(name, x)
         narrowed = _narrow(name, host.astype(host.dtype.newbyteorder("="), copy=False))
@@ -192,6 +193,8 @@ def check_host_array(name: str, x):
         with enable_x64(True):  # or 64-bit integers would be truncated right here
             shared = jax.dlpack.from_dlpack(x)
     except Exception as error:  # whatever its library, or JAX, raises
+        if narrowed is not None:
+            return narrowed
         raise TypeError(f"{name}: got {type(x).__name__}, which JAX cannot take: {error}") from error
     return shared if jax.dtypes.canonicalize_dtype(shared.dtype) == shared.dtype else _narrow(name, np.asarray(shared))
 

@@ -75,6 +75,9 @@ def _host_arrays(spec: Spec, operands: dict[str, Any], shape: tuple[int, int]) -
         for name, x in operands.items()
         if x is not None or name in spec.arguments
     }
+    for name, x in given.items():
+        if not x.dtype.isnative and not (name == "weight" and spec.kind == "update"):
+            given[name] = x.astype(x.dtype.newbyteorder("="))
     _primitives.check_dtypes(spec, given)
     _primitives.check_shapes(spec, given, shape)
     return given

@@ -43,7 +43,8 @@ def can_view(array) -> bool:
 def view(array) -> np.ndarray:
     """A NumPy view of anything that speaks DLPack and lies in the host's memory, read-only if that is."""
     memory = _dlpack.Borrowed(array)
-    return np.asarray(memory).view(memory.dtype)  # (JAX makes bfloat16 known to NumPy)
+    dtype = memory.dtype
+    return np.asarray(memory).view(dtype)  # (JAX makes bfloat16 known to NumPy)
 
 
 def set_num_threads(n: int) -> None:

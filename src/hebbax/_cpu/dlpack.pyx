@@ -30,6 +30,7 @@ cdef class Borrowed:
             self.take_capsule(array)
 
     def __dealloc__(self):
+        self.capsule = None  # here, where an error that is on its way is safe from what the capsule's owner does
         if self.has_view:
             PyBuffer_Release(&self.view)
 
