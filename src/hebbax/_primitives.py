@@ -246,20 +246,23 @@ def _narrow(name: str, x: np.ndarray) -> np.ndarray:
 
 def check_dtypes(spec: Spec, given: dict[str, Any]) -> None:
     for operand, x in given.items():
-        name, dtype = spec.public_name(operand), x.dtype
-        if operand == "after":
-            continue
-        if operand == "weight":
-            ok, expected = str(dtype) in WEIGHT_DTYPES, f"one of {', '.join(WEIGHT_DTYPES)}"
-        elif operand in INDEX_ARRAYS:
-            ok, expected = jnp.issubdtype(dtype, jnp.integer), "an integer dtype"
-        else:
-            ok = (
-                jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, bool)
-            )
-            expected = "a real dtype"
-        if not ok:
-            raise TypeError(f"{name}: got dtype {dtype}, expected {expected}")
+        if expected := _expected_instead(operand, x.dtype):
+            raise TypeError(f"{spec.public_name(operand)}: got dtype {x.dtype}, expected {expected}")
+
+
+@functools.lru_cache(maxsize=256)
+def _expected_instead(operand: str, dtype: Any) -> str | None:
+    """What an operand should be where this dtype is not among it."""
+    if operand == "after":
+        return None
+    if operand == "weight":
+        ok, expected = str(dtype) in WEIGHT_DTYPES, f"one of {', '.join(WEIGHT_DTYPES)}"
+    elif operand in INDEX_ARRAYS:
+        ok, expected = jnp.issubdtype(dtype, jnp.integer), "an integer dtype"
+    else:
+        ok = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, bool)
+        expected = "a real dtype"
+    return None if ok else expected
 
 
 def check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int]) -> None:

@@ -7,6 +7,7 @@ are JAX's; float64 stays float64 whatever JAX's flags say.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import brainunit as u
@@ -21,6 +22,9 @@ from hebbax.errors import ShapeError
 # An array: of NumPy, or anything that has `__dlpack__` and `__dlpack_device__`.
 Plain: TypeAlias = Any
 Target = TypeVar("Target")
+
+_BFLOAT16 = np.dtype("bfloat16")
+_attributes = functools.lru_cache(_lowering.attributes)
 
 __all__ = [
     "propagate_csr_on_binary_post",
@@ -154,7 +158,7 @@ def _run(spec: Spec, result: np.ndarray, given: dict[str, np.ndarray], **options
 
     with np.errstate(all="ignore"):
         operands = [settle(operand) for operand in spec.operands]
-    _cpu.kernels()[spec.kind](result, *operands, **_lowering.attributes(spec, **options))
+    _cpu.kernels()[spec.kind](result, *operands, **_attributes(spec, **options))
 
 
 def _check_index_range(name: str, x: np.ndarray, dtype: np.dtype) -> None:
@@ -165,7 +169,7 @@ def _check_index_range(name: str, x: np.ndarray, dtype: np.dtype) -> None:
 
 def _as_kernels_take(x: np.ndarray) -> np.ndarray:
     """The same memory; bfloat16, which Python's buffer protocol does not know, as uint16."""
-    return x.view(np.uint16) if x.dtype.name == "bfloat16" else x
+    return x.view(np.uint16) if x.dtype == _BFLOAT16 else x
 
 
 @documented
