@@ -1,6 +1,6 @@
 """Indices out of range of every kind. As a script it tries them all in one process and then dies of one.
 
-Usage: python out_of_range.py BACKEND THREADS
+Usage: python out_of_range.py BACKEND THREADS, where `inplace` is a backend too: the functions of hebbax.inplace
 """
 
 import re
@@ -64,22 +64,22 @@ def cases(spec, size, index_dtype):
         yield what, "indptr", given | {"indptr": wrong}, shape
 
 
-def cases_without_neurons_or_synapses(spec):
-    """No element may be read where there is nothing to read; XLA drops a call whose result is empty (name: None)."""
+def cases_without_neurons_or_synapses(spec, xla):
+    """No element may be read where there is nothing to read; `xla` drops a call whose result is empty (name: None)."""
     update = spec.kind == "update"
     shape = (3, 0) if spec.event == "pre" else (0, 3)
     nothing, zeros = np.zeros(0, np.int32), np.zeros(4, np.int32)
     given = {"weight": np.ones(4, np.float32), "indices": zeros, "indptr": np.array([0, 2, 4, 4], np.int32)}
     given |= {"spike": np.ones(3, bool)} | ({"weight_indices": zeros} if spec.permuted else {})
     given |= {"trace": np.ones(0, np.float32)} if update else {}
-    yield "no other neurons", "indices" if update else None, given, shape
+    yield "no other neurons", None if xla and not update else "indices", given, shape
     empty = dict.fromkeys(("weight", "indices") + (("weight_indices",) if spec.permuted else ()), nothing)
     empty["weight"] = np.ones(0, np.float32)
     given |= {"trace": np.ones(2, np.float32)} if update else {}
-    yield "no synapses", None if update else "indptr", given | empty, (3, 2) if spec.event == "pre" else (2, 3)
+    yield "no synapses", None if xla and update else "indptr", given | empty, (3, 2) if spec.event == "pre" else (2, 3)
 
 
-def all_cases(threads):
+def all_cases(threads, xla=True):
     """Yield (what, spec, the array's name, operands and options, shape)."""
     for spec in SPECS:
         for size in (SMALL, UNEVEN, LARGE)[: 2 if threads == 1 else 3]:
@@ -90,26 +90,34 @@ def all_cases(threads):
                         n = given["spike"].size
                         given = given | {k: np.full(n, x, np.float32) if k == "gain" else x for k, x in extra.items()}
                     yield f"{spec.name}, {size[1]} synapses, {index_dtype.__name__}, {what}", spec, name, given, shape
-        for what, name, given, shape in cases_without_neurons_or_synapses(spec):
+        for what, name, given, shape in cases_without_neurons_or_synapses(spec, xla):
             yield f"{spec.name}, {what}", spec, name, given, shape
 
 
+def run(spec, given, shape, backend):
+    if backend != "inplace":
+        return jax.block_until_ready(call(spec, given, shape=shape, backend=backend))
+    arguments = {spec.public_name(name): x for name, x in given.items()}
+    return getattr(hebbax.inplace, spec.name)(**arguments | {"weight": given["weight"].copy()}, shape=shape)
+
+
 def main(backend, threads):
+    errors = IndexError if backend == "inplace" else INDEX_ERRORS
     hebbax.set_num_threads(threads)
-    for what, spec, name, given, shape in all_cases(threads):
+    for what, spec, name, given, shape in all_cases(threads, xla=backend != "inplace"):
         print(what, end=": ", flush=True)  # before the call, so that a crash says where
         try:
-            jax.block_until_ready(call(spec, given, shape=shape, backend=backend))
-        except INDEX_ERRORS as error:
+            run(spec, given, shape, backend)
+        except errors as error:
             named = name and re.search(rf"\b{spec.name}: {name}\[", str(error))
             print("reported" if named else f"reported wrongly: {error}")
         else:
             print("not reported" if name else "nothing to report")
         quiet = given | {"spike": np.zeros_like(given["spike"])}  # then nobody looks, and nothing may break
-        jax.block_until_ready(call(spec, quiet, shape=shape, backend=backend))
+        run(spec, quiet, shape, backend)
     print("now uncaught", flush=True)
     _, spec, _, given, shape = next(all_cases(1))
-    jax.block_until_ready(call(spec, given, shape=shape, backend=backend))
+    run(spec, given, shape, backend)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import pytest
 import hebbax
 import oracle
 from problems import DTYPES, KERNELS, call, enable_x64, operands, random_network
-from test_inplace import NSE, copies, on_device
-from test_inplace import SHAPE as INPLACE_SHAPE
+from test_donation import NSE, copies, on_device
+from test_donation import SHAPE as DONATION_SHAPE
 
 SHAPE = (20, 30)
 SOFT = ("upper", "lower")
@@ -376,16 +376,16 @@ def test_derivative_at_the_bound_and_beyond_is_that_of_no_change(update, rng, so
             assert np.any(of_soft[3]) or np.any(of_soft[4])
 
 
-# -- in place, as in test_inplace.py
+# -- in place, as in test_donation.py
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("mu", [0.5, 1])
 def test_donated_weight_is_updated_in_place(update, rng, kernel, mu, dtype):
-    network = random_network(rng, INPLACE_SHAPE, NSE)
+    network = random_network(rng, DONATION_SHAPE, NSE)
     given = on_device(operands(update, rng, network, jnp.dtype(dtype)))
     weight = given.pop("weight")
-    options = {"shape": INPLACE_SHAPE, "backend": kernel, "w_min": -1.0, "w_max": 1.0, "soft_bound": "upper", "mu": mu}
+    options = {"shape": DONATION_SHAPE, "backend": kernel, "w_min": -1.0, "w_max": 1.0, "soft_bound": "upper", "mu": mu}
 
     def function(weight, given):
         return call(update, given | {"weight": weight}, **options)
@@ -401,7 +401,7 @@ def test_donated_weight_is_updated_in_place(update, rng, kernel, mu, dtype):
 
 @pytest.mark.parametrize("bounds", ["scalars", "arrays"])
 def test_scan_updates_in_place(update, rng, kernel, bounds):
-    network = random_network(rng, INPLACE_SHAPE, NSE)
+    network = random_network(rng, DONATION_SHAPE, NSE)
     given = on_device(operands(update, rng, network))
     weight = given.pop("weight")
     spikes = jnp.array(rng.random((5, given.pop("spike").size)) < 0.3)
@@ -409,7 +409,7 @@ def test_scan_updates_in_place(update, rng, kernel, bounds):
     low, high = jnp.float32(-1), jnp.float32(1)
     if bounds == "arrays":
         low, high = jnp.full(NSE, low), jnp.full(NSE, high)
-    options = {"shape": INPLACE_SHAPE, "backend": kernel, "soft_bound": "lower", "mu": 0.5}
+    options = {"shape": DONATION_SHAPE, "backend": kernel, "soft_bound": "lower", "mu": 0.5}
 
     def step(weight, spike, w_min, w_max):
         now = {"weight": weight, "spike": spike, "w_min": w_min, "w_max": w_max}

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from hebbax import sharding
+from hebbax import inplace, sharding
 from hebbax._cpu import get_num_threads, set_num_threads
 from hebbax._lowering import Backend, backends
 from hebbax._primitives import (
@@ -33,6 +33,7 @@ __all__ = [
     "TripletSTDP",
     "backends",
     "get_num_threads",
+    "inplace",
     "propagate_csr_on_binary_post",
     "propagate_csr_on_binary_post_p",
     "propagate_csr_on_binary_pre",

@@ -29,6 +29,10 @@ Its derivative with respect to floating spikes is that of `{product}`, of silent
 spike counts as 1: what surrogate gradients are for. Under `vmap` there is one call for all members of a batch, unless
 they differ in structure."""
 
+_BACKEND = """
+backend : str, optional
+    Name of a backend (see `hebbax.backends`); by default the best one of the platform the call is compiled for."""
+
 _SHARED = {
     "structure_pre": f"""\
 {_WEIGHT.format(order="CSR")}
@@ -52,13 +56,11 @@ weight_indices : Array, shape (nse,), integer
     "gain_post": _GAIN.format(event="post"),
     "equation_pre": _EQUATION.format(row="i", trace="y_j"),
     "equation_post": _EQUATION.format(row="j", trace="x_i"),
-    "bounds": """\
+    "bounds": f"""\
 w_min, w_max : number, Array or Quantity, scalar or shape (nse,), optional
     Bounds of the weight, with its dimension. Where `w_min > w_max`, `w_max` wins.
 shape : tuple of int
-    `(n_pre, n_post)`.
-backend : str, optional
-    Name of a backend (see `hebbax.backends`); by default the best one of the platform the call is compiled for.
+    `(n_pre, n_post)`.{_BACKEND}
 weight_in_bounds : bool, default False
     Your promise that every weight already lies in the bounds. Then only the touched elements are clipped, and the
     cost is that of the events. Without it every element is clipped.
@@ -70,11 +72,9 @@ soft_bound : 'upper' or 'lower', optional
 mu : float, default 1.0
     That power, at least 0, compiled in. Powers 0 and 1 take no call of `pow`; others make an update several times as
     long.""",
-    "shape_backend": """\
+    "shape_backend": f"""\
 shape : tuple of int
-    `(n_pre, n_post)`.
-backend : str, optional
-    Name of a backend (see `hebbax.backends`); by default the best one of the platform the call is compiled for.""",
+    `(n_pre, n_post)`.{_BACKEND}""",
     "after": """\
 after : Array or Quantity, optional
     An array that this update must wait for; its values are not used. Pass what you computed from `weight` in the
@@ -104,6 +104,34 @@ ValueError
 ValueError or jax.errors.JaxRuntimeError
     On a CPU, an index out of range, with the array's name and the position (which of the two depends on JAX's version).
     Other platforms skip such an element, and a call whose result is empty does not look at the indices.""",
+}
+
+# The same for the functions of `hebbax.inplace`, where there are no units and no backends to choose from.
+_SHARED |= {
+    f"plain_{name}": text.replace("Array or Quantity", "Array").replace(", with the dimension of `weight`", "")
+    .replace("number, Array,", "number or Array,").replace(", with its dimension", "").replace(_BACKEND, "")
+    for name, text in _SHARED.items()
+}  # fmt: skip
+_SHARED |= {
+    "inplace_returns": """\
+Array, shape (nse,)
+    `weight` itself, which holds the new values.""",
+    "inplace_out": """\
+out : Array, optional
+    Where to put the sums: writable and contiguous, with the dtype of `weight` (by default a new NumPy array).""",
+    "inplace_raises": """\
+hebbax.errors.ShapeError
+    An argument's rank or size does not fit (a ValueError and an AssertionError).
+TypeError
+    An argument's dtype does not fit, it is a quantity, it does not share its memory (as a tensor of PyTorch that
+    requires a gradient: pass `tensor.detach()`), or what is to be changed is a JAX array.
+ValueError
+    What is to be changed is read-only, not contiguous, or overlaps another argument; scalar bounds in the wrong order;
+    wrong options of a soft bound.
+IndexError
+    An index out of range, with the array's name and the position. What the changed array then holds is unspecified.
+NotImplementedError
+    An array in the memory of a GPU.""",
 }
 
 

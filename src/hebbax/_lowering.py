@@ -112,7 +112,7 @@ def lowering_rule(platform: str):
     return lower
 
 
-def _attributes(spec: Spec, clip_all: bool = False, soft_bound: str | None = None, mu: float = 1.0, **_) -> dict:
+def attributes(spec: Spec, clip_all: bool = False, soft_bound: str | None = None, mu: float = 1.0, **_) -> dict:
     """What the kernels are told beside their operands."""
     flags = {
         "PERMUTED": spec.permuted,
@@ -121,8 +121,8 @@ def _attributes(spec: Spec, clip_all: bool = False, soft_bound: str | None = Non
         "SOFT_UPPER": soft_bound == "upper",
         "SOFT_LOWER": soft_bound == "lower",
     }
-    attributes: dict[str, Any] = {"flags": np.int32(sum(_cpu.flag(name) for name, is_set in flags.items() if is_set))}
-    return attributes | {"mu": np.float64(mu)} if spec.kind == "update" else attributes
+    told: dict[str, Any] = {"flags": np.int32(sum(_cpu.flag(name) for name, is_set in flags.items() if is_set))}
+    return told | {"mu": np.float64(mu)} if spec.kind == "update" else told
 
 
 def _run_cython(*operands, avals_out, spec: Spec, **params):
@@ -132,16 +132,16 @@ def _run_cython(*operands, avals_out, spec: Spec, **params):
         jax.ShapeDtypeStruct(out.shape, out.dtype),
         input_output_aliases={0: 0} if spec.kind == "update" else None,
     )
-    return call(*operands, **_attributes(spec, **params))
+    return call(*operands, **attributes(spec, **params))
 
 
 def _run_callback(*operands, avals_out, spec: Spec, **params):
     (out,) = avals_out
-    kernel, attributes = _cpu.kernels()[spec.kind], _attributes(spec, **params)
+    kernel, told = _cpu.kernels()[spec.kind], attributes(spec, **params)
 
     def callback(ctx, result, *buffers):
         del ctx
-        kernel(result, *buffers, **attributes)
+        kernel(result, *buffers, **told)
 
     call = buffer_callback(
         callback,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Collection
@@ -11,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hebbax import _lowering
+from hebbax import _cpu, _lowering
 from hebbax._calls import arithmetic_dtype, bind, propagate_p, update_p
+from hebbax._compat import enable_x64
 from hebbax._specs import CSC_SPECS, PROPAGATE_POST, PROPAGATE_PRE, SPECS, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
 
@@ -44,8 +46,8 @@ class Operator:
             for name, x in given.items()
             if x is not None
         }
-        _check_dtypes(spec, given)
-        _check_shapes(spec, given, shape)
+        check_dtypes(spec, given)
+        check_shapes(spec, given, shape)
         operands = _settle_dtypes(spec, given)
         if spec.kind == "propagate":
             return bind(propagate_p, *operands, spec=spec, n_out=spec.sizes(shape)[1], backend=backend)
@@ -123,17 +125,56 @@ def check_options(shape, backend: str | None) -> tuple[int, int]:
 
 
 def check_host_array(name: str, x):
-    """Return `x`, which is not a JAX array, as JAX may take it: NumPy integers that JAX would truncate are narrowed."""
-    if isinstance(x, (np.ndarray, np.generic)):
-        x = np.asarray(x)
-        widest = {"f": 8, "c": 16}.get(x.dtype.kind, 8)
-        numeric = x.dtype.kind in "biufc" or jnp.issubdtype(x.dtype, jnp.floating)  # bfloat16 has a kind of its own
-        if not numeric or x.dtype.itemsize > widest:
-            raise TypeError(f"{name}: got dtype {x.dtype}, expected one that JAX knows")
-        return _narrow(name, x.astype(x.dtype.newbyteorder("="), copy=False))
+    """Return `x`, which is not a JAX array, as JAX may take it: integers that JAX would truncate are narrowed.
+
+    What speaks DLPack is taken without a copy where JAX can use its memory as it is.
+    """
     if isinstance(x, (bool, int, float)):
         return x
-    raise TypeError(f"{name}: got {type(x).__name__}, expected an array or a real number")
+    narrowed = None
+    if in_host_memory(name, x):
+        host = host_array(name, x)
+        narrowed = _narrow(name, host.astype(host.dtype.newbyteorder("="), copy=False))
+        if narrowed is not host or isinstance(x, (np.ndarray, np.generic)) or not _is_like_jax(host):
+            return narrowed
+    try:
+        with enable_x64(True):  # or 64-bit integers would be truncated right here
+            shared = jax.dlpack.from_dlpack(x)
+    except Exception as error:  # whatever its library, or JAX, raises
+        if narrowed is not None:
+            return narrowed
+        raise TypeError(f"{name}: got {type(x).__name__}, which JAX cannot take: {error}") from error
+    return shared if jax.dtypes.canonicalize_dtype(shared.dtype) == shared.dtype else _narrow(name, np.asarray(shared))
+
+
+def _is_like_jax(x: np.ndarray) -> bool:
+    """Whether JAX can use this memory on a CPU, where it wants 64 bytes aligned, without a change of dtype."""
+    return x.flags.c_contiguous and x.ctypes.data % 64 == 0 and jax.dtypes.canonicalize_dtype(x.dtype) == x.dtype
+
+
+def in_host_memory(name: str, x) -> bool:
+    """Whether `x`, not a number, lies where the CPU can read it; raises if it is no array at all."""
+    if isinstance(x, (np.ndarray, np.generic)):
+        return True
+    if not (hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__")):
+        raise TypeError(f"{name}: got {type(x).__name__}, expected an array or a real number")
+    return _cpu.can_view(x)
+
+
+def host_array(name: str, x) -> np.ndarray:
+    """The memory of an array in the host's memory, as NumPy's, of a dtype that JAX knows; nothing is copied."""
+    if isinstance(x, (np.ndarray, np.generic)):
+        x = np.asarray(x)
+    else:
+        try:
+            x = _cpu.view(x)
+        except Exception as error:  # whatever its library raises
+            raise TypeError(f"{name}: got {type(x).__name__}, which does not share its memory: {error}") from error
+    widest = {"f": 8, "c": 16}.get(x.dtype.kind, 8)
+    numeric = x.dtype.kind in "biufc" or jnp.issubdtype(x.dtype, jnp.floating)  # bfloat16 has a kind of its own
+    if not numeric or x.dtype.itemsize > widest:
+        raise TypeError(f"{name}: got dtype {x.dtype}, expected one that JAX knows")
+    return x
 
 
 def _narrow(name: str, x: np.ndarray) -> np.ndarray:
@@ -151,25 +192,28 @@ def _narrow(name: str, x: np.ndarray) -> np.ndarray:
     return x.astype(dtype)
 
 
-def _check_dtypes(spec: Spec, given: dict[str, Any]) -> None:
+def check_dtypes(spec: Spec, given: dict[str, Any]) -> None:
     for operand, x in given.items():
-        name, dtype = spec.public_name(operand), x.dtype
-        if operand == "after":
-            continue
-        if operand == "weight":
-            ok, expected = str(dtype) in WEIGHT_DTYPES, f"one of {', '.join(WEIGHT_DTYPES)}"
-        elif operand in INDEX_ARRAYS:
-            ok, expected = jnp.issubdtype(dtype, jnp.integer), "an integer dtype"
-        else:
-            ok = (
-                jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, bool)
-            )
-            expected = "a real dtype"
-        if not ok:
-            raise TypeError(f"{name}: got dtype {dtype}, expected {expected}")
+        if expected := _expected_instead(operand, x.dtype):
+            raise TypeError(f"{spec.public_name(operand)}: got dtype {x.dtype}, expected {expected}")
 
 
-def _check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int]) -> None:
+@functools.lru_cache(maxsize=256)
+def _expected_instead(operand: str, dtype: Any) -> str | None:
+    """What an operand should be where this dtype is not among it."""
+    if operand == "after":
+        return None
+    if operand == "weight":
+        ok, expected = str(dtype) in WEIGHT_DTYPES, f"one of {', '.join(WEIGHT_DTYPES)}"
+    elif operand in INDEX_ARRAYS:
+        ok, expected = jnp.issubdtype(dtype, jnp.integer), "an integer dtype"
+    else:
+        ok = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, bool)
+        expected = "a real dtype"
+    return None if ok else expected
+
+
+def check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int]) -> None:
     nse = given["indices"].size
     n_event, n_other = spec.sizes(shape)
     if given["weight"].size == 1 and nse > 1:
@@ -193,15 +237,7 @@ def _check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int]) -> 
 
 def _settle_dtypes(spec: Spec, given: dict[str, Any]) -> list[jax.Array]:
     """The operands in the primitive's order and dtypes: what the kernels are compiled for."""
-    weight = jnp.asarray(given["weight"])
-    arithmetic = arithmetic_dtype(weight.dtype)
-    shared = [given[name].dtype for name in ("indices", "weight_indices") if name in given]
-    index = index_dtype(*shared)
-    dtypes = {
-        "indices": index, "weight_indices": index, "indptr": index_dtype(given["indptr"].dtype),
-        "weight": weight.dtype, "w_min": weight.dtype, "w_max": weight.dtype, "trace": arithmetic, "gain": arithmetic,
-        "spike": np.dtype(bool), "after": np.dtype(bool),
-    }  # fmt: skip
+    dtypes = {name: jax.dtypes.canonicalize_dtype(dtype) for name, dtype in kernel_dtypes(given).items()}
 
     def settle(operand: str) -> jax.Array:
         x = given.get(operand)
@@ -219,10 +255,25 @@ def _settle_dtypes(spec: Spec, given: dict[str, Any]) -> list[jax.Array]:
     return [settle(operand) for operand in spec.operands]
 
 
-def index_dtype(*dtypes) -> np.dtype:
-    """The one of int32 and int64 that holds every index of these dtypes (int32 without JAX's x64 flag)."""
-    fits = all(np.can_cast(dtype, np.int32) for dtype in dtypes)
-    return jax.dtypes.canonicalize_dtype(np.int32 if fits else np.int64)
+def kernel_dtypes(given: dict[str, Any]) -> dict[str, np.dtype]:
+    """The dtype in which a kernel takes each operand, by those that are given."""
+    weight = given["weight"].dtype
+    arithmetic = arithmetic_dtype(weight)
+    index = _common_index_dtype(*(given[name].dtype for name in ("indices", "weight_indices") if name in given))
+    return {
+        "indices": index, "weight_indices": index, "indptr": _common_index_dtype(given["indptr"].dtype),
+        "weight": weight, "w_min": weight, "w_max": weight, "trace": arithmetic, "gain": arithmetic,
+        "spike": np.dtype(bool), "after": np.dtype(bool),
+    }  # fmt: skip
+
+
+def index_dtype(dtype) -> np.dtype:
+    """The one of int32 and int64 that holds every index of this dtype (int32 without JAX's x64 flag)."""
+    return jax.dtypes.canonicalize_dtype(_common_index_dtype(dtype))
+
+
+def _common_index_dtype(*dtypes) -> np.dtype:
+    return np.dtype(np.int32 if all(np.can_cast(dtype, np.int32) for dtype in dtypes) else np.int64)
 
 
 OPERATORS = {spec: Operator(spec) for spec in (*SPECS, *CSC_SPECS)}

@@ -60,8 +60,11 @@ class Spec:
 
     def public_name(self, operand: str) -> str:
         """What the public function calls an operand."""
-        other = "pre" if self.event == "post" else "post"
-        return {"spike": f"{self.event}_spike", "trace": f"{other}_trace"}.get(operand, operand)
+        if operand == "spike":
+            return f"{self.event}_spike"
+        if operand == "trace":
+            return "pre_trace" if self.event == "post" else "post_trace"
+        return operand
 
     def sizes(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Numbers of event neurons (one row each) and of the neurons they connect to."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from hebbax._cpu.cpus import check_num_threads, default_num_threads
 
 try:
+    import hebbax._cpu.dlpack as _dlpack
     import hebbax._cpu.handlers as _handlers
     import hebbax._cpu.threads as _threads
 except ImportError as error:  # not built here, or built for another platform
@@ -20,7 +23,10 @@ def ffi_handlers() -> dict:
 
 
 def kernels() -> dict:
-    """One function per kind of operator: `kernel(result, *operands, **attributes)`, on anything that speaks DLPack."""
+    """One function per kind of operator: `kernel(result, *operands, **attributes)`.
+
+    On NumPy arrays (bfloat16 ones as views of uint16) and anything that speaks DLPack.
+    """
     return {
         "update": _handlers.call_update, "propagate": _handlers.call_propagate, "collect": _handlers.call_collect,
     }  # fmt: skip
@@ -29,6 +35,18 @@ def kernels() -> dict:
 def flag(name: str) -> int:
     """A bit of the attribute `flags` of the handlers and `kernels()`, by its name in `handlers.pyx`."""
     return int(getattr(_handlers.Flag, name))
+
+
+def can_view(array) -> bool:
+    """Whether `view` takes this, which speaks DLPack."""
+    return missing is None and int(array.__dlpack_device__()[0]) in _handlers.HOST
+
+
+def view(array) -> np.ndarray:
+    """A NumPy view of anything that speaks DLPack and lies in the host's memory, read-only if that is."""
+    memory = _dlpack.Borrowed(array)
+    dtype = memory.dtype
+    return np.asarray(memory).view(dtype)  # (JAX makes bfloat16 known to NumPy)
 
 
 def set_num_threads(n: int) -> None:

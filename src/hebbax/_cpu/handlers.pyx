@@ -1,6 +1,6 @@
 """The kernels' two doors: XLA's FFI, which holds no GIL, and Python, for anything that speaks DLPack."""
 
-from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
+from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy
@@ -9,7 +9,7 @@ from hebbax._cpu.buffers cimport (
     BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, Buffer, itemsize,
 )
 from hebbax._cpu.collect cimport Collect, collect
-from hebbax._cpu.dlpack cimport DLManagedTensor, DLTensor
+from hebbax._cpu.dlpack cimport BFLOAT, BOOLEAN, FLOAT, INTEGER, Borrowed, DLTensor
 from hebbax._cpu.propagate cimport Propagate, propagate
 from hebbax._cpu.rows cimport OK, Network, Status, describe
 from hebbax._cpu.threads cimport Pool, add_and_get, chunks_for, run_chunks
@@ -33,6 +33,8 @@ cdef enum:
     GRAIN = 16384           # elements of a batch that are worth another thread
     LARGE = 131072          # elements of a member for which threads share it out, and not the members
     CLIPPED = 16            # weights that are clipped in the time that one element takes
+
+HOST = (1, 3, 11)  # DLPack's device types whose memory the CPU reaches: its own, and what it shares with CUDA and ROCm
 
 
 cdef struct Attributes:
@@ -113,16 +115,18 @@ cdef struct Batch:
     int64_t failed
 
 
-cdef bint fits(const Buffer* operand, const Buffer* result) noexcept nogil:
-    """Whether an operand has one dimension, or the batch of `result` in its leading ones."""
+cdef bint fit(const Buffer* operands, int count, const Buffer* result) noexcept nogil:
+    """Whether every operand has one dimension, or the batch of `result` in its leading ones."""
     cdef int64_t d
-    if operand.rank == 1:
-        return True
-    if operand.rank != result.rank:
-        return False
-    for d in range(operand.rank - 1):
-        if operand.dims[d] != 1 and operand.dims[d] != result.dims[d]:
+    cdef int k
+    for k in range(count):
+        if operands[k].rank == 1:
+            continue
+        if operands[k].rank != result.rank:
             return False
+        for d in range(result.rank - 1):
+            if operands[k].dims[d] != 1 and operands[k].dims[d] != result.dims[d]:
+                return False
     return True
 
 
@@ -176,11 +180,6 @@ cdef bint run_batch(
     cdef Batch batch = Batch(run, pool, result, operands, count, attributes, message, 0)
     cdef Pool alone = Pool(NULL, NULL, True)
     cdef int64_t members = 1, chunks = 1, d, elements
-    cdef int k
-    for k in range(count):
-        if not fits(&operands[k], result):
-            snprintf(message, MESSAGE, b"operand %d does not have the batch that the result has", k)
-            return False
     if result.rank == 1:
         return run(pool, result, operands, attributes, message)
     for d in range(result.rank - 1):
@@ -223,6 +222,8 @@ cdef XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame, Run run, int count, int att
     attributes.flags = (<int32_t*> attribute(frame, 0))[0]
     attributes.mu = (<double*> attribute(frame, 1))[0] if attributes_count > 1 else 1.0
     cdef Pool pool = Pool(schedule, frame, False)
+    if not fit(operands, count, &result):
+        return out_of_range(frame.api, b"an operand does not have the batch that the result has")
     if run_batch(run, &pool, &result, operands, count, &attributes, message):
         return NULL
     return out_of_range(frame.api, message)
@@ -252,46 +253,151 @@ def capsules():
 # Python's door.
 
 cdef Buffer from_dlpack(const DLTensor* tensor) except *:
-    cdef int bits = tensor.dtype.bits, dtype = 0
-    if tensor.dtype.code == 0:    # kDLInt
+    cdef int bits = tensor.dtype.bits, dtype = 0, d
+    cdef int64_t stride = 1
+    cdef bint contiguous = True
+    if tensor.dtype.code == INTEGER:
         dtype = {32: INT32, 64: INT64}.get(bits, 0)
-    elif tensor.dtype.code == 2:  # kDLFloat
+    elif tensor.dtype.code == FLOAT:
         dtype = {16: FLOAT16, 32: FLOAT32, 64: FLOAT64}.get(bits, 0)
-    elif tensor.dtype.code == 4:  # kDLBfloat
+    elif tensor.dtype.code == BFLOAT:
         dtype = BFLOAT16 if bits == 16 else 0
-    elif tensor.dtype.code == 6:  # kDLBool
-        dtype = BOOL
+    elif tensor.dtype.code == BOOLEAN:
+        dtype = BOOL if bits == 8 else 0
     if not dtype or tensor.dtype.lanes != 1:
         raise TypeError(f"a buffer of DLPack type {tensor.dtype} is not one that the kernels take")
+    if tensor.device.device_type not in HOST:
+        raise ValueError(f"a buffer on a device of DLPack type {tensor.device.device_type} is not in the host's memory")
+    if tensor.ndim < 1:
+        raise ValueError("a buffer without dimensions is not one that the kernels take")
+    for d in range(tensor.ndim - 1, -1, -1):
+        if tensor.strides != NULL and tensor.shape[d] > 1 and tensor.strides[d] != stride:
+            contiguous = False
+        stride *= tensor.shape[d]
+    if stride and not contiguous:
+        raise ValueError("a buffer is not contiguous")
+    if stride and (<size_t> tensor.data + tensor.byte_offset) % (bits // 8):
+        raise ValueError("a buffer is not aligned to its elements")
     return Buffer(
         <char*> tensor.data + tensor.byte_offset, tensor.shape[tensor.ndim - 1], dtype, tensor.ndim, tensor.shape)
 
 
-cdef int call_kernel(Run run, int count, result, tuple operands, Attributes attributes) except -1:
+cdef inline bint is_optional(const Buffer* operand, int dtype, int64_t size) noexcept nogil:
+    """Whether this is absent, one for all, or one for each of `size`."""
+    return operand.size == 0 or (operand.dtype == dtype and (operand.size == 1 or operand.size == size))
+
+
+cdef const char* wrong_network(const Buffer* operands, int flags) noexcept nogil:
+    """The first operand with a dtype or size by which a kernel would leave a buffer; NULL if there is none."""
+    cdef const Buffer *weight = &operands[0]
+    cdef const Buffer *indices = &operands[1]
+    cdef const Buffer *indptr = &operands[2]
+    cdef const Buffer *slots = &operands[3]
+    cdef const Buffer *spike = &operands[4]
+    if weight.dtype not in (FLOAT16, BFLOAT16, FLOAT32, FLOAT64) or weight.size != indices.size:
+        return b"weight"
+    if indices.dtype != INT32 and indices.dtype != INT64:
+        return b"indices"
+    if (indptr.dtype != INT32 and indptr.dtype != INT64) or indptr.size != spike.size + 1:
+        return b"indptr"
+    if flags & PERMUTED and (slots.dtype != indices.dtype or slots.size != indices.size):
+        return b"weight_indices"
+    if spike.dtype != BOOL:
+        return b"spike"
+    return NULL
+
+
+cdef const char* wrong_update(const Buffer* result, const Buffer* operands, int flags) noexcept nogil:
+    cdef const Buffer *weight = &operands[0]
+    cdef int arithmetic = FLOAT64 if weight.dtype == FLOAT64 else FLOAT32
+    cdef const char* wrong = wrong_network(operands, flags)
+    if wrong != NULL:
+        return wrong
+    if result.dtype != weight.dtype or result.size != weight.size:
+        return b"result"
+    if operands[5].dtype != arithmetic:
+        return b"trace"
+    if not is_optional(&operands[6], arithmetic, operands[4].size):
+        return b"gain"
+    if not is_optional(&operands[7], weight.dtype, weight.size):
+        return b"w_min"
+    if not is_optional(&operands[8], weight.dtype, weight.size):
+        return b"w_max"
+    return NULL
+
+
+cdef const char* wrong_propagate(const Buffer* result, const Buffer* operands, int flags) noexcept nogil:
+    cdef int arithmetic = FLOAT64 if operands[0].dtype == FLOAT64 else FLOAT32
+    cdef const char* wrong = wrong_network(operands, flags)
+    if wrong != NULL:
+        return wrong
+    if result.dtype != arithmetic:
+        return b"result"
+    if not is_optional(&operands[5], arithmetic, operands[4].size):
+        return b"gain"
+    return NULL
+
+
+cdef const char* wrong_collect(const Buffer* result, const Buffer* operands, int flags) noexcept nogil:
+    cdef int arithmetic = FLOAT64 if operands[0].dtype == FLOAT64 else FLOAT32
+    cdef const char* wrong = wrong_network(operands, flags)
+    if wrong != NULL:
+        return wrong
+    if result.dtype != arithmetic or result.size != operands[4].size:
+        return b"result"
+    if operands[5].dtype != arithmetic:
+        return b"trace"
+    return NULL
+
+
+ctypedef const char* (*Wrong)(const Buffer* result, const Buffer* operands, int flags) noexcept nogil
+
+
+cdef int call_kernel(
+    Run run, Wrong wrong, int count, result, tuple operands, Attributes attributes
+) except -1:
     cdef Buffer buffers[UPDATE_OPERANDS + 1]
     cdef char message[MESSAGE]
     cdef Pool openmp = Pool(NULL, NULL, False)
+    cdef Borrowed borrowed
+    cdef const char* name
     cdef bint done
-    # A capsule owns its buffer until it is consumed or dropped: these live as long as this list.
-    capsules = [array.__dlpack__() for array in (*operands[:count], result)]
-    for i, capsule in enumerate(capsules):
-        buffers[i] = from_dlpack(&(<DLManagedTensor*> PyCapsule_GetPointer(capsule, "dltensor")).tensor)
+    if len(operands) < count:
+        raise TypeError(f"{len(operands)} operands, expected {count}")
+    kept = []  # what keeps the buffers alive
+    for i, array in enumerate((*operands[:count], result)):
+        if array is None:
+            buffers[i] = Buffer(NULL, 0, 0, 1, NULL)
+            continue
+        borrowed = Borrowed(array)
+        kept.append(borrowed)
+        buffers[i] = from_dlpack(&borrowed.tensor)
+    if not borrowed.writable:
+        raise ValueError("the result is read-only")
+    name = wrong(&buffers[count], buffers, attributes.flags)
+    if name != NULL:
+        raise ValueError(f"{name.decode()} does not have the dtype or the size that goes with the other operands")
+    if not fit(buffers, count, &buffers[count]):
+        raise ValueError("an operand does not have the batch that the result has, in its leading dimensions")
     with nogil:
         done = run_batch(run, &openmp, &buffers[count], buffers, count, &attributes, message)
     if not done:
         raise IndexError(message.decode())
 
 
-def call_update(result, *operands, int flags, double mu):
-    """Update `result` in place; operands as in `_specs.UPDATE_OPERANDS`, contiguous; a batch in leading dimensions."""
-    call_kernel(run_update, UPDATE_OPERANDS, result, operands, Attributes(flags, mu))
+def call_update(result not None, *operands, int flags, double mu):
+    """Update `result` in place; operands as in `_specs.UPDATE_OPERANDS`, contiguous, None if absent.
+
+    What is not so is refused here, whoever calls. Only that `result` overlaps no operand, is for the caller to see to.
+    """
+    call_kernel(run_update, wrong_update, UPDATE_OPERANDS, result, operands, Attributes(flags, mu))
 
 
-def call_propagate(result, *operands, int flags):
-    """Fill `result`; operands as in `_specs.PROPAGATE_OPERANDS`, contiguous; a batch in leading dimensions."""
-    call_kernel(run_propagate, PROPAGATE_OPERANDS, result, operands, Attributes(flags, 1.0))
+def call_propagate(result not None, *operands, int flags):
+    """Fill `result`; operands as in `_specs.PROPAGATE_OPERANDS`, and for the rest as in `call_update`."""
+    call_kernel(run_propagate, wrong_propagate, PROPAGATE_OPERANDS, result, operands, Attributes(flags, 1.0))
 
 
-def call_collect(result, *operands, int flags):
-    """Fill `result`; operands as in `_specs.COLLECT_OPERANDS`, contiguous; a batch in leading dimensions."""
-    call_kernel(run_collect, COLLECT_OPERANDS, result, operands, Attributes(flags, 1.0))
+def call_collect(result not None, *operands, int flags):
+    """Fill `result`; operands as in `_specs.COLLECT_OPERANDS`, and for the rest as in `call_update`."""
+    call_kernel(run_collect, wrong_collect, COLLECT_OPERANDS, result, operands, Attributes(flags, 1.0))

@@ -87,7 +87,7 @@ cdef hot_void propagate_span(
         end = begin + rows.row[row + 1].before - rows.row[row].before
         if row + 1 < rows.count:
             following = rows.row[row + 1].begin  # about where this thread's elements begin in the next row
-            following += (rows.row[row + 2].before - rows.row[row + 1].before) * start // n_other
+            following += (rows.row[row + 2].before - rows.row[row + 1].before) * start // max(n_other, 1)
             prefetch_lines(indices, following, following + NEXT_ROW, 0)
             if network.permuted:
                 prefetch_lines(slots, following, following + NEXT_ROW, 0)

@@ -1,0 +1,385 @@
+"""The operators without JAX: they change the memory of the arrays that they are given, whatever library those are of.
+
+The same functions as `hebbax.update_csr_on_binary_post` and so on, with the same checks and the same kernels, for
+writable arrays: NumPy's, or those of any library that speaks DLPack, such as PyTorch. Units, `jit` and derivatives
+are JAX's; float64 stays float64 whatever JAX's flags say.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import brainunit as u
+import jax
+import numpy as np
+
+from hebbax import _cpu, _lowering, _primitives
+from hebbax._docs import documented
+from hebbax._specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Spec
+from hebbax.errors import ShapeError
+
+# An array: of NumPy, or anything that has `__dlpack__` and `__dlpack_device__`.
+Plain: TypeAlias = Any
+Target = TypeVar("Target")
+
+_BFLOAT16 = np.dtype("bfloat16")
+_attributes = functools.lru_cache(_lowering.attributes)
+
+__all__ = [
+    "propagate_csr_on_binary_post",
+    "propagate_csr_on_binary_pre",
+    "update_csr_on_binary_post",
+    "update_csr_on_binary_pre",
+]
+
+
+def _update(spec: Spec, shape: tuple[int, int], operands: dict[str, Any], **options: Any) -> Any:
+    """Update `operands["weight"]` and return it."""
+    shape = _primitives.check_options(shape, None)
+    _check_writable_type("weight", operands["weight"], spec.name)
+    given = _host_arrays(spec, operands, shape)
+    options = _primitives.check_update_options(given.keys(), **options)
+    _check_scalar_bounds(given, finite=options["soft_bound"] is not None)
+    _check_target(spec, "weight", given["weight"], given)
+    _run(spec, _as_kernels_take(given["weight"]), given, **options)
+    return operands["weight"]
+
+
+def _propagate(spec: Spec, shape: tuple[int, int], operands: dict[str, Any], out: Any) -> Any:
+    """Fill `out`, a new NumPy array where it is None, and return it."""
+    shape = _primitives.check_options(shape, None)
+    if out is not None:
+        _check_writable_type("out", out, spec.name)
+    given = _host_arrays(spec, operands, shape)
+    dtype, n_out = given["weight"].dtype, spec.sizes(shape)[1]
+    if out is None:
+        out = np.empty(n_out, dtype)
+    target = _host_array("out", out)
+    if target.dtype != dtype:
+        raise TypeError(f"out: got dtype {target.dtype}, expected that of weight, {dtype}")
+    if target.shape != (n_out,):
+        raise ShapeError(f"out: got shape {target.shape}, expected {(n_out,)} for shape {shape}")
+    _check_target(spec, "out", target, given)
+    arithmetic = _primitives.arithmetic_dtype(dtype)
+    sums = target if dtype == arithmetic else np.empty(n_out, arithmetic)
+    _run(spec, sums, given)
+    if sums is not target:
+        with np.errstate(all="ignore"):
+            target[...] = sums
+    return out
+
+
+def _host_arrays(spec: Spec, operands: dict[str, Any], shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The memory of every operand that is given, checked as the JAX functions check it."""
+    if _cpu.missing:
+        raise RuntimeError(f"the CPU kernels cannot be used: {_cpu.missing}")
+    given = {
+        name: _host_array(spec.public_name(name), x)
+        for name, x in operands.items()
+        if x is not None or name in spec.arguments
+    }
+    for name, x in given.items():
+        if not x.dtype.isnative and not (name == "weight" and spec.kind == "update"):
+            given[name] = x.astype(x.dtype.newbyteorder("="))
+    _primitives.check_dtypes(spec, given)
+    _primitives.check_shapes(spec, given, shape)
+    return given
+
+
+def _host_array(name: str, x: Any) -> np.ndarray:
+    if isinstance(x, u.Quantity):
+        raise TypeError(
+            f"{name}: got a quantity of unit {x.unit}, expected a plain array or number: pass what "
+            f"`numpy.array({name}.to(unit).mantissa)` gives, with one unit for weight, trace and bounds"
+        )
+    if isinstance(x, (bool, int, float)):
+        return np.asarray(float(x))
+    if not _primitives.in_host_memory(name, x):
+        # Where kernels for other memory will be chosen.
+        raise NotImplementedError(
+            f"{name}: got a {type(x).__name__} on a device of DLPack type {int(x.__dlpack_device__()[0])} (CUDA is 2), "
+            f"expected one in the host's memory: there are kernels for CPUs only"
+        )
+    return _primitives.host_array(name, x)
+
+
+def _check_writable_type(name: str, x: Any, function: str) -> None:
+    if isinstance(x, jax.Array):
+        raise TypeError(
+            f"{name}: got a JAX array, which must not change, expected a writable array: pass `numpy.array({name})`, "
+            f"or use hebbax.{function}, which returns a new array"
+        )
+    if isinstance(x, (bool, int, float, np.generic)):
+        raise TypeError(f"{name}: got {type(x).__name__}, expected a writable array")
+
+
+def _check_scalar_bounds(given: dict[str, np.ndarray], finite: bool) -> None:
+    """What the JAX functions can check of Python's and NumPy's scalars."""
+    scalars = {name: given[name] for name in ("w_min", "w_max") if name in given and given[name].ndim == 0}
+    if len(scalars) == 2 and scalars["w_min"] > scalars["w_max"]:
+        raise ValueError(f"w_min: got {scalars['w_min']}, expected at most w_max, {scalars['w_max']}")
+    for name, bound in scalars.items():
+        if finite and np.isinf(bound):
+            raise ValueError(f"{name}: got {bound}, expected a finite bound where soft_bound is given")
+
+
+def _check_target(spec: Spec, name: str, target: np.ndarray, given: dict[str, np.ndarray]) -> None:
+    """Raise unless the kernel may write to `target` while it reads the others."""
+    if not target.flags.writeable:
+        raise ValueError(f"{name}: got a read-only array, expected a writable one: it is changed in place")
+    if not (target.flags.c_contiguous and target.flags.aligned):
+        raise ValueError(
+            f"{name}: got an array that is not contiguous (strides {target.strides} bytes) or not aligned, "
+            f"expected a contiguous one: it is changed in place"
+        )
+    for operand, x in given.items():
+        if operand != name and np.may_share_memory(target, x):
+            raise ValueError(
+                f"{name}: got memory that overlaps that of {spec.public_name(operand)}, expected memory of its own"
+            )
+
+
+def _run(spec: Spec, result: np.ndarray, given: dict[str, np.ndarray], **options: Any) -> None:
+    """Run the kernel on operands of the dtypes that it takes: copies, where they do not have them."""
+    dtypes = _primitives.kernel_dtypes(given)
+
+    def settle(operand: str) -> np.ndarray | None:
+        x, dtype = given.get(operand), dtypes[operand]
+        if x is None:
+            return None
+        if operand == "spike" and x.dtype != bool:
+            x = x != 0
+        if operand in _primitives.INDEX_ARRAYS:
+            _check_index_range(operand, x, dtype)
+        if x.dtype != dtype or not (x.flags.c_contiguous and x.flags.aligned):
+            x = np.array(x, dtype, order="C")
+        return _as_kernels_take(x.reshape(-1))
+
+    with np.errstate(all="ignore"):
+        operands = [settle(operand) for operand in spec.operands]
+    _cpu.kernels()[spec.kind](result, *operands, **_attributes(spec, **options))
+
+
+def _check_index_range(name: str, x: np.ndarray, dtype: np.dtype) -> None:
+    """Raise where an unsigned index would come out negative."""
+    if x.dtype == np.uint64 and dtype == np.int64 and x.size and x.max() > np.iinfo(dtype).max:
+        raise OverflowError(f"{name}: got {x.max()}, which does not fit {dtype}")
+
+
+def _as_kernels_take(x: np.ndarray) -> np.ndarray:
+    """The same memory; bfloat16, which Python's buffer protocol does not know, as uint16."""
+    return x.view(np.uint16) if x.dtype == _BFLOAT16 else x
+
+
+@documented
+def update_csr_on_binary_post(
+    weight: Target,
+    indices: Plain,
+    indptr: Plain,
+    weight_indices: Plain,
+    pre_trace: Plain,
+    post_spike: Plain,
+    w_min: Plain | None = None,
+    w_max: Plain | None = None,
+    *,
+    shape: tuple[int, int],
+    weight_in_bounds: bool = False,
+    soft_bound: Literal["upper", "lower"] | None = None,
+    mu: float = 1.0,
+    gain: Plain | None = None,
+) -> Target:
+    r"""Add, in place, the presynaptic traces to the weights of every synapse onto a spiking neuron, and clip.
+
+    Parameters
+    ----------
+    {plain_structure_post}
+    {plain_pre_trace}
+    {plain_post_spike}
+    {plain_bounds}
+    {plain_gain_post}
+
+    Returns
+    -------
+    {inplace_returns}
+
+    Raises
+    ------
+    {inplace_raises}
+
+    Notes
+    -----
+    {equation_post}
+
+    as `hebbax.update_csr_on_binary_post` does without changing its argument.
+
+    Examples
+    --------
+    >>> import hebbax, numpy as np
+    >>> weight = np.array([0.5, 0.3, 0.8, 0.2])
+    >>> hebbax.inplace.update_csr_on_binary_post(
+    ...     weight, np.array([0, 1, 0, 1]), np.array([0, 2, 4]), np.array([0, 2, 1, 3]),
+    ...     np.array([0.1, -0.05]), np.array([True, False]), shape=(2, 2),
+    ... )
+    array([0.6 , 0.3 , 0.75, 0.2 ])
+    >>> weight
+    array([0.6 , 0.3 , 0.75, 0.2 ])
+    """
+    operands = dict(
+        weight=weight, indices=indices, indptr=indptr, weight_indices=weight_indices, trace=pre_trace,
+        spike=post_spike, w_min=w_min, w_max=w_max, gain=gain,
+    )  # fmt: skip
+    options = dict(weight_in_bounds=weight_in_bounds, soft_bound=soft_bound, mu=mu)
+    return _update(UPDATE_POST, shape, operands, **options)
+
+
+@documented
+def update_csr_on_binary_pre(
+    weight: Target,
+    indices: Plain,
+    indptr: Plain,
+    pre_spike: Plain,
+    post_trace: Plain,
+    w_min: Plain | None = None,
+    w_max: Plain | None = None,
+    *,
+    shape: tuple[int, int],
+    weight_in_bounds: bool = False,
+    soft_bound: Literal["upper", "lower"] | None = None,
+    mu: float = 1.0,
+    gain: Plain | None = None,
+) -> Target:
+    r"""Add, in place, the postsynaptic traces to the weights of every synapse from a spiking neuron, and clip.
+
+    Parameters
+    ----------
+    {plain_structure_pre}
+    {plain_pre_spike}
+    {plain_post_trace}
+    {plain_bounds}
+    {plain_gain_pre}
+
+    Returns
+    -------
+    {inplace_returns}
+
+    Raises
+    ------
+    {inplace_raises}
+
+    Notes
+    -----
+    {equation_pre}
+
+    as `hebbax.update_csr_on_binary_pre` does without changing its argument.
+
+    Examples
+    --------
+    >>> import hebbax, numpy as np
+    >>> hebbax.inplace.update_csr_on_binary_pre(
+    ...     np.array([0.5, 0.3, 0.8, 0.2]), np.array([0, 1, 0, 1]), np.array([0, 2, 4]),
+    ...     np.array([True, False]), np.array([-0.1, -0.4]), w_min=0.0, shape=(2, 2),
+    ... )
+    array([0.4, 0. , 0.8, 0.2])
+    """
+    operands = dict(
+        weight=weight, indices=indices, indptr=indptr, trace=post_trace,
+        spike=pre_spike, w_min=w_min, w_max=w_max, gain=gain,
+    )  # fmt: skip
+    options = dict(weight_in_bounds=weight_in_bounds, soft_bound=soft_bound, mu=mu)
+    return _update(UPDATE_PRE, shape, operands, **options)
+
+
+@documented
+def propagate_csr_on_binary_pre(
+    weight: Plain,
+    indices: Plain,
+    indptr: Plain,
+    pre_spike: Plain,
+    *,
+    shape: tuple[int, int],
+    out: Any = None,
+) -> Any:
+    r"""Sum, for every postsynaptic neuron, the weights of its synapses from spiking neurons: `spike @ W`.
+
+    Parameters
+    ----------
+    {plain_structure_pre}
+    {plain_pre_spike}
+    {plain_shape_backend}
+    {inplace_out}
+
+    Returns
+    -------
+    Array, shape (n_post,)
+        `out`, with the input of every postsynaptic neuron; 16-bit weights are summed in float32 and rounded once.
+
+    Raises
+    ------
+    {inplace_raises}
+
+    Notes
+    -----
+    .. math:: I_j = \sum_{i\,\text{spikes}} w_{ij}
+
+    summed as in `hebbax.propagate_csr_on_binary_pre`. What `out` held before is lost, not added to.
+
+    Examples
+    --------
+    >>> import hebbax, numpy as np
+    >>> hebbax.inplace.propagate_csr_on_binary_pre(
+    ...     np.array([0.5, 0.3, 0.8, 0.2]), np.array([0, 1, 0, 1]), np.array([0, 2, 4]),
+    ...     np.array([True, True]), shape=(2, 2),
+    ... )
+    array([1.3, 0.5])
+    """
+    operands = dict(weight=weight, indices=indices, indptr=indptr, spike=pre_spike)
+    return _propagate(PROPAGATE_PRE, shape, operands, out)
+
+
+@documented
+def propagate_csr_on_binary_post(
+    weight: Plain,
+    indices: Plain,
+    indptr: Plain,
+    weight_indices: Plain,
+    post_spike: Plain,
+    *,
+    shape: tuple[int, int],
+    out: Any = None,
+) -> Any:
+    r"""Sum, for every presynaptic neuron, the weights of its synapses onto spiking neurons: `W @ spike`.
+
+    Parameters
+    ----------
+    {plain_structure_post}
+    {plain_post_spike}
+    {plain_shape_backend}
+    {inplace_out}
+
+    Returns
+    -------
+    Array, shape (n_pre,)
+        `out`, with the sum for every presynaptic neuron; 16-bit weights are summed in float32 and rounded once.
+
+    Raises
+    ------
+    {inplace_raises}
+
+    Notes
+    -----
+    .. math:: B_i = \sum_{j\,\text{spikes}} w_{ij}
+
+    summed as in `hebbax.propagate_csr_on_binary_post`. What `out` held before is lost, not added to.
+
+    Examples
+    --------
+    >>> import hebbax, numpy as np
+    >>> hebbax.inplace.propagate_csr_on_binary_post(
+    ...     np.array([0.5, 0.3, 0.8, 0.2]), np.array([0, 1, 0, 1]), np.array([0, 2, 4]), np.array([0, 2, 1, 3]),
+    ...     np.array([True, False]), shape=(2, 2),
+    ... )
+    array([0.5, 0.8])
+    """
+    operands = dict(weight=weight, indices=indices, indptr=indptr, weight_indices=weight_indices, spike=post_spike)
+    return _propagate(PROPAGATE_POST, shape, operands, out)
