@@ -10,6 +10,9 @@ READ_ONLY = 1
 NAMES = (b"dltensor", b"dltensor_versioned")
 
 
+KEPT: list = []  # for good: what C points to must outlive every consumer, and JAX frees when it likes
+
+
 class Tensor(Structure):
     _fields_ = [
         ("data", c_void_p), ("device_type", c_int32), ("device_id", c_int32), ("ndim", c_int32), ("code", c_uint8),
@@ -49,7 +52,8 @@ class Shared:
         self.array, self.versioned, self.flags, self.version = array, versioned, flags, version
         self.device_type, self.fields = device_type, fields
         self.exported = self.freed = 0
-        self._alive = []  # (as ctypes does not keep what C points to)
+        self._pointed_to = []
+        KEPT.append(self)
         self._deleter, self._destructor = Deleter(self._free), Destructor(self._drop)
 
     def __dlpack_device__(self):
@@ -72,7 +76,7 @@ class Shared:
             managed = Versioned(*self.version, None, deleter, self.flags, tensor)
         else:
             managed = Plain(tensor, None, deleter)
-        self._alive.append((managed, sizes, strides))
+        self._pointed_to.append((managed, sizes, strides))
         self.exported += 1
         return new_capsule(ctypes.addressof(managed), NAMES[versioned], self._destructor)
 

@@ -15,8 +15,9 @@ import hebbax
 
 README = Path(__file__).parent.parent / "README.md"
 MODULES = ["hebbax", *(module.name for module in pkgutil.walk_packages(hebbax.__path__, "hebbax."))]
-FUNCTIONS = [name for name in hebbax.__all__ if inspect.isfunction(getattr(hebbax, name))]
-WITH_PARAMETERS = [name for name in FUNCTIONS if inspect.signature(getattr(hebbax, name)).parameters]
+FUNCTIONS = {name: x for name in hebbax.__all__ if inspect.isfunction(x := getattr(hebbax, name))}
+FUNCTIONS |= {f"inplace.{name}": getattr(hebbax.inplace, name) for name in hebbax.inplace.__all__}
+WITH_PARAMETERS = [name for name, function in FUNCTIONS.items() if inspect.signature(function).parameters]
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if not name.endswith("__main__")])
@@ -27,7 +28,7 @@ def test_examples_in_docstrings(module):
 
 @pytest.mark.parametrize("name", WITH_PARAMETERS)
 def test_every_parameter_is_documented_and_an_example_shown(name):
-    function = getattr(hebbax, name)
+    function = FUNCTIONS[name]
     assert doctest.DocTestFinder(recurse=False).find(function, name)[0].examples
     for parameter in inspect.signature(function).parameters:
         assert re.search(rf"\b{parameter}\b", inspect.getdoc(function))
@@ -35,7 +36,7 @@ def test_every_parameter_is_documented_and_an_example_shown(name):
 
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if "_on_binary_" in name])
 def test_docstrings_are_filled_in(name):
-    doc = getattr(hebbax, name).__doc__
+    doc = FUNCTIONS[name].__doc__
     sections = re.findall(r"^([A-Z]\w+)\n-+$", doc, re.MULTILINE)
     assert sections == ["Parameters", "Returns", "Raises", "Notes", "Examples"]
     assert not re.search(r"(?<![\w\\])\{[a-z_]+\}", doc), "a shared part is missing"
