@@ -187,8 +187,9 @@ def main(
         f"{hebbax.get_num_threads()} threads; {used}. From "
         f"`{shlex.join(['python', 'benchmarks/weak_scaling.py', *sys.argv[1:]])}` at {commit()}, "
         f"{datetime.date.today().isoformat()}.",
-        f"Measured (median of {rounds}, all sizes in turn; load average {about['load_average'][0]:.1f} at the end): a step of one node's part in `lax.scan`, with `propagate_on_pre` and "
-        f"`PairSTDP.step`; without a model of the neurons. Bytes: weights, CSR and CSC structure, of these arrays.",
+        f"Measured (median of {rounds}, all sizes in turn; load average {about['load_average'][0]:.1f} at the end): a "
+        f"step of one node's part in `lax.scan`, with `propagate_on_pre` and `PairSTDP.step`; without a model of the "
+        f"neurons. Bytes: weights, CSR and CSC structure, of these arrays.",
         f"Assumed: {latency:g} µs a message, {bandwidth:g} GB/s a node, one process a node, no overlap of computing "
         f"and sending, no waiting for the slowest node; a ring all-gather of one byte a neuron, which takes "
         f"(nodes - 1) (latency + neurons of a node / bandwidth).",
