@@ -14,6 +14,7 @@ import shlex
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -59,8 +60,13 @@ def gather_time(nodes: int, part: int, latency: float, bandwidth: float) -> floa
     return (nodes - 1) * (latency + part / bandwidth)
 
 
-def measure(neurons: int, indegree: int, nodes: int, probability: float, rounds: int, duration: float) -> tuple:
-    """Return the bytes of a node, and seconds of a step there: propagation, both updates, traces of all neurons."""
+def prepare(
+    neurons: int, indegree: int, nodes: int, probability: float, duration: float
+) -> tuple[int, Callable[[], float]]:
+    """Return the bytes of a node, and what measures the seconds of a step there.
+
+    A step is propagation, both updates, and the traces of all neurons.
+    """
     synapses = hebbax.Synapses.random((neurons * nodes, neurons), indegree=indegree, seed=nodes)
     rule = hebbax.PairSTDP(20.0, 20.0, 0.01, 0.0105, 0.0, 1.0)
     rng = np.random.default_rng(nodes)
@@ -88,17 +94,22 @@ def measure(neurons: int, indegree: int, nodes: int, probability: float, rounds:
 
     timed(PATTERNS)  # compiles
     steps = PATTERNS * max(1, math.ceil(duration / (timed(PATTERNS) * PATTERNS)))
-    timed(steps)
-    return size, statistics.median(timed(steps) for _ in range(rounds))
+    return size, lambda: timed(steps)
 
 
 def rows(neurons, indegree, rate, dt, nodes, latency, bandwidth, rounds, duration, say=lambda _: None) -> list[Row]:
     """A row for each number of nodes; all units are SI's."""
     probability = rate * dt
+    say("building what a node holds")
+    ready = [prepare(neurons, indegree, n, probability, duration) for n in nodes]
+    samples: list[list[float]] = [[] for _ in nodes]
+    for k in range(rounds):  # in turn, so that a busy machine is slow for all of them
+        say(f"round {k + 1} of {rounds}")
+        for (_, measure), own in zip(ready, samples, strict=True):
+            own.append(measure())
     found: list[Row] = []
-    for n in nodes:
-        say(f"measuring what one of {n} nodes computes")
-        size, compute = measure(neurons, indegree, n, probability, rounds, duration)
+    for n, (size, _), own in zip(nodes, ready, samples, strict=True):
+        compute = statistics.median(own)
         gather = gather_time(n, neurons, latency, bandwidth)
         step = compute + gather
         first = found[0].step if found else step
@@ -151,8 +162,8 @@ def main(
     latency: Annotated[float, typer.Option(min=0, help="Assumed time of a message between nodes, in µs.")] = 2.0,
     bandwidth: Annotated[float, typer.Option(min=1e-3, help="Assumed bandwidth of a node, in GB/s.")] = 25.0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads.", show_default="as in `hebbax info`")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Measurements, of which the median counts.")] = 5,
-    duration: Annotated[float, typer.Option(min=0, help="Seconds that a measurement takes, about.")] = 0.5,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements, of which the median counts.")] = 9,
+    duration: Annotated[float, typer.Option(min=0, help="Seconds that a measurement takes, about.")] = 0.3,
     output: Annotated[Path, typer.Option(help="Folder for the file.")] = RESULTS,
 ) -> None:
     """Measure one node's part, add the network by model, print a table and write it as Markdown.
@@ -176,8 +187,9 @@ def main(
         f"{hebbax.get_num_threads()} threads; {used}. From "
         f"`{shlex.join(['python', 'benchmarks/weak_scaling.py', *sys.argv[1:]])}` at {commit()}, "
         f"{datetime.date.today().isoformat()}.",
-        f"Measured (median of {rounds}): a step of one node's part in `lax.scan`, with `propagate_on_pre` and "
-        f"`PairSTDP.step`; without a model of the neurons. Bytes: weights, CSR and CSC structure, of these arrays.",
+        f"Measured (median of {rounds}, all sizes in turn; load average {about['load_average'][0]:.1f} at the end): a "
+        f"step of one node's part in `lax.scan`, with `propagate_on_pre` and `PairSTDP.step`; without a model of the "
+        f"neurons. Bytes: weights, CSR and CSC structure, of these arrays.",
         f"Assumed: {latency:g} µs a message, {bandwidth:g} GB/s a node, one process a node, no overlap of computing "
         f"and sending, no waiting for the slowest node; a ring all-gather of one byte a neuron, which takes "
         f"(nodes - 1) (latency + neurons of a node / bandwidth).",

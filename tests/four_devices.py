@@ -299,3 +299,48 @@ def test_a_simulation_copies_no_weight(mesh):
     size = sharded.nse // SHARDS
     assert re.search(rf"f32\[{size}\]", text)
     assert not re.findall(rf"f32\[{size}\]\S* copy\(", text)
+
+
+# -- derivatives and batches
+
+
+def test_derivatives_are_those_on_one_device(spec, rng, mesh):
+    synapses = network(rng, (41, 23), 300)
+    sharded = sharding.split(synapses, mesh)
+    given = make_operands(spec, rng, synapses)
+    if spec.kind == "update":
+        given |= {"gain": rng.uniform(-2, 2, given["spike"].size).astype(np.float32), "w_min": -1.0, "w_max": 1.0}
+    names = [name for name in ("weight", "trace", "gain", "w_min", "w_max") if name in given]
+
+    def gradient(synapses, given, factors):
+        def loss(x):
+            return (call(spec, synapses, given | x) ** 2 * factors).sum()
+
+        return jax.jit(jax.grad(loss))({name: given[name] for name in names})
+
+    size = call(spec, synapses, given).size
+    factors = rng.uniform(-1, 1, size).astype(np.float32)
+    expected = gradient(synapses, given, factors)
+    split = {
+        "update": sharded.split_weight, "propagate": sharded.split_post if spec is PROPAGATE_PRE else sharded.split_pre
+    }[spec.kind](factors)  # fmt: skip
+    out = gradient(sharded, split_operands(spec, sharded, given), split)
+    out["weight"] = sharded.join_weight(out["weight"])
+    if spec.kind == "update":
+        join_event, join_other = sharded.join_pre, sharded.join_post
+        if spec.event == "post":
+            join_event, join_other = join_other, join_event
+        out["gain"], out["trace"] = join_event(out["gain"]), join_other(out["trace"])
+    for name in names:
+        assert np.abs(expected[name]).max() > 0.1
+        np.testing.assert_allclose(out[name], expected[name], rtol=2e-5, atol=1e-5, err_msg=name)
+
+
+def test_vmap_is_one_network_after_the_other(spec, rng, mesh):
+    synapses = network(rng, (41, 23), 300)
+    sharded = sharding.split(synapses, mesh)
+    members = [split_operands(spec, sharded, make_operands(spec, rng, synapses)) for _ in range(3)]
+    batch = {name: jnp.stack([x[name] for x in members]) for name in members[0]}
+    out = jax.jit(jax.vmap(lambda x: call(spec, sharded, x)))(batch)
+    for k, member in enumerate(members):
+        np.testing.assert_array_equal(out[k], call(spec, sharded, member))

@@ -25,9 +25,9 @@ def test_a_ring_passes_every_part_through_every_node(weak_scaling):
 
 
 def test_rows_add_up(weak_scaling, monkeypatch):
-    computes = iter([(1000, 1.0), (1001, 2.0)])
-    monkeypatch.setattr(weak_scaling, "measure", lambda *_: next(computes))
-    one, two = weak_scaling.rows(100, 10, 5.0, 0.5, [1, 2], 1.0, 100.0, 1, 0.0)
+    parts = iter([(1000, iter([1.0, 7.0, 0.5]).__next__), (1001, iter([1.0, 2.0, 3.0]).__next__)])
+    monkeypatch.setattr(weak_scaling, "prepare", lambda *_: next(parts))
+    one, two = weak_scaling.rows(100, 10, 5.0, 0.5, [1, 2], 1.0, 100.0, 3, 0.0)
     assert (one.neurons, one.synapses, one.spikes, one.step, one.real_time, one.efficiency) == (
         100, 1000, 250, 1.0, 2.0, 1.0,
     )  # fmt: skip

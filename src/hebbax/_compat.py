@@ -1,5 +1,6 @@
 """Everything whose place or name depends on the version of JAX."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,10 @@ try:
 except ImportError:  # before JAX 0.8
     from jax.experimental import enable_x64  # type: ignore[attr-defined, no-redef]
 
-__all__ = ["Primitive", "buffer_callback", "enable_x64", "vary_alike"]
+__all__ = ["Primitive", "buffer_callback", "enable_x64", "shard_map", "vary_alike"]
+
+# With its check of varying axes; before JAX 0.8, functions of JAX (`searchsorted`) do not pass that.
+shard_map = jax.shard_map if hasattr(jax.lax, "pcast") else functools.partial(jax.shard_map, check_vma=False)
 
 
 def vary_alike(operands: Sequence[Any]) -> list[Any]:

@@ -49,6 +49,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from hebbax import _connect, _primitives
+from hebbax._compat import shard_map
 from hebbax._layout import (
     Layout,
     host_numbers,
@@ -443,6 +444,5 @@ def _compiled(synapses: ShardedSynapses, operands: dict[str, Any], static: tuple
 
     specs = {name: synapses._partition(spec, name, x) for name, x in operands.items()}
     out_specs = P() if spec is PROPAGATE_POST else P(axis)
-    # Without the check of varying axes: what it would find is in the specs, and the primitives have no rule for it.
-    mapped = jax.shard_map(run, mesh=synapses.mesh, in_specs=(P(axis), specs), out_specs=out_specs, check_vma=False)
+    mapped = shard_map(run, mesh=synapses.mesh, in_specs=(P(axis), specs), out_specs=out_specs)
     return mapped(synapses, operands)
