@@ -122,7 +122,7 @@ def slopes(weight, trace, w_min, w_max, **options):
 
     def function(weight, w_min, w_max):
         return hebbax.update_csr_on_binary_post(
-            weight, *map(np.array, FOUR.values()), jnp.float32(trace), np.array([True, False]), w_min, w_max,
+            weight, *map(np.array, FOUR.values()), np.broadcast_to(np.float32(trace), 2), np.array([True, False]), w_min, w_max,
             shape=(2, 2), **options,
         )  # fmt: skip
 
