@@ -140,7 +140,8 @@ def on_grid(rng, low, high, step, size):
 def update_problem(spec, network, rng, case, dtype=np.float32, ties=False):
     """Operands of an update without its structure, and its options.
 
-    With ties, many weights and sums equal a bound, and some bounds each other; without, none do.
+    With ties, many weights and sums equal a bound, and some bounds each other; without, none do, but for weights that
+    are kept in bounds and rest there.
     """
     kinds, options = CASES[case]
     n_event, n_other = spec.sizes(network.shape)
@@ -153,9 +154,7 @@ def update_problem(spec, network, rng, case, dtype=np.float32, ties=False):
             given[name] = rng.choice([-1, -0.5, 0.5, 1], size)
         else:
             low, high = (-0.75, 0) if name == "w_min" else (0, 0.75)
-            given[name] = (
-                on_grid(rng, low, high, 1 / 4, size) if ties else on_grid(rng, low, high, 1 / 32, size) + (1 / 64)
-            )
+            given[name] = on_grid(rng, low, high, step, size) + (0 if ties else step / 2)
     if options.get("weight_in_bounds"):
         given["weight"] = np.clip(given["weight"], given["w_min"], given.get("w_max"))
     arithmetic = np.float64 if dtype == np.float64 else np.float32

@@ -5,7 +5,6 @@ import re
 
 import jax
 
-NAMES = {"pred": "bool", "s32": "int32", "s64": "int64", "f32": "float32"}
 # One instruction: its result's type and dimensions, its operation.
 _INSTRUCTION = re.compile(r"= (\w+)\[([\d,]*)\]\S* ([\w-]+)\(")
 
@@ -22,11 +21,27 @@ def instructions(text):
 
 
 def at_least(text, size, *operations, kind=None):
-    """The instructions whose result has `size` elements or more: those `operations` (or any), of type `kind` (or any)."""
+    """The instructions whose result has `size` elements or more, of `operations` and a `kind` if these are given."""
     return [
         found for found in instructions(text)
         if found[1] >= size and (not operations or found[2] in operations) and kind in (None, found[0])
     ]  # fmt: skip
+
+
+def written(text, size):
+    """The operations whose result, of `size` elements or more, takes memory: not those inside a fusion, nor views."""
+    fused = set(re.findall(r"fusion\(.*calls=%?([\w.-]+)", text))
+    found, inside = [], False
+    for line in text.splitlines():
+        if line.endswith("{") and not line.startswith(" "):
+            inside = line.removeprefix("ENTRY ").lstrip("%").split(" ")[0] in fused
+        elif not inside:
+            found += [
+                x[2]
+                for x in at_least(line, size)
+                if x[2] not in ("parameter", "constant", "bitcast", "get-tuple-element")
+            ]
+    return found
 
 
 def custom_calls(text):

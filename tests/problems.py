@@ -47,7 +47,7 @@ class Network:
         return self.pre.size
 
     def structure(self, spec, index_dtype=np.int32, indptr_dtype=None):
-        """The view that the function of `spec` wants: `indices`, `indptr` and, where it takes them, `weight_indices`."""
+        """The view that the function of `spec` takes: `indices`, `indptr` and maybe `weight_indices`."""
         by_column = spec.event == "post" or spec.order == "csc"
         rows, indices = (self.post, self.pre) if by_column else (self.pre, self.post)
         out = {}

@@ -64,7 +64,7 @@ STEPS = 3
 
 @pytest.fixture
 def simulation(network, rng):
-    """`simulation(spec)`: a step of (weight, spike, trace, w_max), by the operator and by the reference, and its input."""
+    """`simulation(spec)`: a step by the operator and by the reference, and what they are given."""
 
     def make(spec, backend=None):
         given, options = update_problem(spec, network, rng, "gain, in bounds of each")
@@ -161,7 +161,7 @@ def test_a_loop_of_unknown_length_forward(update, simulation, backend):
     for y, z in zip(actual, expected, strict=True):
         np.testing.assert_allclose(y, z, rtol=1e-5, atol=1e-5)
         assert np.any(z != 0)
-    with pytest.raises(ValueError, match="Reverse-mode differentiation does not work for lax.while_loop"):
+    with pytest.raises(ValueError, match=r"Reverse-mode differentiation does not work for lax\.while_loop"):
         jax.grad(lambda x: function(operator, x, 2).sum())(x)
 
 

@@ -65,7 +65,7 @@ def test_exported_for_several_platforms(spec, rng):
     assert exported.platforms == ("cpu", "cuda", "tpu")
     np.testing.assert_array_equal(round_trip(exported).call(given), function(given))
     other, _ = problem(spec, rng, "cython")
-    with pytest.raises(ValueError, match="'cython'.*it runs on cpu only"):
+    with pytest.raises(ValueError, match=r"'cython'.*it runs on cpu only"):
         export.export(other, platforms=["cuda"], disabled_checks=OURS)(given)
 
 

@@ -119,12 +119,19 @@ FOUR = {"indices": [0, 1, 0, 1], "indptr": [0, 2, 4], "weight_indices": [0, 1, 2
 
 def slopes(weight, trace, w_min, w_max, **options):
     """d(new weight) / d(weight, w_min, w_max) of the four synapses above, each by itself."""
+    pre_trace = np.broadcast_to(np.float32(trace), 2)
 
     def function(weight, w_min, w_max):
         return hebbax.update_csr_on_binary_post(
-            weight, *map(np.array, FOUR.values()), np.broadcast_to(np.float32(trace), 2), np.array([True, False]), w_min, w_max,
-            shape=(2, 2), **options,
-        )  # fmt: skip
+            weight,
+            *map(np.array, FOUR.values()),
+            pre_trace,
+            np.array([True, False]),
+            w_min,
+            w_max,
+            shape=(2, 2),
+            **options,
+        )
 
     given = [jnp.broadcast_to(jnp.float32(x), 4) for x in (weight, w_min, w_max)]
     return [np.diag(x).tolist() for x in jax.jacrev(function, (0, 1, 2))(*given)]
@@ -308,7 +315,7 @@ def test_units_inside_the_function(update, network, rng):
         scale = {"trace": 1000}
         x = {name: x[name] * scale.get(name, 1) * units.get(name, 1) for name in x}
         out = call(update, given | structure | x, shape=SHAPE, **options)
-        return (out / u.mS) ** 2 if not isinstance(out / u.mS, u.Quantity) else ((out / u.mS).mantissa) ** 2
+        return u.get_mantissa(out / u.mS) ** 2
 
     def plain(x):
         return derivatives.evaluate(update, network, given | x, **options) ** 2

@@ -1,4 +1,4 @@
-"""What a batch costs, seen in the compiled program: one kernel call, a shared structure, a weight that is copied once."""
+"""What a batch costs, seen in the compiled program: one kernel call, no copy of what its members share."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,11 @@ def problem(network, rng):
     def make(spec, names, **options):
         given = operands(spec, rng, network)
         if spec.kind == "update":
-            given |= {"w_min": np.full(NSE, -1, np.float32), "w_max": np.float32(1), "gain": np.float32(0.5)}
+            given |= {
+                "w_min": rng.uniform(-2, -1, NSE).astype(np.float32),
+                "w_max": np.float32(1),
+                "gain": np.float32(0.5),
+            }
         batch = {n: jnp.stack([jnp.roll(jnp.asarray(given[n]), k) for k in range(BATCH)]) for n in names}
         fixed = {name: jnp.asarray(x) for name, x in given.items() if name not in names}
 
@@ -53,7 +57,7 @@ def test_one_call_for_a_batch(spec, problem):
     for names in subsets(spec):
         text = hlo.compiled(*problem(spec, names)).as_text()
         assert hlo.custom_calls(text) == [spec.kind], names
-        assert hlo.at_least(text, 1, "while") == [], names
+        assert " while(" not in text, names
         assert [x for x in hlo.at_least(text, NSE + 1) if x[0] in ("s32", "s64", "u32")] == [], names
 
 
@@ -67,9 +71,8 @@ def test_a_shared_weight_is_copied_into_the_result(update, problem):
     for names in (("spike",), ("trace",), ("spike", "trace")):
         function, fixed, batch = problem(update, names)
         compiled = hlo.compiled(function, fixed, batch)
-        text = compiled.as_text()
-        assert hlo.at_least(text, BATCH * NSE, "copy", "copy-start") == []
-        assert len(hlo.at_least(text, BATCH * NSE, "broadcast")) >= 1
+        first, second = hlo.written(compiled.as_text(), NSE + 1)
+        assert first in ("broadcast", "fusion") and second == "custom-call"
         assert compiled.memory_analysis().temp_size_in_bytes < 4 * NSE
 
 
@@ -79,7 +82,7 @@ def test_no_memory_for_batched_weights(update, problem):
     spikes, weights = batch["spike"], batch["weight"]
     step = jax.jit(lambda w, s: function(fixed, {"weight": w, "spike": s}), donate_argnums=0)
     compiled = step.lower(weights, spikes).compile()
-    assert hlo.at_least(compiled.as_text(), BATCH * NSE, "copy", "copy-start", "broadcast") == []
+    assert hlo.written(compiled.as_text(), NSE) == ["custom-call"]
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * NSE
     before = weights.unsafe_buffer_pointer()
     out = step(weights, spikes)
@@ -96,8 +99,8 @@ def test_an_ensemble_in_scan(update, problem):
 
     text = jax.jit(simulate, donate_argnums=0).lower(batch["weight"], spikes).compile().as_text()
     assert hlo.custom_calls(text) == ["update"]
-    assert len(hlo.at_least(text, 1, "while")) == 0  # (a loop's result is a tuple, which is not counted)
-    assert hlo.at_least(text, BATCH * NSE, "copy", "copy-start") == []
+    assert text.count(" while(") == 1
+    assert hlo.written(text, NSE) == ["custom-call"]
 
 
 @pytest.mark.parametrize("levels", [2, 3])
@@ -115,7 +118,7 @@ def test_nested_batches_are_one_call(spec, problem, levels):
     compiled = hlo.compiled(every, *(batch[name] for name in names))
     text = compiled.as_text()
     assert hlo.custom_calls(text) == [spec.kind]
-    assert hlo.at_least(text, 1, "while") == []
+    assert " while(" not in text
     assert [x for x in hlo.at_least(text, NSE + 1) if x[0] == "s32"] == []
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * NSE * BATCH
 
