@@ -184,12 +184,12 @@ def test_finite_differences(rule, network):
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("where", ["inside", "on w_max", "on w_min"])
-def test_nobody_spikes(rule, network, where):
-    """Nothing is NaN, and the weight is itself, also where it rests on a bound."""
+def test_nobody_spikes(rule, network):
+    """Nothing is NaN, and every weight is itself, also where it rests on a bound."""
     cls, parameters, options = rule
     synapses, weight, pre, post = network
-    weight = {"inside": weight, "on w_max": np.full_like(weight, 0.9), "on w_min": np.full_like(weight, 0.1)}[where]
+    weight = np.where(np.arange(weight.size) % 3, np.where(np.arange(weight.size) % 2, weight, 0.9), 0.1)
+    weight = weight.astype(np.float32)
     silent = synapses, weight, np.zeros_like(pre), np.zeros_like(post)
     simulate = sparse_simulation(cls, options, silent)
     (value, _), (slopes, by_weight) = derivatives_of(simulate, jax.tree.map(np.float32, parameters), weight)
