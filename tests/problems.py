@@ -7,7 +7,7 @@ import numpy as np
 from ml_dtypes import bfloat16
 
 import hebbax
-from hebbax._specs import SPECS
+from hebbax._specs import CSC_SPECS, SPECS
 
 try:
     from jax import enable_x64
@@ -15,7 +15,7 @@ except ImportError:  # before JAX 0.8
     from jax.experimental import enable_x64
 
 __all__ = [
-    "BACKENDS", "DEGREES", "DTYPES", "INDEX_ERRORS", "KERNELS", "PROPAGATES", "SPECS", "UPDATES",
+    "BACKENDS", "CSC_SPECS", "DEGREES", "DTYPES", "INDEX_ERRORS", "KERNELS", "PROPAGATES", "SPECS", "UPDATES",
     "Network", "call", "enable_x64", "operands", "random_network",
 ]  # fmt: skip
 
@@ -47,14 +47,22 @@ class Network:
         return self.pre.size
 
     def structure(self, spec, index_dtype=np.int32, indptr_dtype=None):
-        """The view that `spec` wants: `indices`, `indptr` and, for post, `weight_indices`."""
-        rows, indices = (self.post, self.pre) if spec.permuted else (self.pre, self.post)
+        """The view that the function of `spec` takes: `indices`, `indptr` and maybe `weight_indices`."""
+        by_column = spec.event == "post" or spec.order == "csc"
+        rows, indices = (self.post, self.pre) if by_column else (self.pre, self.post)
         out = {}
-        if spec.permuted:
+        if by_column:
             rows, indices = rows[self.csc_order], indices[self.csc_order]
-            out["weight_indices"] = self.csc_order.astype(index_dtype)
-        indptr = np.searchsorted(rows, np.arange(spec.sizes(self.shape)[0] + 1))
+            if spec.order == "csr":
+                out["weight_indices"] = self.csc_order.astype(index_dtype)
+        indptr = np.searchsorted(rows, np.arange(self.shape[1 if by_column else 0] + 1))
         return {"indices": indices.astype(index_dtype), "indptr": indptr.astype(indptr_dtype or index_dtype), **out}
+
+    def ends(self, spec):
+        """Event neuron and partner of every weight, in the order in which `spec` stores weights."""
+        order = self.csc_order if spec.order == "csc" else slice(None)
+        ends = self.pre[order], self.post[order]
+        return ends if spec.event == "pre" else ends[::-1]
 
     def matrix(self, weight):
         """W as a dense array."""
