@@ -79,8 +79,8 @@ STRUCTURE = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")
 class ShardedSynapses:
     """Synapses split over the devices of a mesh by postsynaptic neuron: what `split` returns, a frozen pytree.
 
-    In `jax.shard_map` its partition spec is `PartitionSpec(axis)`. Outside, its methods are those of `Synapses` on arrays
-    that are split, and rules take it in place of one; then JAX decides what is sent when.
+    In `jax.shard_map` its partition spec is `PartitionSpec(axis)`. Outside, its methods are those of `Synapses`, on
+    arrays that are split, and rules take it in place of one; JAX then decides what is sent when.
 
     Attributes
     ----------
