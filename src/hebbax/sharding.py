@@ -7,7 +7,8 @@ to postsynaptic neurons gathers the spikes, one byte a neuron; propagation to pr
 have. The first two give the same bits as one device, the last the same up to rounding.
 
 In a simulation, run the loop within one `jax.shard_map`. There, `ShardedSynapses.local` is an ordinary `Synapses`, for
-the rules and operators as they are:
+the rules and operators as they are (with `check_vma=False`, or JAX asks which of the traces that a rule starts with
+will differ between devices):
 
 >>> import brainunit as u, hebbax, jax, jax.numpy as jnp
 >>> from jax.sharding import Mesh, PartitionSpec as P
@@ -78,7 +79,8 @@ STRUCTURE = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")
 class ShardedSynapses:
     """Synapses split over the devices of a mesh by postsynaptic neuron: what `split` returns, a frozen pytree.
 
-    In `jax.shard_map` its partition spec is `PartitionSpec(axis)`.
+    In `jax.shard_map` its partition spec is `PartitionSpec(axis)`. Outside, its methods are those of `Synapses`, on
+    arrays that are split, and rules take it in place of one; JAX then decides what is sent when.
 
     Attributes
     ----------
