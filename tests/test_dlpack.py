@@ -168,7 +168,12 @@ def test_the_door_lets_nothing_wrong_in(spec, rng):
     for name, wrong in wrong_operands(given, spec):
         with pytest.raises((TypeError, ValueError, BufferError)):
             enter(spec, given | {name: wrong}, result)
-    wrong_results = [result[::-1], np.zeros((), result.dtype), result.astype(np.float64), Shared(result, flags=READ_ONLY)]
+    wrong_results = [
+        result[::-1],
+        np.zeros((), result.dtype),
+        result.astype(np.float64),
+        Shared(result, flags=READ_ONLY),
+    ]
     wrong_results += [result[:-1]] * (spec.kind == "update")  # (of sums, the size is what indices are held to)
     for wrong in wrong_results:
         with pytest.raises((TypeError, ValueError, BufferError)):
