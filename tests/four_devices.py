@@ -310,7 +310,10 @@ def test_derivatives_are_those_on_one_device(spec, rng, mesh):
     given = make_operands(spec, rng, synapses)
     if spec.kind == "update":
         given |= {"gain": rng.uniform(-2, 2, given["spike"].size).astype(np.float32), "w_min": -1.0, "w_max": 1.0}
-    names = [name for name in ("weight", "trace", "gain", "w_min", "w_max") if name in given]
+    else:
+        given |= {"spike": given["spike"].astype(np.float32)}
+    floating = ("weight", "trace", "gain", "w_min", "w_max", *(["spike"] if spec.kind == "propagate" else []))
+    names = [name for name in floating if name in given]
 
     def gradient(synapses, given, factors):
         def loss(x):
@@ -331,6 +334,8 @@ def test_derivatives_are_those_on_one_device(spec, rng, mesh):
         if spec.event == "post":
             join_event, join_other = join_other, join_event
         out["gain"], out["trace"] = join_event(out["gain"]), join_other(out["trace"])
+    else:
+        out["spike"] = (sharded.join_pre if spec.event == "pre" else sharded.join_post)(out["spike"])
     for name in names:
         assert np.abs(expected[name]).max() > 0.1
         np.testing.assert_allclose(out[name], expected[name], rtol=2e-5, atol=1e-5, err_msg=name)

@@ -3,8 +3,8 @@ r"""Networks split over devices and processes, by postsynaptic neuron.
 A device owns contiguous postsynaptic neurons with all synapses onto them. Arrays that are split have one axis for all
 devices, one equal part for each, padded where neurons or synapses are fewer; what is added belongs to no neuron and no
 synapse. Updates need no communication, because presynaptic traces and spikes are whole on every device. Propagation
-to postsynaptic neurons gathers the spikes, one byte a neuron; propagation to presynaptic ones adds up what the devices
-have. The first two give the same bits as one device, the last the same up to rounding.
+to postsynaptic neurons gathers the spikes, a byte a neuron unless they are floating; propagation to presynaptic ones
+adds up what the devices have. The first two give the same bits as one device, the last the same up to rounding.
 
 In a simulation, run the loop within one `jax.shard_map`. There, `ShardedSynapses.local` is an ordinary `Synapses`, for
 the rules and operators as they are (with `check_vma=False`, or JAX asks which of the traces that a rule starts with
@@ -253,7 +253,7 @@ class ShardedSynapses:
     def propagate_on_pre(self, weight: WithUnit, pre_spike: Plain, **options: Any) -> Any:
         """Call `hebbax.propagate_csr_on_binary_pre` on every device; `options` are its keywords.
 
-        `pre_spike` is split, and gathered here; so is the result, shape `(n_post,)`.
+        `pre_spike` is split, and gathered here, a byte a neuron unless it is floating; so is the result, `(n_post,)`.
         """
         return self._call(PROPAGATE_PRE, weight, pre_spike, **options)
 
@@ -440,7 +440,9 @@ def _compiled(synapses: ShardedSynapses, operands: dict[str, Any], static: tuple
             )  # fmt: skip
             return with_unit(jax.lax.psum(part, axis).astype(numbers.dtype), weight.unit if has_unit else None)
         if spec is PROPAGATE_PRE:
-            spike = jnp.asarray(operands["spike"]) != 0  # a byte a neuron
+            spike = jnp.asarray(operands["spike"])
+            if not jnp.issubdtype(spike.dtype, jnp.floating):  # which have a derivative
+                spike = spike != 0  # a byte a neuron
             given["pre_spike"] = jax.lax.all_gather(spike, axis, tiled=True)
         return getattr(local, f"{spec.kind}_on_{spec.event}")(**given, **dict(options))
 
