@@ -5,7 +5,7 @@ from importlib.metadata import version as _version
 from hebbax import inplace, sharding
 from hebbax._cpu import get_num_threads, set_num_threads
 from hebbax._lowering import Backend, backends
-from hebbax._primitives import (
+from hebbax._unitless import (
     propagate_csr_on_binary_post_p,
     propagate_csr_on_binary_pre_p,
     update_csr_on_binary_post_p,

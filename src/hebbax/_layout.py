@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from hebbax import _connect, _primitives
+from hebbax import _connect, _unitless
 from hebbax.errors import ShapeError
 
 
@@ -134,7 +134,7 @@ def host_numbers(name: str, x: Any, n: int) -> tuple[np.ndarray, u.Unit | None]:
     if isinstance(numbers, jax.core.Tracer):
         raise TypeError(f"{name}: got a traced array, expected a concrete one: split and join arrays outside jit")
     if not isinstance(numbers, jax.Array):
-        numbers = np.asarray(_primitives.check_host_array(name, numbers))
+        numbers = np.asarray(_unitless.check_host_array(name, numbers))
         numbers = numbers.astype(jax.dtypes.canonicalize_dtype(numbers.dtype), copy=False)
     if not numbers.ndim or numbers.shape[-1] != n:
         raise ShapeError(f"{name}: got shape {numbers.shape}, expected (..., {n})")

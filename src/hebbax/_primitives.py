@@ -1,283 +1,351 @@
-"""The operators on plain arrays, without units: checks of what they are given, and one of the primitives."""
+"""The three JAX primitives, and how they are differentiated and batched.
+
+All three are parts of one form, a sum over the elements k of every spiking row j:
+
+    T(weight, gain, trace) = sum of spike[j] * gain[j] * weight[slot(k)] * trace[indices[k]]
+
+`propagate` is its derivative in the trace, `collect` that in the gain, and `update` adds that in the weight to a weight
+(and keeps bounds, if there are any). So each is linear in what it takes of the three, and is transposed by the others.
+A spike that is floating counts as 1, if it is not 0, but it is differentiated as the factor that it is here.
+
+Each primitive takes all the operands of its row in `_specs` (one that is not given has size 0), so that its rules
+never ask which are there. A batch is in leading dimensions, which all operands have but the structure; where one of
+these is 1, all members of the batch share the operand. The weight of an update has them in full: it becomes the result.
+"""
 
 from __future__ import annotations
 
 import functools
-import math
-import operator
-from collections.abc import Collection
-from typing import Any
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters import ad, batching, mlir
 
-from hebbax import _cpu, _lowering
-from hebbax._calls import arithmetic_dtype, bind, propagate_p, update_p
-from hebbax._compat import enable_x64
-from hebbax._specs import CSC_SPECS, PROPAGATE_POST, PROPAGATE_PRE, SPECS, UPDATE_POST, UPDATE_PRE, Spec
-from hebbax.errors import ShapeError
-
-INDEX_ARRAYS = ("indices", "indptr", "weight_indices")
-WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64")
+from hebbax import _lowering, _reference
+from hebbax._compat import Primitive, vary_alike
+from hebbax._specs import STRUCTURE, Spec
 
 
-class Operator:
-    """One operator on plain arrays, without units: checks its operands, settles their dtypes and binds the primitive.
-
-    Called like the public function of the same name. `propagate` returns the dtype it sums in, float32 for 16-bit
-    weights.
-    """
-
-    def __init__(self, spec: Spec):
-        self.spec = spec
-        self.name = spec.name
-
-    def __repr__(self) -> str:
-        return f"<hebbax operator {self.name}>"
-
-    def __call__(self, *arguments, shape: tuple[int, int], backend: str | None = None, **optional) -> jax.Array:
-        spec = self.spec
-        options = {name: optional.pop(name) for name in UPDATE_OPTIONS if spec.kind == "update" and name in optional}
-        given = _name_arguments(spec, arguments, optional)
-        shape = check_options(shape, backend)
-        given = {
-            name: x if isinstance(x, jax.Array) else jnp.asarray(check_host_array(spec.public_name(name), x))
-            for name, x in given.items()
-            if x is not None
-        }
-        check_dtypes(spec, given)
-        check_shapes(spec, given, shape)
-        operands = _settle_dtypes(spec, given)
-        if spec.kind == "propagate":
-            return bind(propagate_p, *operands, spec=spec, n_out=spec.sizes(shape)[1], backend=backend)
-        options = check_update_options(given.keys(), **options)
-        return bind(update_p, *operands, spec=spec, backend=backend, **options)
-
-    def available_backends(self, platform: str) -> tuple[str, ...]:
-        """Return the names of the backends that can run on `platform` ('cpu', 'gpu', ...), best first."""
-        return _lowering.available_backends(platform)
-
-    def set_default(self, platform: str, backend: str) -> None:
-        """Make `backend` the automatic choice on `platform`, also in functions that are already compiled."""
-        _lowering.set_default(self.spec, platform, backend)
+def arithmetic_dtype(weight_dtype) -> np.dtype:
+    """The dtype that weights of `weight_dtype` are added in."""
+    return np.dtype(np.float64 if weight_dtype == np.float64 else np.float32)
 
 
-UPDATE_OPTIONS = ("weight_in_bounds", "soft_bound", "mu")
+def bind(primitive: Primitive, *operands, **params):
+    return primitive.bind(*vary_alike(operands), **params)
 
 
-def check_update_options(
-    given: Collection[str], weight_in_bounds: bool = False, soft_bound: str | None = None, mu: float = 1.0
-) -> dict[str, Any]:
-    """Return the options of `update_p`, where `given` names the operands that there are."""
-    if not isinstance(weight_in_bounds, (bool, np.bool_)):
-        raise TypeError(f"weight_in_bounds: got {weight_in_bounds!r}, expected True or False")
-    if soft_bound not in (None, "upper", "lower"):
-        raise ValueError(f"soft_bound: got {soft_bound!r}, expected None, 'upper' or 'lower'")
-    check_mu("mu", mu)
-    if soft_bound is None and mu != 1:
-        raise ValueError(f"mu: got {mu}, expected 1 where soft_bound is None")
-    missing = [name for name in ("w_min", "w_max") if name not in given]
-    if soft_bound and missing:
-        raise ValueError(f"soft_bound: got {soft_bound!r} without {' and '.join(missing)}, expected both bounds")
-    clip_all = len(missing) < 2 and not weight_in_bounds
-    soft_bound = soft_bound if mu else None  # a change times 1
-    return dict(clip_all=clip_all, soft_bound=soft_bound, mu=float(mu) if soft_bound else 1.0)
+def _make_primitive(name: str, abstract_eval: Callable, jvp: Callable, transpose: Callable) -> Primitive:
+    primitive = Primitive(name)
+    primitive.def_abstract_eval(abstract_eval)
+
+    def run(*operands, params):
+        return primitive.bind(*operands, **dict(params))
+
+    run._apply_primitive = True  # type: ignore[attr-defined]  # under `debug_nans`, JAX does not run it again without `jit`, which would never end
+    run.__qualname__ = name
+    compiled = jax.jit(run, static_argnames=("params",))
+
+    @primitive.def_impl
+    def _impl(*operands, **params):
+        with jax.disable_jit(False):  # under `disable_jit`, `compiled` would come straight back here
+            return compiled(*operands, params=tuple(params.items()))
+
+    ad.primitive_jvps[primitive] = jvp
+    ad.primitive_transposes[primitive] = transpose
+    batching.primitive_batchers[primitive] = functools.partial(_batch, primitive)
+    for platform in _lowering.PLATFORMS:
+        mlir.register_lowering(primitive, _lowering.lowering_rule(platform), platform=platform)
+    return primitive
 
 
-def check_mu(name: str, mu: Any) -> None:
-    if not isinstance(mu, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name}: got {type(mu).__name__}, expected a number, from Python or NumPy (it is compiled in)")
-    if not 0 <= mu < math.inf:
-        raise ValueError(f"{name}: got {mu}, expected a finite number of at least 0")
+def _batch(primitive: Primitive, operands, axes, **params):
+    """One call with a leading dimension; where the structure has the batch, one call after the other."""
+    in_batch = [axis is not None for axis in axes]
+    operands = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in zip(operands, axes, strict=True)]
+    batch = list(itertools.compress(operands, in_batch))
+    names = params["spec"].operands
+    if set(STRUCTURE) & set(itertools.compress(names, in_batch)):
+        return jax.lax.map(lambda member: bind(primitive, *_put(operands, in_batch, member), **params), batch), 0
+    for k, name in enumerate(names):
+        if not in_batch[k] and name not in (*STRUCTURE, "after"):
+            operands[k] = operands[k][None]
+    if params["spec"].kind == "update":
+        operands[0] = jnp.broadcast_to(operands[0], (batch[0].shape[0], *operands[0].shape[1:]))
+    return bind(primitive, *operands, **params), 0
 
 
-def _name_arguments(spec: Spec, arguments: tuple, optional: dict[str, Any]) -> dict[str, Any]:
-    """The operands by name, as Python would match a call of the public function."""
-    names = spec.arguments + spec.optional[:2]
-    if len(arguments) > len(names):
-        raise TypeError(f"{spec.name}() takes {len(names)} positional arguments, but got {len(arguments)}")
-    named = dict(zip(names, arguments, strict=False))
-    operand_of = {spec.public_name(name): name for name in spec.operands if name in (*names, *spec.optional)}
-    for name, value in optional.items():
-        if name not in operand_of:
-            raise TypeError(f"{spec.name}() got an unexpected argument {name!r}")
-        if operand_of[name] in named:
-            raise TypeError(f"{spec.name}() got several values for argument {name!r}")
-        named[operand_of[name]] = value
-    missing = [spec.public_name(name) for name in spec.arguments if named.get(name) is None]
-    if missing:
-        raise TypeError(f"{spec.name}() lacks {', '.join(missing)}")
-    return named
+def _put(operands, where: list[bool], members) -> list:
+    """`operands` with the next one of `members` wherever `where` says so."""
+    members = iter(members)
+    return [next(members) if is_member else x for x, is_member in zip(operands, where, strict=True)]
 
 
-def check_options(shape, backend: str | None) -> tuple[int, int]:
-    """Return `shape` as two Python ints; raise unless it is that and `backend` names a backend."""
-    if backend is not None:
-        _lowering.check_backend(backend)
-    try:
-        n_pre, n_post = map(operator.index, shape)
-    except (TypeError, ValueError):
-        n_pre = n_post = -1
-    if n_pre < 0 or n_post < 0:
-        raise ShapeError(f"shape: got {shape!r}, expected (n_pre, n_post), two integers >= 0")
-    return n_pre, n_post
+class _Network(NamedTuple):
+    """The structure and the spikes that a call has, on which its derivatives run too."""
+
+    spec: Spec
+    backend: str | None
+    structure: tuple[Any, Any, Any]  # indices, indptr, weight_indices
+    spike: Any
+
+    @property
+    def everyone(self) -> _Network:
+        """The same, all neurons spiking: where derivatives with respect to spikes come from."""
+        return self._replace(spike=jnp.ones((1,) * (self.spike.ndim - 1) + self.spike.shape[-1:], bool))
+
+    def add(self, weight, trace, gain):
+        """The weight plus the derivative of T in the weight: an update without bounds."""
+        batch = _batch_shape(weight, self.spike, trace, gain)
+        weight = jnp.broadcast_to(weight, batch + weight.shape[-1:])
+        operands = weight, *self.structure, self.spike, trace, gain, _none(weight), _none(weight), jnp.zeros(0, bool)
+        return self._bind("update", *operands, clip_all=False, soft_bound=None, mu=1.0)
+
+    def total(self, weight, trace, gain):
+        """The derivative of T in a weight, of which only shape and dtype are given.
+
+        If the members of a batch share it, it is the sum of theirs, added up one after the other: to do that
+        afterwards would take an array of the weight's size for every member.
+        """
+        operands = vary_alike([jnp.zeros(weight.shape, trace.dtype), self.spike, trace, gain])
+        return self._add_all(*operands).astype(weight.dtype)
+
+    def _add_all(self, weight, *varying):
+        for axis, size in enumerate(_batch_shape(*varying)):
+            if weight.shape[axis] == size:
+                continue
+            in_batch = [x.shape[axis] == size for x in varying]
+
+            def step(weight, member, axis=axis, in_batch=in_batch):
+                member = (jnp.expand_dims(x, axis) for x in member)
+                return self._add_all(weight, *_put(varying, in_batch, member)), None
+
+            batch = [jnp.moveaxis(x, axis, 0) for x in itertools.compress(varying, in_batch)]
+            return jax.lax.scan(step, weight, batch)[0]
+        spike, trace, gain = varying
+        return self._replace(spike=spike).add(weight, trace, gain)
+
+    def propagate(self, weight, gain, n_out: int):
+        """The derivative of T in the trace, shape `(..., n_out)`."""
+        return self._bind("propagate", weight, *self.structure, self.spike, gain, n_out=n_out)
+
+    def collect(self, weight, trace):
+        """The derivative of T in the gain, shape `(..., n_event)`."""
+        return self._bind("collect", weight, *self.structure, self.spike, trace)
+
+    def _bind(self, kind, *operands, **params):
+        return bind(_PRIMITIVES[kind], *operands, spec=self.spec.like(kind), backend=self.backend, **params)
 
 
-def check_host_array(name: str, x):
-    """Return `x`, which is not a JAX array, as JAX may take it: integers that JAX would truncate are narrowed.
-
-    What speaks DLPack is taken without a copy where JAX can use its memory as it is.
-    """
-    if isinstance(x, (bool, int, float)):
-        return x
-    narrowed = None
-    if in_host_memory(name, x):
-        host = host_array(name, x)
-        narrowed = _narrow(name, host.astype(host.dtype.newbyteorder("="), copy=False))
-        if narrowed is not host or isinstance(x, (np.ndarray, np.generic)) or not _is_like_jax(host):
-            return narrowed
-    try:
-        with enable_x64(True):  # or 64-bit integers would be truncated right here
-            shared = jax.dlpack.from_dlpack(x)
-    except Exception as error:  # whatever its library, or JAX, raises
-        if narrowed is not None:
-            return narrowed
-        raise TypeError(f"{name}: got {type(x).__name__}, which JAX cannot take: {error}") from error
-    return shared if jax.dtypes.canonicalize_dtype(shared.dtype) == shared.dtype else _narrow(name, np.asarray(shared))
+def _is_zero(x) -> bool:
+    return type(x) is ad.Zero
 
 
-def _is_like_jax(x: np.ndarray) -> bool:
-    """Whether JAX can use this memory on a CPU, where it wants 64 bytes aligned, without a change of dtype."""
-    return x.flags.c_contiguous and x.ctypes.data % 64 == 0 and jax.dtypes.canonicalize_dtype(x.dtype) == x.dtype
+def _batch_shape(*operands) -> tuple[int, ...]:
+    return np.broadcast_shapes(*(x.shape[:-1] for x in operands))
 
 
-def in_host_memory(name: str, x) -> bool:
-    """Whether `x`, not a number, lies where the CPU can read it; raises if it is no array at all."""
-    if isinstance(x, (np.ndarray, np.generic)):
-        return True
-    if not (hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__")):
-        raise TypeError(f"{name}: got {type(x).__name__}, expected an array or a real number")
-    return _cpu.can_view(x)
+def _sum_to(x, shape: tuple[int, ...]):
+    """The sum of `x` over the dimensions in which `shape` is 1: the transpose of broadcasting."""
+    axes = tuple(axis for axis, (have, want) in enumerate(zip(x.shape, shape, strict=True)) if have != want)
+    return jnp.sum(x, axes, keepdims=True) if axes else x
 
 
-def host_array(name: str, x) -> np.ndarray:
-    """The memory of an array in the host's memory, as NumPy's, of a dtype that JAX knows; nothing is copied."""
-    if isinstance(x, (np.ndarray, np.generic)):
-        x = np.asarray(x)
+def _update_jvp(primals, tangents, *, spec, backend, **params):
+    out = bind(update_p, *primals, spec=spec, backend=backend, **params)
+    given = dict(zip(spec.operands, primals, strict=True))
+    changes = {
+        name: change
+        for name, change in zip(spec.operands, tangents, strict=True)
+        if name in ("weight", "spike", "trace", "gain", "w_min", "w_max") and not _is_zero(change)
+    }
+    net = _Network(spec, backend, tuple(primals[1:4]), given["spike"])
+    if not changes:  # but for `after`
+        return out, jnp.zeros_like(out)
+    if given["w_min"].shape[-1] or given["w_max"].shape[-1]:
+        return out, _bounded_tangent(net, given, changes, **params)
+    tangent = changes.get("weight")
+    if tangent is None:
+        tangent = jnp.zeros_like(out)
+    if "trace" in changes:
+        tangent = net.add(tangent, changes["trace"], given["gain"])
+    if "gain" in changes:
+        tangent = net.add(tangent, given["trace"], changes["gain"])
+    if "spike" in changes:
+        tangent = net.everyone.add(tangent, given["trace"], _factor(changes["spike"], given["gain"]))
+    return out, tangent
+
+
+def _bounded_tangent(net, given, changes, *, clip_all, soft_bound, mu):
+    """The tangent of an update with bounds: its derivative is that of `jnp.clip`, 1/2 where a weight equals a bound."""
+    w_min, w_max = given["w_min"], given["w_max"]
+    x, tangent = jax.jvp(
+        lambda varied: _unclipped(net, **(given | varied), soft_bound=soft_bound, mu=mu),
+        ({name: given[name] for name in changes},),
+        (changes,),
+    )
+    code = _clip_code(x, w_min, w_max)
+    if not clip_all:
+        # What no spike touches is not clipped: its derivative is 1, also if it rests on a bound.
+        zeros = jnp.zeros(x.shape, x.dtype if x.dtype == np.float64 else jnp.bfloat16)
+        touched = net.add(zeros, jnp.ones_like(given["trace"]), _none(given["gain"])) != 0
+        code = jnp.where(touched, code, WEIGHT_BELOW_MAX | WEIGHT_ABOVE_MIN)
+    for bound, own, other in (("w_min", WEIGHT_ABOVE_MIN, MIN), ("w_max", WEIGHT_BELOW_MAX, MAX)):
+        tangent = _share(tangent, code, own, other)
+        if bound in changes:
+            tangent = tangent + _share(changes[bound], code, other, own)
+    return tangent
+
+
+def _unclipped(net, *, weight, trace, gain, w_min, w_max, soft_bound, mu, **_):
+    if soft_bound is None:
+        return net.add(weight, trace, gain)
+    x = weight.astype(trace.dtype)
+    change = net.add(jnp.zeros_like(x), trace, gain)
+    return (x + change * _reference.soften(x, (w_min, w_max), soft_bound, mu)).astype(weight.dtype)
+
+
+# Which arguments of the comparisons in `minimum(maximum(x, w_min), w_max)` are their results: bits of one byte for each
+# weight, which is all of the clipping that has to be kept for a backward pass.
+WEIGHT_ABOVE_MIN, MIN, WEIGHT_BELOW_MAX, MAX = 1, 2, 4, 8
+
+
+def _clip_code(x, w_min, w_max):
+    code = jnp.int8(0)
+    if w_min.shape[-1]:
+        low = jnp.maximum(x, w_min)
+        code |= jnp.where(x == low, jnp.int8(WEIGHT_ABOVE_MIN), 0) | jnp.where(w_min == low, jnp.int8(MIN), 0)
     else:
-        try:
-            x = _cpu.view(x)
-        except Exception as error:  # whatever its library raises
-            raise TypeError(f"{name}: got {type(x).__name__}, which does not share its memory: {error}") from error
-    widest = {"f": 8, "c": 16}.get(x.dtype.kind, 8)
-    numeric = x.dtype.kind in "biufc" or jnp.issubdtype(x.dtype, jnp.floating)  # bfloat16 has a kind of its own
-    if not numeric or x.dtype.itemsize > widest:
-        raise TypeError(f"{name}: got dtype {x.dtype}, expected one that JAX knows")
-    return x
+        low, code = x, jnp.int8(WEIGHT_ABOVE_MIN)
+    if w_max.shape[-1]:
+        high = jnp.minimum(low, w_max)
+        return code | jnp.where(low == high, jnp.int8(WEIGHT_BELOW_MAX), 0) | jnp.where(w_max == high, jnp.int8(MAX), 0)
+    return code | jnp.int8(WEIGHT_BELOW_MAX)
 
 
-def _narrow(name: str, x: np.ndarray) -> np.ndarray:
-    """`x` in the dtype it will have in JAX; raises where integers do not fit that, which JAX would truncate."""
-    if x.dtype.kind not in "iu":
-        return x
-    dtype = index_dtype(x.dtype) if name in INDEX_ARRAYS else jax.dtypes.canonicalize_dtype(x.dtype)
-    if dtype == x.dtype:
-        return x
-    if x.size and not np.iinfo(dtype).min <= x.min() <= x.max() <= np.iinfo(dtype).max:
-        raise OverflowError(
-            f"{name}: got {x.dtype} values from {x.min()} to {x.max()}, which do not fit {dtype}; "
-            f"set the jax_enable_x64 flag to keep 64-bit integers"
-        )
-    return x.astype(dtype)
+def _share(x, code, own: int, other: int):
+    """`x` times the derivative of `maximum` or `minimum` in the argument with bit `own`: shared, if both are equal."""
+    return bind(share_p, jnp.broadcast_to(x, code.shape), code, own=own, other=other)
 
 
-def check_dtypes(spec: Spec, given: dict[str, Any]) -> None:
-    for operand, x in given.items():
-        if expected := _expected_instead(operand, x.dtype):
-            raise TypeError(f"{spec.public_name(operand)}: got dtype {x.dtype}, expected {expected}")
+def _share_in_jax(x, code, *, own, other):
+    return jnp.where(code & own != 0, jnp.where(code & other != 0, x / 2, x), jnp.zeros((), x.dtype))
 
 
-@functools.lru_cache(maxsize=256)
-def _expected_instead(operand: str, dtype: Any) -> str | None:
-    """What an operand should be where this dtype is not among it."""
-    if operand == "after":
-        return None
-    if operand == "weight":
-        ok, expected = str(dtype) in WEIGHT_DTYPES, f"one of {', '.join(WEIGHT_DTYPES)}"
-    elif operand in INDEX_ARRAYS:
-        ok, expected = jnp.issubdtype(dtype, jnp.integer), "an integer dtype"
-    else:
-        ok = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, bool)
-        expected = "a real dtype"
-    return None if ok else expected
+def _share_batch(operands, axes, **params):
+    size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
+    x, code = (batching.bdim_at_front(x, axis, size) for x, axis in zip(operands, axes, strict=True))
+    return bind(share_p, x, code, **params), 0
 
 
-def check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int]) -> None:
-    nse = given["indices"].size
-    n_event, n_other = spec.sizes(shape)
-    if given["weight"].size == 1 and nse > 1:
-        raise ShapeError(
-            f"weight: got one (homogeneous) weight for {nse} synapses, expected per-synapse weights, shape ({nse},)"
-        )
-    expected = {
-        "indices": (nse,), "weight": (nse,), "weight_indices": (nse,), "indptr": (n_event + 1,),
-        "spike": (n_event,), "trace": (n_other,),
-    }  # fmt: skip
-    for operand, want in expected.items():
-        if operand in given and given[operand].shape != want:
-            what = {"spike": f" for shape {shape}", "trace": f" for shape {shape}", "indptr": f" for shape {shape}"}
-            raise ShapeError(
-                f"{spec.public_name(operand)}: got shape {given[operand].shape}, expected {want}{what.get(operand, '')}"
-            )
-    for operand, size in {"w_min": nse, "w_max": nse, "gain": n_event}.items():
-        if operand in given and given[operand].shape not in ((), (size,)):
-            raise ShapeError(f"{operand}: got shape {given[operand].shape}, expected a scalar or ({size},)")
+# A primitive only for what it keeps: of the same in plain JAX, a backward pass would keep arrays of floats.
+share_p = Primitive("hebbax_share")
+share_p.def_impl(jax.jit(_share_in_jax, static_argnames=("own", "other")))
+share_p.def_abstract_eval(lambda x, _, **__: x.update(weak_type=False))
+ad.primitive_jvps[share_p] = lambda primals, tangents, **params: (
+    bind(share_p, *primals, **params),
+    bind(share_p, tangents[0], primals[1], **params),
+)
+ad.primitive_transposes[share_p] = lambda cotangent, _, code, **params: (
+    [cotangent if _is_zero(cotangent) else bind(share_p, cotangent, code, **params), None]
+)
+batching.primitive_batchers[share_p] = _share_batch
+mlir.register_lowering(share_p, mlir.lower_fun(_share_in_jax, multiple_results=False))
 
 
-def _settle_dtypes(spec: Spec, given: dict[str, Any]) -> list[jax.Array]:
-    """The operands in the primitive's order and dtypes: what the kernels are compiled for."""
-    dtypes = {name: jax.dtypes.canonicalize_dtype(dtype) for name, dtype in kernel_dtypes(given).items()}
-
-    def settle(operand: str) -> jax.Array:
-        x = given.get(operand)
-        if x is None:
-            return jnp.zeros(0, dtypes[operand])
-        if operand == "after":
-            return jnp.asarray(x)
-        if operand == "spike":
-            x = jnp.asarray(x)
-            has_derivative = spec.kind == "propagate" and jnp.issubdtype(x.dtype, jnp.floating)
-            return x if x.dtype == bool or has_derivative else x != 0
-        x = jnp.asarray(x, dtypes[operand])
-        return x.reshape(1) if x.ndim == 0 else x
-
-    return [settle(operand) for operand in spec.operands]
+def _none(like):
+    """An operand that is not given."""
+    return jnp.zeros((1,) * (like.ndim - 1) + (0,), like.dtype)
 
 
-def kernel_dtypes(given: dict[str, Any]) -> dict[str, np.dtype]:
-    """The dtype in which a kernel takes each operand, by those that are given."""
-    weight = given["weight"].dtype
-    arithmetic = arithmetic_dtype(weight)
-    index = _common_index_dtype(*(given[name].dtype for name in ("indices", "weight_indices") if name in given))
-    return {
-        "indices": index, "weight_indices": index, "indptr": _common_index_dtype(given["indptr"].dtype),
-        "weight": weight, "w_min": weight, "w_max": weight, "trace": arithmetic, "gain": arithmetic,
-        "spike": np.dtype(bool), "after": np.dtype(bool),
-    }  # fmt: skip
+def _update_transpose(cotangent, weight, *operands, spec, backend, **_):
+    """Of an update without bounds, linear in the weight and the trace, or in the weight and the gain."""
+    *structure, spike, trace, gain, _w_min, _w_max, _after = operands
+    net, out = _Network(spec, backend, tuple(structure), spike), dict.fromkeys(spec.operands)
+    if not _is_zero(cotangent):
+        if ad.is_undefined_primal(weight):
+            out["weight"] = cotangent
+        if ad.is_undefined_primal(trace):
+            out["trace"] = _sum_to(net.propagate(cotangent, gain, trace.aval.shape[-1]), trace.aval.shape)
+        if ad.is_undefined_primal(gain):
+            out["gain"] = _sum_to(net.collect(cotangent, trace), gain.aval.shape)
+    return list(out.values())
 
 
-def index_dtype(dtype) -> np.dtype:
-    """The one of int32 and int64 that holds every index of this dtype (int32 without JAX's x64 flag)."""
-    return jax.dtypes.canonicalize_dtype(_common_index_dtype(dtype))
+def _propagate_jvp(primals, tangents, *, spec, backend, n_out):
+    out = bind(propagate_p, *primals, spec=spec, backend=backend, n_out=n_out)
+    weight, *structure, spike, gain = primals
+    d_weight, *_, d_spike, d_gain = tangents
+    net, terms = _Network(spec, backend, tuple(structure), spike), []
+    if not _is_zero(d_weight):
+        terms.append(net.propagate(d_weight, gain, n_out))
+    if not _is_zero(d_gain):
+        terms.append(net.propagate(weight, d_gain, n_out))
+    if not _is_zero(d_spike):
+        terms.append(net.everyone.propagate(weight, _factor(d_spike, gain), n_out))
+    return out, functools.reduce(jnp.add, terms)
 
 
-def _common_index_dtype(*dtypes) -> np.dtype:
-    return np.dtype(np.int32 if all(np.can_cast(dtype, np.int32) for dtype in dtypes) else np.int64)
+def _propagate_transpose(cotangent, weight, *operands, spec, backend, n_out):
+    *structure, spike, gain = operands
+    net, out = _Network(spec, backend, tuple(structure), spike), dict.fromkeys(spec.operands)
+    if not _is_zero(cotangent):
+        if ad.is_undefined_primal(weight):
+            out["weight"] = net.total(weight.aval, cotangent, gain)
+        if ad.is_undefined_primal(gain):
+            out["gain"] = _sum_to(net.collect(weight, cotangent), gain.aval.shape)
+    return list(out.values())
 
 
-OPERATORS = {spec: Operator(spec) for spec in (*SPECS, *CSC_SPECS)}
-update_csr_on_binary_post_p = OPERATORS[UPDATE_POST]
-update_csr_on_binary_pre_p = OPERATORS[UPDATE_PRE]
-propagate_csr_on_binary_pre_p = OPERATORS[PROPAGATE_PRE]
-propagate_csr_on_binary_post_p = OPERATORS[PROPAGATE_POST]
+def _collect_jvp(primals, tangents, *, spec, backend):
+    out = bind(collect_p, *primals, spec=spec, backend=backend)
+    weight, *structure, spike, trace = primals
+    d_weight, *_, d_spike, d_trace = tangents
+    net, terms = _Network(spec, backend, tuple(structure), spike), []
+    if not _is_zero(d_weight):
+        terms.append(net.collect(d_weight, trace))
+    if not _is_zero(d_trace):
+        terms.append(net.collect(weight, d_trace))
+    if not _is_zero(d_spike):
+        terms.append(d_spike.astype(out.dtype) * net.everyone.collect(weight, trace))
+    return out, functools.reduce(jnp.add, terms)
+
+
+def _collect_transpose(cotangent, weight, *operands, spec, backend):
+    *structure, spike, trace = operands
+    net, out = _Network(spec, backend, tuple(structure), spike), dict.fromkeys(spec.operands)
+    if not _is_zero(cotangent):
+        if ad.is_undefined_primal(weight):
+            out["weight"] = net.total(weight.aval, trace, cotangent)
+        if ad.is_undefined_primal(trace):
+            shape = trace.aval.shape
+            out["trace"] = _sum_to(net.propagate(weight, cotangent, shape[-1]), shape)
+    return list(out.values())
+
+
+def _factor(d_spike, gain):
+    """A spike's derivative as the gain of a call for everyone."""
+    d_spike = d_spike.astype(gain.dtype)
+    return d_spike * gain if gain.shape[-1] else d_spike
+
+
+def _update_abstract(weight, *_, **__):
+    return weight.update(weak_type=False)
+
+
+def _propagate_abstract(weight, indices, indptr, weight_indices, spike, gain, *, n_out, **_):
+    return gain.update(shape=(*_batch_shape(weight, spike, gain), n_out), weak_type=False)
+
+
+def _collect_abstract(weight, indices, indptr, weight_indices, spike, trace, **_):
+    return trace.update(shape=(*_batch_shape(weight, spike, trace), spike.shape[-1]), weak_type=False)
+
+
+update_p = _make_primitive("hebbax_update", _update_abstract, _update_jvp, _update_transpose)
+propagate_p = _make_primitive("hebbax_propagate", _propagate_abstract, _propagate_jvp, _propagate_transpose)
+collect_p = _make_primitive("hebbax_collect", _collect_abstract, _collect_jvp, _collect_transpose)
+_PRIMITIVES = {"update": update_p, "propagate": propagate_p, "collect": collect_p}

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hebbax._primitives import check_mu
+from hebbax._unitless import check_mu
 from hebbax.errors import ShapeError
 from hebbax.operators import check_bound_order, in_unit
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from hebbax import _connect
 from hebbax._docs import documented
-from hebbax._primitives import check_host_array, check_options, index_dtype
 from hebbax._specs import UPDATE_CSC_POST, UPDATE_CSC_PRE
+from hebbax._unitless import check_host_array, check_options, index_dtype
 from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit, call
 

@@ -14,7 +14,7 @@ import brainunit as u
 import jax
 import numpy as np
 
-from hebbax import _cpu, _lowering, _primitives
+from hebbax import _cpu, _lowering, _unitless
 from hebbax._docs import documented
 from hebbax._specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
@@ -36,10 +36,10 @@ __all__ = [
 
 def _update(spec: Spec, shape: tuple[int, int], operands: dict[str, Any], **options: Any) -> Any:
     """Update `operands["weight"]` and return it."""
-    shape = _primitives.check_options(shape, None)
+    shape = _unitless.check_options(shape, None)
     _check_writable_type("weight", operands["weight"], spec.name)
     given = _host_arrays(spec, operands, shape)
-    options = _primitives.check_update_options(given.keys(), **options)
+    options = _unitless.check_update_options(given.keys(), **options)
     _check_scalar_bounds(given, finite=options["soft_bound"] is not None)
     _check_target(spec, "weight", given["weight"], given)
     _run(spec, _as_kernels_take(given["weight"]), given, **options)
@@ -48,7 +48,7 @@ def _update(spec: Spec, shape: tuple[int, int], operands: dict[str, Any], **opti
 
 def _propagate(spec: Spec, shape: tuple[int, int], operands: dict[str, Any], out: Any) -> Any:
     """Fill `out`, a new NumPy array where it is None, and return it."""
-    shape = _primitives.check_options(shape, None)
+    shape = _unitless.check_options(shape, None)
     if out is not None:
         _check_writable_type("out", out, spec.name)
     given = _host_arrays(spec, operands, shape)
@@ -61,7 +61,7 @@ def _propagate(spec: Spec, shape: tuple[int, int], operands: dict[str, Any], out
     if target.shape != (n_out,):
         raise ShapeError(f"out: got shape {target.shape}, expected {(n_out,)} for shape {shape}")
     _check_target(spec, "out", target, given)
-    arithmetic = _primitives.arithmetic_dtype(dtype)
+    arithmetic = _unitless.arithmetic_dtype(dtype)
     sums = target if dtype == arithmetic else np.empty(n_out, arithmetic)
     _run(spec, sums, given)
     if sums is not target:
@@ -82,8 +82,8 @@ def _host_arrays(spec: Spec, operands: dict[str, Any], shape: tuple[int, int]) -
     for name, x in given.items():
         if not x.dtype.isnative and not (name == "weight" and spec.kind == "update"):
             given[name] = x.astype(x.dtype.newbyteorder("="))
-    _primitives.check_dtypes(spec, given)
-    _primitives.check_shapes(spec, given, shape)
+    _unitless.check_dtypes(spec, given)
+    _unitless.check_shapes(spec, given, shape)
     return given
 
 
@@ -95,13 +95,13 @@ def _host_array(name: str, x: Any) -> np.ndarray:
         )
     if isinstance(x, (bool, int, float)):
         return np.asarray(float(x))
-    if not _primitives.in_host_memory(name, x):
+    if not _unitless.in_host_memory(name, x):
         # Where kernels for other memory will be chosen.
         raise NotImplementedError(
             f"{name}: got a {type(x).__name__} on a device of DLPack type {int(x.__dlpack_device__()[0])} (CUDA is 2), "
             f"expected one in the host's memory: there are kernels for CPUs only"
         )
-    return _primitives.host_array(name, x)
+    return _unitless.host_array(name, x)
 
 
 def _check_writable_type(name: str, x: Any, function: str) -> None:
@@ -142,7 +142,7 @@ def _check_target(spec: Spec, name: str, target: np.ndarray, given: dict[str, np
 
 def _run(spec: Spec, result: np.ndarray, given: dict[str, np.ndarray], **options: Any) -> None:
     """Run the kernel on operands of the dtypes that it takes: copies, where they do not have them."""
-    dtypes = _primitives.kernel_dtypes(given)
+    dtypes = _unitless.kernel_dtypes(given)
 
     def settle(operand: str) -> np.ndarray | None:
         x, dtype = given.get(operand), dtypes[operand]
@@ -150,7 +150,7 @@ def _run(spec: Spec, result: np.ndarray, given: dict[str, np.ndarray], **options
             return None
         if operand == "spike" and x.dtype != bool:
             x = x != 0
-        if operand in _primitives.INDEX_ARRAYS:
+        if operand in _unitless.INDEX_ARRAYS:
             _check_index_range(operand, x, dtype)
         if x.dtype != dtype or not (x.flags.c_contiguous and x.flags.aligned):
             x = np.array(x, dtype, order="C")

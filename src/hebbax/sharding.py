@@ -49,7 +49,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from hebbax import _connect, _primitives
+from hebbax import _connect, _unitless
 from hebbax._compat import shard_map
 from hebbax._layout import (
     Layout,
@@ -281,7 +281,7 @@ class ShardedSynapses:
         for name, x in given.items():
             numbers, public = getattr(x, "mantissa", x), spec.public_name(name)
             if not isinstance(numbers, jax.Array):
-                numbers = _primitives.check_host_array(public, numbers)
+                numbers = _unitless.check_host_array(public, numbers)
                 given[name] = u.Quantity(numbers, unit=x.unit) if isinstance(x, u.Quantity) else numbers
             self._check_shape(spec, name, public, np.shape(numbers))
         return _compiled(self, given, (spec, tuple(options.items())))
@@ -434,7 +434,7 @@ def _compiled(synapses: ShardedSynapses, operands: dict[str, Any], static: tuple
             has_unit = isinstance(weight, u.Quantity)
             numbers = weight.mantissa if has_unit else weight
             # The unitless operator returns the dtype that it adds in.
-            part = _primitives.OPERATORS[spec](
+            part = _unitless.OPERATORS[spec](
                 numbers, local.csc_indices, local.csc_indptr, local.weight_indices, operands["spike"],
                 shape=local.shape, **dict(options),
             )  # fmt: skip

@@ -15,8 +15,8 @@ import numpy as np
 import scipy.sparse
 
 from hebbax import _connect, operators
-from hebbax._primitives import WEIGHT_DTYPES, arithmetic_dtype, check_options
 from hebbax._pytree import assemble, pytree
+from hebbax._unitless import WEIGHT_DTYPES, arithmetic_dtype, check_options
 from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit
 
