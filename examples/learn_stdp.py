@@ -17,9 +17,9 @@ Loss. The mean squared difference of the sorted weights and the sorted target we
 Wasserstein distance between the two distributions. Which synapse has which weight is not told.
 
 The target comes from *other* spike trains of the same statistics. So the distance cannot fall to zero, and parameters
-are found no better than the distribution determines them: the table's last column says how well that is. The two
-amplitudes are found less well than their ratio, which decides where weights settle: spike trains that happen to have
-more events of the source do what larger amplitudes would do.
+are found no better than the distribution determines them: the table's last column estimates how well that is, to first
+order, so that real errors may be larger. The two amplitudes are found less well than their ratio, which decides where
+weights settle: spike trains that happen to have more events of the source do what larger amplitudes would do.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def figure(course, floor, errors, weights) -> Figure:
 
 
 def main(
-    iterations: Annotated[int, typer.Option(min=1, help="Steps of gradient descent.")] = 80,
+    iterations: Annotated[int, typer.Option(min=1, help="Steps of gradient descent.")] = 120,
     seconds: Annotated[float, typer.Option(min=0.5, help="Biological time that is simulated.")] = 5.0,
     seed: Annotated[int, typer.Option(help="Of all spikes.")] = 0,
     output: Annotated[Path, typer.Option(help="Folder for the figure.")] = Path("learn_stdp"),
