@@ -5,7 +5,7 @@ import pytest
 
 import hebbax
 import oracle
-from hebbax import _cpu, _lowering, _primitives, operators
+from hebbax import _cpu, _lowering, _unitless, operators
 from problems import DTYPES, call, enable_x64, operands, random_network
 from sharing import READ_ONLY, Shared, aligned
 
@@ -53,7 +53,7 @@ def test_no_copy_is_made_where_the_layout_allows(spec, rng, monkeypatch):
     ids=["strided", "reversed", "misaligned", "float64", "int64", "uint64", "read-only", "scalar", "empty"],
 )  # fmt: skip
 def test_what_jax_cannot_use_as_it_is_is_copied(x):
-    out = _primitives.check_host_array("weight", x)
+    out = _unitless.check_host_array("weight", x)
     np.testing.assert_array_equal(out, x.array)
 
 
@@ -70,12 +70,12 @@ def test_64_bit_integers_that_the_host_cannot_read_are_checked_too(monkeypatch):
     """JAX takes these, from a device's memory; here it is the host's after all."""
     monkeypatch.setattr(_cpu, "can_view", lambda x: False)
     x = Shared(aligned(np.arange(12)))
-    out = _primitives.check_host_array("indices", x)
+    out = _unitless.check_host_array("indices", x)
     assert out.dtype == np.int32
     np.testing.assert_array_equal(out, x.array)
     x.array[3] = 2**32
     with pytest.raises(OverflowError, match=rf"^indices: .*{2**32}"):
-        _primitives.check_host_array("indices", x)
+        _unitless.check_host_array("indices", x)
 
 
 @pytest.mark.parametrize(
