@@ -1,5 +1,5 @@
 # Every target sets up what it needs in a virtual environment, which the next run uses again.
-#   make demo | test | test-all | test-agreement | lint | bench | clean        make test PYTHON=python3.13 VENV=.venv-3.13
+#   make demo | test | test-all | test-agreement | test-torch | lint | bench | clean        make test PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
@@ -16,7 +16,7 @@ PIP = $(WITH_PATH) "$(BIN)/python" -m pip install -qq
 # Folders too, because a deleted file changes only its folder.
 SOURCES := meson.build $(shell find src cuda -not -name __pycache__ -not -name '*.pyc')
 
-.PHONY: demo test test-all test-agreement lint bench bench-here clean
+.PHONY: demo test test-all test-agreement test-torch lint bench bench-here clean
 
 demo: $(VENV)/.with-plot
 	"$(BIN)/hebbax" simulate song2000 --output demo
@@ -30,6 +30,10 @@ test-all: $(VENV)/.with-test
 # Against NEST and Brian2 too.
 test-agreement: $(VENV)/.with-agreement
 	$(PYTEST) tests/test_agreement.py tests/test_nest.py tests/test_brian2.py -rP $(PYTEST_ARGS)
+
+# Arrays of PyTorch in hebbax.inplace and in the JAX functions.
+test-torch: $(VENV)/.with-torch
+	"$(BIN)/python" -m pytest tests/test_dlpack.py tests/test_inplace.py -k torch $(PYTEST_ARGS)
 
 lint: $(VENV)/.with-dev
 	"$(BIN)/ruff" check

@@ -3,7 +3,7 @@
 A network grows with the number of nodes: each node holds as many postsynaptic neurons, and as many synapses onto each,
 as before. What one of them computes in a step is measured here, on a part of the very size and shape that it would
 have: a row for every neuron of the whole network, of which each is the shorter the more nodes there are. Communication
-is computed: a ring all-gather of one byte a neuron, as in the library that JAX uses between CPUs (Gloo).
+is computed: a ring all-gather of one byte a neuron, as in the library that JAX uses between CPUs (Gloo, over TCP).
 """
 
 from __future__ import annotations
@@ -159,8 +159,8 @@ def main(
     rate: Annotated[float, typer.Option(min=0, help="Firing rate of every neuron in Hz.")] = 5.0,
     dt: Annotated[list[float], typer.Option(min=1e-3, help="Time step in milliseconds, one or several.")] = STEPS,
     nodes: Annotated[int, typer.Option(min=1, help="Nodes, at most: 1, 2, 4, ... are computed.")] = 64,
-    latency: Annotated[float, typer.Option(min=0, help="Assumed time of a message between nodes, in µs.")] = 2.0,
-    bandwidth: Annotated[float, typer.Option(min=1e-3, help="Assumed bandwidth of a node, in GB/s.")] = 25.0,
+    latency: Annotated[float, typer.Option(min=0, help="Assumed time of a message between nodes, in µs.")] = 30.0,
+    bandwidth: Annotated[float, typer.Option(min=1e-3, help="Assumed bandwidth of a node, in GB/s.")] = 10.0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads.", show_default="as in `hebbax info`")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements, of which the median counts.")] = 9,
     duration: Annotated[float, typer.Option(min=0, help="Seconds that a measurement takes, about.")] = 0.3,
@@ -168,7 +168,8 @@ def main(
 ) -> None:
     """Measure one node's part, add the network by model, print a table and write it as Markdown.
 
-    The defaults of the network are those of one link of InfiniBand HDR, 200 Gbit/s, with MPI's usual latency.
+    The defaults of the network are what TCP makes of Ethernet with 100 Gbit/s, about: JAX's own communication between
+    CPUs is TCP. For MPI on InfiniBand, 2 µs and 25 GB/s are usual.
     """
     if threads is not None:
         hebbax.set_num_threads(threads)
@@ -190,7 +191,8 @@ def main(
         f"Measured (median of {rounds}, all sizes in turn; load average {about['load_average'][0]:.1f} at the end): a "
         f"step of one node's part in `lax.scan`, with `propagate_on_pre` and `PairSTDP.step`; without a model of the "
         f"neurons. Bytes: weights, CSR and CSC structure, of these arrays.",
-        f"Assumed: {latency:g} µs a message, {bandwidth:g} GB/s a node, one process a node, no overlap of computing "
+        f"Assumed: {latency:g} µs a message, {bandwidth:g} GB/s a node (by default what TCP, which JAX uses between "
+        f"CPUs, makes of 100 Gbit/s Ethernet, about; MPI on InfiniBand: 2 µs and 25 GB/s), one process a node, no overlap of computing "
         f"and sending, no waiting for the slowest node; a ring all-gather of one byte a neuron, which takes "
         f"(nodes - 1) (latency + neurons of a node / bandwidth).",
         "Efficiency: a step on one node over a step on so many. It falls because of the ring's latency, because every "

@@ -40,6 +40,8 @@ def test_docstrings_are_filled_in(name):
     sections = re.findall(r"^([A-Z]\w+)\n-+$", doc, re.MULTILINE)
     assert sections == ["Parameters", "Returns", "Raises", "Notes", "Examples"]
     assert not re.search(r"(?<![\w\\])\{[a-z_]+\}", doc), "a shared part is missing"
+    assert ("Quantity" in doc and "backend : " in doc) != FUNCTIONS[name].__module__.endswith("inplace")
+    assert "dimension of" not in doc or not FUNCTIONS[name].__module__.endswith("inplace")
 
 
 @pytest.mark.parametrize("name", ["__init__", "from_coo", "from_scipy", "from_dense", "random"])

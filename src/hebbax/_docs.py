@@ -107,10 +107,14 @@ ValueError or jax.errors.JaxRuntimeError
 }
 
 # The same for the functions of `hebbax.inplace`, where there are no units and no backends to choose from.
+_PLAIN = (
+    "structure_pre", "structure_post", "pre_spike", "post_spike", "pre_trace", "post_trace", "gain_pre", "gain_post",
+    "bounds", "shape_backend",
+)  # fmt: skip
 _SHARED |= {
-    f"plain_{name}": text.replace("Array or Quantity", "Array").replace(", with the dimension of `weight`", "")
+    f"plain_{name}": _SHARED[name].replace("Array or Quantity", "Array").replace(", with the dimension of `weight`", "")
     .replace("number, Array,", "number or Array,").replace(", with its dimension", "").replace(_BACKEND, "")
-    for name, text in _SHARED.items()
+    for name in _PLAIN
 }  # fmt: skip
 _SHARED |= {
     "inplace_returns": """\

@@ -30,11 +30,6 @@ from hebbax._compat import Primitive, vary_alike
 from hebbax._specs import STRUCTURE, Spec
 
 
-def arithmetic_dtype(weight_dtype) -> np.dtype:
-    """The dtype that weights of `weight_dtype` are added in."""
-    return np.dtype(np.float64 if weight_dtype == np.float64 else np.float32)
-
-
 def bind(primitive: Primitive, *operands, **params):
     return primitive.bind(*vary_alike(operands), **params)
 
@@ -111,7 +106,8 @@ class _Network(NamedTuple):
         If the members of a batch share it, it is the sum of theirs, added up one after the other: to do that
         afterwards would take an array of the weight's size for every member.
         """
-        operands = vary_alike([jnp.zeros(weight.shape, trace.dtype), self.spike, trace, gain])
+        zeros = ad.instantiate_zeros(ad.Zero(weight.update(dtype=trace.dtype, weak_type=False)))  # as it is sharded
+        operands = vary_alike([zeros, self.spike, trace, gain])
         return self._add_all(*operands).astype(weight.dtype)
 
     def _add_all(self, weight, *varying):

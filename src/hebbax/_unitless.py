@@ -14,12 +14,16 @@ import numpy as np
 
 from hebbax import _cpu, _lowering
 from hebbax._compat import enable_x64
-from hebbax._primitives import arithmetic_dtype, bind, propagate_p, update_p
-from hebbax._specs import CSC_SPECS, PROPAGATE_POST, PROPAGATE_PRE, SPECS, UPDATE_POST, UPDATE_PRE, Spec
+from hebbax._primitives import bind, propagate_p, update_p
+from hebbax._specs import CSC_SPECS, PROPAGATE_POST, PROPAGATE_PRE, SPECS, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
 
-INDEX_ARRAYS = ("indices", "indptr", "weight_indices")
 WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+def arithmetic_dtype(weight_dtype) -> np.dtype:
+    """The dtype that weights of `weight_dtype` are added in."""
+    return np.dtype(np.float64 if weight_dtype == np.float64 else np.float32)
 
 
 class Operator:
@@ -141,7 +145,7 @@ def check_host_array(name: str, x):
         with enable_x64(True):  # or 64-bit integers would be truncated right here
             shared = jax.dlpack.from_dlpack(x)
     except Exception as error:  # whatever its library, or JAX, raises
-        if narrowed is not None:
+        if narrowed is not None:  # JAX takes fewer layouts and devices than there are, and the more, the newer it is
             return narrowed
         raise TypeError(f"{name}: got {type(x).__name__}, which JAX cannot take: {error}") from error
     return shared if jax.dtypes.canonicalize_dtype(shared.dtype) == shared.dtype else _narrow(name, np.asarray(shared))
@@ -181,7 +185,7 @@ def _narrow(name: str, x: np.ndarray) -> np.ndarray:
     """`x` in the dtype it will have in JAX; raises where integers do not fit that, which JAX would truncate."""
     if x.dtype.kind not in "iu":
         return x
-    dtype = index_dtype(x.dtype) if name in INDEX_ARRAYS else jax.dtypes.canonicalize_dtype(x.dtype)
+    dtype = index_dtype(x.dtype) if name in STRUCTURE else jax.dtypes.canonicalize_dtype(x.dtype)
     if dtype == x.dtype:
         return x
     if x.size and not np.iinfo(dtype).min <= x.min() <= x.max() <= np.iinfo(dtype).max:
@@ -205,7 +209,7 @@ def _expected_instead(operand: str, dtype: Any) -> str | None:
         return None
     if operand == "weight":
         ok, expected = str(dtype) in WEIGHT_DTYPES, f"one of {', '.join(WEIGHT_DTYPES)}"
-    elif operand in INDEX_ARRAYS:
+    elif operand in STRUCTURE:
         ok, expected = jnp.issubdtype(dtype, jnp.integer), "an integer dtype"
     else:
         ok = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, bool)

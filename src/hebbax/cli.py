@@ -68,7 +68,10 @@ Threads = Annotated[
     typer.Option(callback=_within(1), help="Threads of the CPU kernels.", show_default="as in `hebbax info`"),
 ]
 Devices = Annotated[
-    int, typer.Option(callback=_within(1), help="Devices of a process that share the neurons; on a CPU, virtual ones.")
+    int,
+    typer.Option(
+        callback=_within(1), help="Devices of a process that share neurons and synapses, not the drawing of inputs."
+    ),
 ]
 Distributed = Annotated[
     bool,
@@ -131,18 +134,18 @@ def run_song2000(
     """
     parameters = song2000.Parameters(time_step=dt * u.ms)
     try:
-        song2000.check(parameters, neurons, inputs, seconds)
+        steps = song2000.check(parameters, neurons, inputs, seconds)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     _run(
-        song2000, output, seconds, backend, threads, _mesh(devices, distributed), parameters=parameters,
+        song2000, output, seconds, steps, backend, threads, _mesh(devices, distributed), parameters=parameters,
         neurons=neurons, inputs=inputs, seed=seed,
     )  # fmt: skip
 
 
 def _run(
-    experiment: ModuleType, output: Path, seconds: float, backend: str | None, threads: int | None, mesh: Mesh,
-    **options: Any,
+    experiment: ModuleType, output: Path, seconds: float, steps: int, backend: str | None, threads: int | None,
+    mesh: Mesh, **options: Any,
 ) -> None:  # fmt: skip
     """Simulate an experiment; the first process prints its summary, and writes its arrays and figure into `output`."""
     _check_backend(backend)
@@ -154,18 +157,17 @@ def _run(
     first = jax.process_index() == 0
     console, name = Console(quiet=not first), experiment.__name__.rpartition(".")[2]
     try:
-        if first:
-            output.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=output).close()
+        output.mkdir(parents=True, exist_ok=True)  # in every process: if one ended alone, the others would wait for it
+        tempfile.TemporaryFile(dir=output).close()
     except OSError as error:
         message = f"got {str(output)!r}, expected a folder that can be written to ({error.strerror})"
         raise typer.BadParameter(message, param_hint="'--output'") from error
 
-    with _progress(console, seconds) as (on_progress, interrupted):
+    with _progress(console, seconds) as on_progress:
         result = experiment.simulate(seconds=seconds, backend=backend, mesh=mesh, on_progress=on_progress, **options)
     if first:
         _report(console, experiment, result, output / name)
-    if interrupted.is_set():
+    if result.steps < steps:  # perhaps because of a Ctrl-C in another process
         console.print("interrupted: this is what was computed until then")
         raise typer.Exit(INTERRUPTED)
 
@@ -187,8 +189,8 @@ def _report(console: Console, experiment: ModuleType, result: Any, stem: Path) -
 
 
 @contextmanager
-def _progress(console: Console, seconds: float) -> Iterator[tuple[Callable[[float], bool], threading.Event]]:
-    """Show a progress bar; yield what `simulate` calls as `on_progress`, and an event that Ctrl-C sets.
+def _progress(console: Console, seconds: float) -> Iterator[Callable[[float], bool]]:
+    """Show a progress bar; yield what `simulate` calls as `on_progress`, which says whether Ctrl-C was pressed.
 
     The first Ctrl-C lets the running block end; a second one ends the program.
     """
@@ -215,7 +217,7 @@ def _progress(console: Console, seconds: float) -> Iterator[tuple[Callable[[floa
                 bar.update(task, completed=done, description="simulating")
                 return interrupted.is_set()
 
-            yield on_progress, interrupted
+            yield on_progress
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -231,11 +233,12 @@ def _mesh(devices: int, distributed: bool) -> Mesh:
         except (KeyError, RuntimeError, ValueError) as error:
             message = f"got no processes to join ({error}), expected to be started by srun, mpirun or the like"
             raise typer.BadParameter(message, param_hint="'--distributed'") from error
-    if devices > len(jax.local_devices()):
-        message = f"got {devices}, expected at most {len(jax.local_devices())}, the devices here (see `hebbax info`)"
+    by_process = [jax.local_devices(process_index=k) for k in range(jax.process_count())]
+    fewest = min(map(len, by_process))
+    if devices > fewest:
+        message = f"got {devices}, expected at most {fewest}, the devices of a process (see `hebbax info`)"
         raise typer.BadParameter(message, param_hint="'--devices'")
-    by_process = [jax.local_devices(process_index=k)[:devices] for k in range(jax.process_count())]
-    return Mesh(np.array(by_process).ravel(), ("neurons",))
+    return Mesh(np.array([own[:devices] for own in by_process]).ravel(), ("neurons",))
 
 
 def _check_backend(backend: str | None) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from hebbax import _cpu, _lowering, _unitless
 from hebbax._docs import documented
-from hebbax._specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Spec
+from hebbax._specs import PROPAGATE_POST, PROPAGATE_PRE, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
 
 # An array: of NumPy, or anything that has `__dlpack__` and `__dlpack_device__`.
@@ -136,7 +136,7 @@ def _check_target(spec: Spec, name: str, target: np.ndarray, given: dict[str, np
     for operand, x in given.items():
         if operand != name and np.may_share_memory(target, x):
             raise ValueError(
-                f"{name}: got memory that overlaps that of {spec.public_name(operand)}, expected memory of its own"
+                f"{name}: got memory whose range overlaps that of {spec.public_name(operand)}, expected memory of its own"
             )
 
 
@@ -150,7 +150,7 @@ def _run(spec: Spec, result: np.ndarray, given: dict[str, np.ndarray], **options
             return None
         if operand == "spike" and x.dtype != bool:
             x = x != 0
-        if operand in _unitless.INDEX_ARRAYS:
+        if operand in STRUCTURE:
             _check_index_range(operand, x, dtype)
         if x.dtype != dtype or not (x.flags.c_contiguous and x.flags.aligned):
             x = np.array(x, dtype, order="C")

@@ -64,14 +64,14 @@ from hebbax._layout import (
     with_unit,
 )
 from hebbax._pytree import assemble, pytree
-from hebbax._specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Spec
+from hebbax._specs import PROPAGATE_POST, PROPAGATE_PRE, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit, check_bound_order
 from hebbax.synapses import Synapses
 
 __all__ = ["Layout", "ShardedSynapses", "split"]
 
-STRUCTURE = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")
+FIELDS = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")
 
 
 @pytree("pre", "post", "count", "mesh", "axis")
@@ -155,7 +155,7 @@ class ShardedSynapses:
                 f"local: got the synapses of all {self.shards} shards, expected those of one: call it inside "
                 f"jax.shard_map, on an argument whose spec is PartitionSpec({self.axis!r})"
             )
-        fields = {name: getattr(self, name) for name in STRUCTURE}
+        fields = {name: getattr(self, name) for name in FIELDS}
         return assemble(Synapses, {**fields, "shape": (self.n_pre, self.post.size)})
 
     def split_pre(self, x: WithUnit, *, replicated: bool = False) -> Any:
@@ -271,8 +271,7 @@ class ShardedSynapses:
                 f"{spec.kind}_on_{spec.event}: got the synapses of one shard, expected those of all; inside "
                 f"jax.shard_map, call it on local()"
             )
-        structure = ("indices", "indptr", "weight_indices")
-        names = [name for name in spec.arguments if name not in structure]
+        names = [name for name in spec.arguments if name not in STRUCTURE]
         names += ["w_min", "w_max"] if spec.kind == "update" else []
         given = dict(zip(names, arguments, strict=True))
         given |= {name: options.pop(name) for name in ("gain", "after") if name in options and spec.kind == "update"}
@@ -332,7 +331,7 @@ def split(
     pre, post : Layout, optional
         Where neurons of either side are, if it is not for `split` to choose: those of another `ShardedSynapses` on the
         same population. By default presynaptic neurons are shared out in equal numbers, postsynaptic ones so that the
-        largest number of synapses of a shard is as small as contiguous ranges allow.
+        largest number of synapses of a shard, plus its neurons, is as small as contiguous ranges allow.
 
     Returns
     -------
@@ -410,12 +409,12 @@ def split(
     def fields_of(k: int) -> dict[str, np.ndarray]:
         own = columns["indptr"][post.starts[k] : post.starts[k + 1] + 1]
         values = part_of_columns(own, columns["indices"], places, size, local_shape)
-        return {name: x.astype(dtype, copy=False) for name, x in zip(STRUCTURE, values, strict=True)}
+        return {name: x.astype(dtype, copy=False) for name, x in zip(FIELDS, values, strict=True)}
 
     sizes = (pre.length + 1, size, post.size + 1, size, size)
     fields = {
         name: place(mesh, axis, functools.partial(shard, name), (), n, dtype)
-        for name, n in zip(STRUCTURE, sizes, strict=True)
+        for name, n in zip(FIELDS, sizes, strict=True)
     }
     return assemble(
         ShardedSynapses, {**fields, "pre": pre, "post": post, "count": synapses.nse, "mesh": mesh, "axis": axis}

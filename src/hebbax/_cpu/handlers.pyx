@@ -184,7 +184,7 @@ cdef bint run_batch(
         return run(pool, result, operands, attributes, message)
     for d in range(result.rank - 1):
         members *= result.dims[d]
-    if members > 1 and chunks_for(pool, GRAIN, GRAIN, 1) > 1:  # not if there is one thread
+    if members > 1 and chunks_for(pool, 8 * GRAIN, GRAIN, 1) > 1:  # not if there is one thread (8: OpenMP's grain)
         elements = elements_of_member(operands, attributes.flags)
         if elements < LARGE:
             chunks = min(chunks_for(pool, members * elements, GRAIN, 4), members)

@@ -284,6 +284,7 @@ def simulate(
     sharded = hebbax.sharding.split(synapses, mesh)
     part, whole = P(sharded.axis), P()
     state_specs = State._make([part, part, part, part, PairTraces(whole, part)])
+    # (Unchecked, or JAX would ask which of the first traces will differ between devices.)
     on_every_device = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
 
     def run_own(
