@@ -171,7 +171,7 @@ def _ensemble_cases():
             Target(ENSEMBLES[promise, "vmap"], ENSEMBLES[promise, "calls"], "≤", 1.15) for promise in (True, False)
         ]
         if row == ROWS[1]:
-            targets.append(Target(PEER_ENSEMBLE, ENSEMBLES[True, "vmap"], "≥", 20))
+            targets += [Target(PEER_ENSEMBLE, ENSEMBLES[promise, "vmap"], "≥", 20) for promise in (True, False)]
         yield Case(UPDATE_POST, *row, mode="ensemble", targets=tuple(targets))
 
 

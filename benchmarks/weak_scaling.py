@@ -192,7 +192,8 @@ def main(
         f"step of one node's part in `lax.scan`, with `propagate_on_pre` and `PairSTDP.step`; without a model of the "
         f"neurons. Bytes: weights, CSR and CSC structure, of these arrays.",
         f"Assumed: {latency:g} µs a message, {bandwidth:g} GB/s a node (by default what TCP, which JAX uses between "
-        f"CPUs, makes of 100 Gbit/s Ethernet, about; MPI on InfiniBand: 2 µs and 25 GB/s), one process a node, no overlap of computing "
+        f"CPUs, makes of 100 Gbit/s Ethernet, about; MPI on InfiniBand: 2 µs and 25 GB/s), one "
+        f"process a node, no overlap of computing "
         f"and sending, no waiting for the slowest node; a ring all-gather of one byte a neuron, which takes "
         f"(nodes - 1) (latency + neurons of a node / bandwidth).",
         "Efficiency: a step on one node over a step on so many. It falls because of the ring's latency, because every "

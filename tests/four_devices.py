@@ -162,9 +162,11 @@ def test_explicit_axes(spec, rng):
     synapses = network(rng, (41, 23), 300)
     sharded, given = sharding.split(synapses, mesh), make_operands(spec, rng, synapses)
     check(spec, synapses, sharded, given)
+    split = split_operands(spec, sharded, given)
+    elsewhere = jax.tree.map(lambda x: x if np.ndim(x) == 0 else np.asarray(x), split)  # not split, so moved first
+    np.testing.assert_array_equal(call(spec, sharded, elsewhere), call(spec, sharded, split))
     if not hasattr(jax, "set_mesh"):
         return
-    split = split_operands(spec, sharded, given)
 
     def loss(synapses, given, weight):
         return (call(spec, synapses, given | {"weight": weight}) ** 2).sum()

@@ -144,6 +144,13 @@ def test_ctrl_c_keeps_what_was_computed(run, tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGINT) == before
 
 
+def test_a_run_that_another_process_stopped_says_so(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(song2000, "_any_process", lambda stop: True)
+    result = run("simulate", "song2000", *TINY, "--output", tmp_path)
+    assert result.exit_code == 130, result.output
+    assert "interrupted" in result.output
+
+
 def test_without_matplotlib_it_says_how_to_get_it(run, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "hebbax.experiments.song2000_figure", raising=False)
     for name in ("matplotlib", "matplotlib.axes", "matplotlib.figure"):

@@ -74,11 +74,19 @@ def test_places_ascend_and_are_those_of_the_shard(n, shards):
         ((0, 3, 2), 3, r"^starts: got"),
         ((0, 3, 4), 2, r"^size: got 2, expected at least 3"),
         ((0, 0), 0, r"^size: got 0, expected at least 1"),
+        ((0, 1.5), 3, r"^starts: got \(0, 1.5\), expected ascending integers"),
     ],
 )
 def test_wrong_layouts(starts, size, message):
     with pytest.raises(ValueError, match=message):
         sharding.Layout(starts, size)
+
+
+@pytest.mark.parametrize("shards", [0, -1, 1.5, None])
+def test_a_layout_has_shards(shards):
+    for make in (lambda: sharding.Layout.even(5, shards), lambda: sharding.Layout.balanced([1, 2], shards)):
+        with pytest.raises(ValueError, match=rf"^shards: got {shards}, expected an integer of at least 1"):
+            make()
 
 
 # -- one device, and errors
@@ -167,7 +175,11 @@ def test_other_errors_are_those_of_the_operators(sharded):
         sharded.update_on_pre(weight * u.mV, spike, jnp.ones(4))
     with pytest.raises(ValueError, match="backend"):
         sharded.propagate_on_post(weight, jnp.ones(4), backend="abacus")
-    with pytest.raises(TypeError, match="unexpected"):
+    with pytest.raises(TypeError, match=r"^update_on_pre\(\) got an unexpected argument 'colour'"):
         sharded.update_on_pre(weight, spike, jnp.ones(4), colour="red")
+    with pytest.raises(TypeError, match=r"^propagate_on_pre\(\) got an unexpected argument 'gain'"):
+        sharded.propagate_on_pre(weight, spike, gain=jnp.ones(3))
+    with pytest.raises(TypeError, match=r"^update_on_post\(\) lacks weight, post_spike"):
+        sharded.update_on_post(None, jnp.ones(3), None)
     with pytest.raises(OverflowError, match=r"^pre_spike: .*jax_enable_x64"):
         sharded.propagate_on_pre(weight, np.full(3, 2**40))

@@ -7,13 +7,14 @@ from typing import Any
 import jax
 from jax.experimental.buffer_callback import buffer_callback
 from jax.extend.core import Primitive
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 try:
     from jax import enable_x64
 except ImportError:  # before JAX 0.8
     from jax.experimental import enable_x64  # type: ignore[attr-defined, no-redef]
 
-__all__ = ["Primitive", "buffer_callback", "enable_x64", "shard_map", "vary_alike"]
+__all__ = ["Primitive", "buffer_callback", "enable_x64", "reshard", "shard_map", "vary_alike"]
 
 # With its check of varying axes; before JAX 0.8, functions of JAX (`searchsorted`) do not pass that.
 shard_map = jax.shard_map if hasattr(jax.lax, "pcast") else functools.partial(jax.shard_map, check_vma=False)
@@ -40,3 +41,13 @@ def _vary(x: Any, axes: frozenset) -> Any:
     if hasattr(jax.lax, "pcast"):  # since JAX 0.8
         return jax.lax.pcast(x, tuple(axes), to="varying")
     return jax.lax.pvary(x, tuple(axes))  # type: ignore[attr-defined]
+
+
+def reshard(x: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
+    """`x` laid out as a `shard_map` with this spec wants it, which does not see to that where axes are explicit.
+
+    JAX 0.6 has no function for this, and no such axes unless they are asked for.
+    """
+    if AxisType.Explicit in mesh.axis_types and hasattr(jax.sharding, "reshard"):
+        return jax.sharding.reshard(x, NamedSharding(mesh, spec))
+    return x

@@ -50,7 +50,8 @@ class Layout:
 
     def __post_init__(self) -> None:
         starts = self.starts
-        if len(starts) < 2 or starts[0] != 0 or any(a > b for a, b in pairwise(starts)):
+        integers = all(isinstance(x, (int, np.integer)) for x in (*starts, self.size))
+        if len(starts) < 2 or not integers or starts[0] != 0 or any(a > b for a, b in pairwise(starts)):
             raise ValueError(f"starts: got {starts}, expected ascending integers from 0, one more than shards")
         least = max(1, *(b - a for a, b in pairwise(starts)))
         if self.size < least:
@@ -59,6 +60,7 @@ class Layout:
     @classmethod
     def even(cls, n: int, shards: int) -> Layout:
         """Give `n` neurons in equal numbers to all shards but the last ones."""
+        _check_shards(shards)
         size = max(1, -(-n // shards))
         return cls(tuple(min(k * size, n) for k in range(shards + 1)), size)
 
@@ -68,6 +70,7 @@ class Layout:
 
         A neuron counts as one synapse more than it has, so that those without any are shared out, too.
         """
+        _check_shards(shards)
         end = np.cumsum(np.asarray(counts, np.int64) + 1)  # cost of all neurons up to and with this one
         n, total = end.size, int(end[-1]) if end.size else 0
 
@@ -126,6 +129,11 @@ def padded(x: np.ndarray, size: int) -> np.ndarray:
     out = np.zeros((*x.shape[:-1], size), x.dtype)
     out[..., : x.shape[-1]] = x
     return out
+
+
+def _check_shards(shards: int) -> None:
+    if not isinstance(shards, (int, np.integer)) or shards < 1:
+        raise ValueError(f"shards: got {shards!r}, expected an integer of at least 1")
 
 
 def host_numbers(name: str, x: Any, n: int) -> tuple[np.ndarray, u.Unit | None]:

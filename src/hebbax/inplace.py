@@ -136,7 +136,8 @@ def _check_target(spec: Spec, name: str, target: np.ndarray, given: dict[str, np
     for operand, x in given.items():
         if operand != name and np.may_share_memory(target, x):
             raise ValueError(
-                f"{name}: got memory whose range overlaps that of {spec.public_name(operand)}, expected memory of its own"
+                f"{name}: got memory whose range overlaps that of {spec.public_name(operand)}, "
+                f"expected memory of its own"
             )
 
 

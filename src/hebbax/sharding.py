@@ -50,7 +50,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from hebbax import _connect, _unitless
-from hebbax._compat import shard_map
+from hebbax._compat import reshard, shard_map
 from hebbax._layout import (
     Layout,
     host_numbers,
@@ -183,7 +183,10 @@ class ShardedSynapses:
         return split_neurons(x, self.post, self.mesh, self.axis)
 
     def split_weight(self, weight: WithUnit) -> Any:
-        """Split weights, or bounds, in CSR order, as `split_post` does it; all processes call it together."""
+        """Split weights, or bounds, in CSR order, as `split_post` does it; all processes call it together.
+
+        Padding takes part in what is computed of the whole array: for a mean or a loss, join the weights first.
+        """
         numbers, unit = host_numbers("weight", weight, self.count)
         places = self._slots()
 
@@ -271,11 +274,17 @@ class ShardedSynapses:
                 f"{spec.kind}_on_{spec.event}: got the synapses of one shard, expected those of all; inside "
                 f"jax.shard_map, call it on local()"
             )
-        names = [name for name in spec.arguments if name not in STRUCTURE]
-        names += ["w_min", "w_max"] if spec.kind == "update" else []
-        given = dict(zip(names, arguments, strict=True))
-        given |= {name: options.pop(name) for name in ("gain", "after") if name in options and spec.kind == "update"}
+        required = [name for name in spec.arguments if name not in STRUCTURE]
+        given = dict(zip((*required, *spec.optional[:2]), arguments, strict=True))
+        given |= {name: options.pop(name) for name in spec.optional[2:] if name in options}
+        known = ("backend", *(_unitless.UPDATE_OPTIONS if spec.kind == "update" else ()))
+        for name in options:
+            if name not in known:
+                raise TypeError(f"{spec.kind}_on_{spec.event}() got an unexpected argument {name!r}")
         given = {name: x for name, x in given.items() if x is not None}
+        missing = [spec.public_name(name) for name in required if name not in given]
+        if missing:
+            raise TypeError(f"{spec.kind}_on_{spec.event}() lacks {', '.join(missing)}")
         check_bound_order(given.get("w_min"), given.get("w_max"))
         for name, x in given.items():
             numbers, public = getattr(x, "mantissa", x), spec.public_name(name)
@@ -446,6 +455,10 @@ def _compiled(synapses: ShardedSynapses, operands: dict[str, Any], static: tuple
         return getattr(local, f"{spec.kind}_on_{spec.event}")(**given, **dict(options))
 
     specs = {name: synapses._partition(spec, name, x) for name, x in operands.items()}
+    operands = {
+        name: jax.tree.map(functools.partial(reshard, mesh=synapses.mesh, spec=specs[name]), x)
+        for name, x in operands.items()
+    }
     out_specs = P() if spec is PROPAGATE_POST else P(axis)
     mapped = shard_map(run, mesh=synapses.mesh, in_specs=(P(axis), specs), out_specs=out_specs)
     return mapped(synapses, operands)

@@ -94,7 +94,7 @@ cdef bint run_collect(
     set_network(&call.network, pool, operands, attributes.flags)
     call.trace, call.out = operands[5], result.data
     call.network.n_other = call.trace.size
-    return succeeded(collect(&call), &call.network, b"collect", attributes.flags, message)
+    return succeeded(collect(&call), &call.network, b"a derivative's collect", attributes.flags, message)
 
 
 ctypedef bint (*Run)(
