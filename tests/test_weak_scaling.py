@@ -37,6 +37,7 @@ def test_rows_add_up(weak_scaling, monkeypatch):
 
 def test_it_measures_and_writes_a_table(tmp_path):
     sizes = ["--neurons", "50", "--synapses", "10", "--nodes", "2", "--rounds", "1", "--duration", "0.001"]
+    sizes += ["--latency", "2", "--bandwidth", "25"]
     command = [sys.executable, str(BENCHMARKS / "weak_scaling.py"), *sizes, "--dt", "1", "--output", str(tmp_path)]
     child = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert child.returncode == 0, child.stderr
