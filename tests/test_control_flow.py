@@ -93,6 +93,7 @@ def assert_close(actual, expected):
         assert np.any(x != 0), name
 
 
+@pytest.mark.slow
 def test_gradients_through_scan(update, simulation, backend):
     operator, reference, x, spikes = simulation(update, backend)
     expected = jax.jit(jax.grad(lambda x: of_scan(reference, x, spikes)))(x)
@@ -102,6 +103,7 @@ def test_gradients_through_scan(update, simulation, backend):
     np.testing.assert_allclose(slope, sum(x.sum() for x in expected.values()), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradients_of_unrolled_and_checkpointed_scans(update, simulation):
     operator, _, x, spikes = simulation(update)
     plain = jax.grad(lambda x: of_scan(operator, x, spikes))(x)

@@ -73,6 +73,7 @@ def test_update_at_the_bounds(update, case, network, rng):
     assert (at_w_max & touched).any() and (at_w_max & ~touched).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [backend for backend in BACKENDS if backend != "cython"])
 @pytest.mark.parametrize("case", ["gain, bounds of each", "upper, root, in bounds"])
 def test_update_on_other_backends(update, case, other, network, rng):
@@ -259,6 +260,7 @@ def smooth_problem(spec, network, rng, soft):
     return given, options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("soft, in_bounds", [(False, False), (True, False), (True, True)])
 def test_finite_differences_of_update(update, network, rng, soft, in_bounds):
     with enable_x64(True):

@@ -163,6 +163,7 @@ def test_gradients_are_those_of_a_dense_simulation(network, name, units):
     assert all(slope != 0 for slope in [*slopes.values(), by_weight.any()]), slopes
 
 
+@pytest.mark.slow
 def test_gradients_on_other_backends(network, backend):
     cls, parameters, options = RULES["pair, powers"]
     parameters = jax.tree.map(np.float32, parameters)
@@ -170,6 +171,7 @@ def test_gradients_on_other_backends(network, backend):
     assert_same(actual, derivatives_of(dense_simulation(cls, options, network), parameters, network[1]))
 
 
+@pytest.mark.slow
 def test_finite_differences(rule, network):
     """In float64, where the trajectory meets no bound, whose derivatives have steps."""
     cls, parameters, options = rule
