@@ -6,8 +6,8 @@ All three are parts of one form, a sum over the elements k of every spiking row 
 
 `propagate` is its derivative in the trace, `collect` that in the gain, and `update` adds that in the weight to a weight
 (and keeps bounds, if there are any). So each is linear in what it takes of the three, and is transposed by the others.
-A spike that is floating counts as 1, if it is not 0, but it is differentiated as the factor that it is here. (Operators
-that update are given bool spikes, which have no derivative; in those of `propagate`, floating spikes come to all three.)
+A spike that is floating counts as 1, if it is not 0, but it is differentiated as the factor that it is here. (An
+operator that updates is given bool spikes, which have none; derivatives of `propagate` bring floating ones to all.)
 
 Each primitive takes all the operands of its row in `_specs` (one that is not given has size 0), so that its rules
 never ask which are there. A batch is in leading dimensions, which all operands have but the structure; where one of
