@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import brainevent
@@ -37,7 +37,7 @@ def _arguments(network: Network, spec: Spec, spike, trace=None) -> dict[str, Any
     return arguments | {"shape": (network.n, network.n)}
 
 
-def hebbax_library(backend: str, weight_in_bounds: bool, **options: Any) -> Library:
+def hebbax_library(backend: str | None, weight_in_bounds: bool, **options: Any) -> Library:
     def update(network, spec, weight, trace, spike, bounds=(LOW, HIGH), after=None):
         return getattr(hebbax, spec.name)(
             weight,
@@ -64,8 +64,11 @@ def _wait(weight, after):
 PEER_BACKENDS = brainevent.update_csr_on_binary_post_p.available_backends("cpu")
 
 
-def peer_library(backend: str, network: Network) -> Library:
-    """brainevent, with the fastest of its functions for each operator: event-driven, from the weights in CSR order."""
+def peer_library(backend: str, network: Network, sides: Iterable[str] = ("pre", "post")) -> Library:
+    """brainevent, with the fastest of its functions for each operator: event-driven, from the weights in CSR order.
+
+    `sides` are those whose spikes `propagate` will be given.
+    """
 
     def update(network, spec, weight, trace, spike, bounds=(LOW, HIGH), after=None):
         arguments = _arguments(network, spec, spike, trace)
@@ -74,8 +77,10 @@ def peer_library(backend: str, network: Network) -> Library:
 
     # Its products want a workspace, which a matrix makes at its first product.
     workspace = {}
-    for side, half in network._asdict().items():
-        matrix = brainevent.CSR((jnp.zeros(half.indices.size), half.indices, half.indptr), shape=(network.n,) * 2)
+    for side in sides:
+        half = getattr(network, side)
+        data = jnp.zeros(half.indices.size), half.indices, half.indptr
+        matrix = brainevent.CSR(data, shape=(network.n,) * 2, backend=backend)
         _ = brainevent.BinaryArray(jnp.zeros(network.n, bool)) @ matrix
         workspace[side] = matrix.buffers["binary_workspace"]["csr"]
 

@@ -30,29 +30,35 @@ def measure(case: Case, rounds: int, duration: float, say: Callable[[str], Any])
     """Medians, quartiles and samples in microseconds a step, why contenders failed, and the case's targets."""
     with jax.enable_x64(case.dtype == "float64"):
         ready, failures = _prepare(case, duration, say)
-        samples: dict[str, list[float]] = {contender.name: [] for contender, _, _ in ready}
-        gc.collect()
-        gc.disable()
-        for i in range(rounds):
-            for contender, run, steps in ready[i % len(ready) :] + ready[: i % len(ready)]:
-                past = samples[contender.name]
-                slow = bool(past) and past[-1] * steps > SLOW * 1e6
-                if slow and len(past) >= SLOW_ROUNDS:
-                    continue
-                say(f"{contender.name}, round {i + 1} of {rounds}")
-                if not slow:  # compiles the first time, then refills the caches
-                    _time(contender, run, steps)
-                past.append(_time(contender, run, steps) * 1e6)
-        gc.enable()
+        samples = interleave(ready, rounds, say)
     jax.clear_caches()
     steps = {contender.name: steps for contender, _, steps in ready}
     return {
         "group": case.group,
         "size": case.size,
-        "contenders": {name: {"steps": steps[name], **_summary(values)} for name, values in samples.items()},
+        "contenders": {name: {"steps": steps[name], **summary(values)} for name, values in samples.items()},
         "failures": failures,
-        "targets": [_judge(target, samples) for target in case.targets if {*target[:2]} <= samples.keys()],
+        "targets": [judge(target, samples) for target in case.targets if {*target[:2]} <= samples.keys()],
     }
+
+
+def interleave(ready: list[tuple[Contender, Run, int]], rounds: int, say: Callable[[str], Any]) -> dict:
+    """Microseconds a step by contender, one for each round; in a round all take turns."""
+    samples: dict[str, list[float]] = {contender.name: [] for contender, _, _ in ready}
+    gc.collect()
+    gc.disable()
+    for i in range(rounds):
+        for contender, run, steps in ready[i % len(ready) :] + ready[: i % len(ready)]:
+            past = samples[contender.name]
+            slow = bool(past) and past[-1] * steps > SLOW * 1e6
+            if slow and len(past) >= SLOW_ROUNDS:
+                continue
+            say(f"{contender.name}, round {i + 1} of {rounds}")
+            if not slow:  # compiles the first time, then refills the caches
+                time_step(contender, run, steps)
+            past.append(time_step(contender, run, steps) * 1e6)
+    gc.enable()
+    return samples
 
 
 def _prepare(case: Case, duration: float, say) -> tuple[list[tuple[Contender, Run, int]], dict[str, str]]:
@@ -78,9 +84,9 @@ def _prepare(case: Case, duration: float, say) -> tuple[list[tuple[Contender, Ru
             if contender.expected not in expected:
                 expected[contender.expected] = contender.expected(case, structure, pilot)
             _check(contender.name, case, result, expected[contender.expected])
-        seconds = _time(contender, run, pilot)
+        seconds = time_step(contender, run, pilot)
         if seconds * pilot < duration:  # the shorter, the more it depends on what else runs
-            seconds = min(seconds, *(_time(contender, run, pilot) for _ in range(4)))
+            seconds = min(seconds, *(time_step(contender, run, pilot) for _ in range(4)))
         steps = min(MAX_STEPS, PATTERNS * max(1, int(duration / seconds / PATTERNS)))
         if seconds * PATTERNS > SLOW:
             steps = 1
@@ -104,7 +110,7 @@ def _check(name: str, case: Case, result: dict, expected: dict) -> None:
         )
 
 
-def _time(contender: Contender, run: Run, steps: int) -> float:
+def time_step(contender: Contender, run: Run, steps: int) -> float:
     """Seconds a step."""
     hebbax.set_num_threads(contender.threads)
     time.sleep(0.002)  # other contenders' idle threads spin for a while
@@ -113,12 +119,12 @@ def _time(contender: Contender, run: Run, steps: int) -> float:
     return (time.perf_counter() - start) / steps
 
 
-def _summary(values: list[float]) -> dict:
+def summary(values: list[float]) -> dict:
     low, median, high = np.percentile(values, (25, 50, 75))
     return {"median_us": median, "quartiles_us": [low, high], "samples_us": values}
 
 
-def _judge(target, samples: dict[str, list[float]]) -> dict:
+def judge(target, samples: dict[str, list[float]]) -> dict:
     """The median over rounds of the ratio within a round: what disturbs a round disturbs both."""
     pairs = zip(samples[target.numerator], samples[target.denominator], strict=False)
     ratio = statistics.median(a / b for a, b in pairs)

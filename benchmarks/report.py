@@ -39,7 +39,7 @@ def _columns(results: dict) -> list[str]:
     return [name for name in ORDER if name in present] + [name for name in present if name not in ORDER]
 
 
-def _groups(results: dict) -> Iterator[tuple[str, list[dict]]]:
+def groups(results: dict) -> Iterator[tuple[str, list[dict]]]:
     names = list(dict.fromkeys(case["group"] for case in results["cases"]))
     ordered = sorted(results["cases"], key=lambda case: names.index(case["group"]))
     for name, cases in groupby(ordered, key=lambda case: case["group"]):
@@ -82,7 +82,7 @@ def table(results: dict) -> Table:
     for name in columns:
         out.add_column(name.replace(" ", "\n", 1), justify="right", no_wrap=True)
     out.add_column("judged", no_wrap=True)
-    for group, cases in _groups(results):
+    for group, cases in groups(results):
         out.add_section()
         out.add_row(f"[bold]{group}")
         for case in cases:
@@ -110,7 +110,7 @@ def markdown(results: dict) -> str:
         + " |",
         "|---|" + "---:|" * len(names) + "---|",
     ]
-    for group, cases in _groups(results):
+    for group, cases in groups(results):
         for case in cases:
             targets = [target for target in case["targets"] if target["numerator"] == PEER]
             if targets:
@@ -137,7 +137,7 @@ def plot(results: dict, path: Path) -> None:
 
     panels = [
         (group, measured)
-        for group, cases in _groups(results)
+        for group, cases in groups(results)
         if (measured := [case for case in cases if PEER in case["contenders"]])
     ]
     # Blue for ours, grey for others; every series has its own marker, for readers without colours.

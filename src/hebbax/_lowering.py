@@ -5,14 +5,17 @@ One traced function can so be compiled for several platforms, and every one of t
 
 from __future__ import annotations
 
+import functools
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.interpreters import mlir
 
-from hebbax import _cpu, _reference
+from hebbax import _cpu, _cuda, _reference
 from hebbax._compat import buffer_callback
 from hebbax._specs import Spec
 
@@ -29,11 +32,21 @@ class Backend:
     missing: str | None = None
 
 
+class Entry(NamedTuple):
+    """A backend of which it is not known yet whether it can run here: to find out may take an import of CuPy."""
+
+    name: str
+    platforms: tuple[str, ...]
+    description: str
+    missing: Callable[[], str | None]
+
+
 # In order of preference.
-BACKENDS = (
-    Backend("cython", ("cpu",), "compiled kernels, called by XLA itself", _cpu.missing),
-    Backend("callback", ("cpu",), "the same kernels, called by XLA through Python", _cpu.missing),
-    Backend("jax", PLATFORMS, "plain JAX"),
+ENTRIES = (
+    Entry("cython", ("cpu",), "compiled kernels, called by XLA itself", lambda: _cpu.missing),
+    Entry("callback", ("cpu",), "the same kernels, called by XLA through Python", lambda: _cpu.missing),
+    Entry("cupy", ("cuda",), "CUDA kernels, compiled and launched through CuPy", _cuda.missing),
+    Entry("jax", PLATFORMS, "plain JAX", lambda: None),
 )
 
 # By kind of operator, whether rows are permuted, and platform: the updates in CSC order follow those in CSR order whose
@@ -48,19 +61,42 @@ if _cpu.missing is None:
 def backends() -> tuple[Backend, ...]:
     """Return every backend with the platforms it serves and, where it cannot be used here, the reason.
 
+    To find that out, this imports CuPy.
+
     Examples
     --------
     >>> import hebbax
     >>> [backend.name for backend in hebbax.backends()]
-    ['cython', 'callback', 'jax']
+    ['cython', 'callback', 'cupy', 'jax']
     """
-    return BACKENDS
+    return tuple(Backend(*entry[:3], entry.missing()) for entry in ENTRIES)
 
 
 def available_backends(platform: str) -> tuple[str, ...]:
     """The names of the backends that can run on `platform`, best first."""
+    return tuple(entry.name for entry in _entries(platform) if entry.missing() is None)
+
+
+def _entries(platform: str) -> tuple[Entry, ...]:
     platform = canonical_platform(platform)
-    return tuple(b.name for b in BACKENDS if platform in b.platforms and b.missing is None)
+    return tuple(entry for entry in ENTRIES if platform in entry.platforms)
+
+
+@functools.cache
+def best_backend(platform: str) -> str:
+    """The name of the first backend that can run on `platform`; warn, once, of better ones that cannot."""
+    entries = _entries(platform)
+    best = next(entry.name for entry in entries if entry.missing() is None)
+    for entry in entries:
+        if entry.name == best:
+            break
+        warnings.warn(
+            f"hebbax: backend {best!r} runs on platform {platform!r} instead of {entry.name!r}, which is faster: "
+            f"{entry.missing()}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return best
 
 
 def canonical_platform(platform: str) -> str:
@@ -72,17 +108,20 @@ def canonical_platform(platform: str) -> str:
 
 def check_backend(backend: str, platform: str | None = None) -> None:
     """Raise a ValueError unless `backend` exists and, where a platform is given, can run there."""
-    known = [b.name for b in BACKENDS]
-    if backend in known and (platform is None or backend in available_backends(platform)):
-        return
-    usable = available_backends(platform) if platform else tuple(b.name for b in BACKENDS if b.missing is None)
+    if backend in [entry.name for entry in (_entries(platform) if platform else ENTRIES)]:
+        if platform is None or backend in available_backends(platform):
+            return
     where = f" on platform {platform!r}" if platform else ""
-    reasons = [
-        f"{b.name!r} cannot be used: {b.missing or 'it runs on ' + ', '.join(b.platforms) + ' only'}"
-        for b in BACKENDS
-        if b.name not in usable
-    ]
-    raise ValueError("; ".join([f"backend: got {backend!r}, expected one of {usable}{where}", *reasons]))
+    usable, reasons = [], []
+    for entry in ENTRIES:
+        reason = entry.missing() if platform is None or platform in entry.platforms else None
+        if platform is not None and platform not in entry.platforms:
+            reason = f"it runs on {', '.join(entry.platforms)} only"
+        if reason is None:
+            usable.append(entry.name)
+        else:
+            reasons.append(f"{entry.name!r} cannot be used: {reason}")
+    raise ValueError("; ".join([f"backend: got {backend!r}, expected one of {tuple(usable)}{where}", *reasons]))
 
 
 def set_default(spec: Spec, platform: str, backend: str) -> None:
@@ -99,7 +138,7 @@ def lowering_rule(platform: str):
     def lower(ctx, *operands, backend: str | None, **params):
         if backend is None:
             spec = params["spec"]
-            backend = _defaults.get((spec.kind, spec.permuted, platform)) or available_backends(platform)[0]
+            backend = _defaults.get((spec.kind, spec.permuted, platform)) or best_backend(platform)
         check_backend(backend, platform)
 
         def function(weight, indices, indptr, weight_indices, spike, *others):
@@ -151,9 +190,29 @@ def _run_callback(*operands, avals_out, spec: Spec, **params):
     return call(*operands)
 
 
+def _run_cupy(*operands, avals_out, spec: Spec, **params):
+    (out,) = avals_out
+    plan = _cuda.plan(spec, out, dict(zip(spec.operands, operands, strict=True)), **params)
+    # Now, for this must not happen while XLA captures the launches in a CUDA graph.
+    _cuda.prepare(plan, [device.local_hardware_id or 0 for device in jax.local_devices(backend=_cuda.PLATFORM)])
+
+    def callback(ctx, results, *buffers):
+        result, rows = results
+        buffers = {"result": result, "rows": rows, **dict(zip(spec.operands, buffers, strict=True))}
+        _cuda.run(plan, _cuda.addresses(buffers), result.__dlpack_device__()[1], ctx.stream)
+
+    call = buffer_callback(
+        callback,
+        (jax.ShapeDtypeStruct(out.shape, out.dtype), jax.ShapeDtypeStruct((plan.scratch,), np.uint8)),
+        input_output_aliases={0: 0} if spec.kind == "update" else None,
+        command_buffer_compatible=True,
+    )
+    return call(*operands)[0]
+
+
 def _run_reference(*operands, avals_out, spec: Spec, **params):
     del avals_out
     return _reference.run(spec, operands, **params)
 
 
-_RUNNERS = {"cython": _run_cython, "callback": _run_callback, "jax": _run_reference}
+_RUNNERS = {"cython": _run_cython, "callback": _run_callback, "cupy": _run_cupy, "jax": _run_reference}

@@ -9,7 +9,6 @@ from hebbax._cpu.buffers cimport (
     BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, Buffer, itemsize,
 )
 from hebbax._cpu.collect cimport Collect, collect
-from hebbax._cpu.dlpack cimport BFLOAT, BOOLEAN, FLOAT, INTEGER, Borrowed, DLTensor
 from hebbax._cpu.propagate cimport Propagate, propagate
 from hebbax._cpu.rows cimport OK, Network, Status, describe
 from hebbax._cpu.threads cimport Pool, add_and_get, chunks_for, run_chunks
@@ -17,6 +16,7 @@ from hebbax._cpu.update cimport Update, update
 from hebbax._cpu.xla_ffi cimport (
     XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, XLA_FFI_Scalar, answer_metadata, out_of_range, schedule,
 )
+from hebbax._dlpack cimport BFLOAT, BOOLEAN, FLOAT, INTEGER, Borrowed, DLTensor
 
 cpdef enum Flag:
     PERMUTED = 1     # rows cross the order in which weights are stored

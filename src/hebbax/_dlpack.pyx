@@ -63,6 +63,11 @@ cdef class Borrowed:
             self.writable = True
 
     @property
+    def pointer(self):
+        """The address of the first element, on whatever device it is."""
+        return <size_t> self.tensor.data + self.tensor.byte_offset
+
+    @property
     def dtype(self):
         """The name of the dtype, as in NumPy."""
         cdef DLDataType dtype = self.tensor.dtype

@@ -1,0 +1,94 @@
+// What every kernel is given, and how it reads it. The source of a kernel is this file, rows.cu and its own, joined:
+// nothing is included, so NVRTC needs no headers, and a host's C++ compiler takes the same text behind a shim.
+
+typedef long long int64;
+typedef unsigned long long uint64;
+
+
+// One member after the other of those that the batch does not share, `size` elements each; none: it is not given.
+struct Operand {
+  uint64 data;
+  int64 size;
+  int64 strides[DIMS];  // members from one to the next along each dimension of the batch; 0 where they share one
+};
+
+// `hebbax._cuda` fills it in: fields of 8 bytes only, so that no compiler pads it.
+struct Call {
+  Operand result, weight, indices, indptr, weight_indices, spike, trace, gain, w_min, w_max;
+  Operand rows;      // scratch memory: lists of rows, see rows.cu
+  int64 dims[DIMS];  // of the batch
+  int64 rank;        // how many of them there are
+  int64 members;     // of the batch
+  int64 lists;       // of rows: one, or one for each member
+  int64 row_bits;    // that the number of rows takes
+  int64 n_other;     // neurons that `indices` may name
+  int64 zeroed;      // 4-byte words of the result that are to be zero at first
+  int64 soft_upper;  // which bound is soft, where one is
+  double mu;
+};
+
+// Which member of an operand belongs to a member of the batch.
+__device__ __forceinline__ int64 index_of(const Call& call, const Operand& operand, int64 member) {
+  int64 index = 0;
+  for (int64 d = call.rank - 1; d > 0; --d) {
+    index += member % call.dims[d] * operand.strides[d];
+    member /= call.dims[d];
+  }
+  return index + member * operand.strides[0];
+}
+
+// Where the part of an operand begins that belongs to a member of the batch.
+template <class T>
+__device__ __forceinline__ T* of(const Call& call, const Operand& operand, int64 member) {
+  return (T*) operand.data + index_of(call, operand, member) * operand.size;
+}
+
+struct float16 {
+  unsigned short bits;
+};
+struct bfloat16 {
+  unsigned short bits;
+};
+
+// The type that weights are added in.
+template <class W>
+struct Arithmetic {
+  typedef float type;
+};
+template <>
+struct Arithmetic<double> {
+  typedef double type;
+};
+
+union Bits {
+  float x;
+  unsigned u;
+};
+
+__device__ __forceinline__ float load(const float* source) { return *source; }
+__device__ __forceinline__ double load(const double* source) { return *source; }
+__device__ __forceinline__ float load(const bfloat16* source) {
+  Bits bits;
+  bits.u = (unsigned) source->bits << 16;
+  return bits.x;
+}
+
+__device__ __forceinline__ void store(float* target, float x) { *target = x; }
+__device__ __forceinline__ void store(double* target, double x) { *target = x; }
+__device__ __forceinline__ void store(bfloat16* target, float x) {
+  Bits bits;
+  bits.x = x;
+  const bool is_nan = (bits.u & 0x7fffffff) > 0x7f800000;
+  target->bits = is_nan ? bits.u >> 16 | 0x40 : (bits.u + 0x7fff + (bits.u >> 16 & 1)) >> 16;
+}
+
+#ifdef __CUDA_ARCH__
+__device__ __forceinline__ float load(const float16* source) {
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(source->bits));
+  return x;
+}
+__device__ __forceinline__ void store(float16* target, float x) {
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(target->bits) : "f"(x));
+}
+#endif  // the shim has these two for the host
