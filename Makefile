@@ -1,8 +1,11 @@
 # Every target sets up what it needs in a virtual environment, which the next run uses again.
-#   make demo | test | test-all | test-agreement | test-torch | lint | bench | clean        make test PYTHON=python3.13 VENV=.venv-3.13
+#   make demo | test | test-all | test-agreement | test-torch | test-gpu | lint | bench | bench-gpu | clean        make test PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
+# The CUDA that the GPU's driver supports: cuda12 or cuda13.
+CUDA ?= cuda13
 # The newest release of the peer that we measure against needs Python 3.12.
 BENCH_PYTHON ?= $(or $(shell .ci/pythons 3.13 3.12 | head -n 1),$(PYTHON))
 
@@ -16,7 +19,7 @@ PIP = $(WITH_PATH) "$(BIN)/python" -m pip install -qq
 # Folders too, because a deleted file changes only its folder.
 SOURCES := meson.build $(shell find src cuda -not -name __pycache__ -not -name '*.pyc')
 
-.PHONY: demo test test-all test-agreement test-torch lint bench bench-here clean
+.PHONY: demo test test-all test-agreement test-torch test-gpu lint bench bench-here bench-gpu bench-gpu-here clean
 
 demo: $(VENV)/.with-plot
 	"$(BIN)/hebbax" simulate song2000 --output demo
@@ -35,6 +38,10 @@ test-agreement: $(VENV)/.with-agreement
 test-torch: $(VENV)/.with-torch
 	"$(BIN)/python" -m pytest tests/test_dlpack.py tests/test_inplace.py -k torch $(PYTEST_ARGS)
 
+# All tests of operators that name their backend, on a GPU with the CUDA kernels.
+test-gpu: $(VENV)/.with-test $(VENV)/.with-gpu
+	HEBBAX_TEST_PLATFORM=cuda JAX_PLATFORMS=cuda,cpu "$(BIN)/python" -m pytest -k cupy $(PYTEST_ARGS)
+
 lint: $(VENV)/.with-dev
 	"$(BIN)/ruff" check
 	"$(BIN)/ruff" format --check
@@ -46,6 +53,12 @@ bench:
 
 bench-here: $(VENV)/.with-bench
 	"$(BIN)/python" benchmarks/bench.py
+
+bench-gpu:
+	@$(MAKE) --no-print-directory bench-gpu-here PYTHON="$(BENCH_PYTHON)" VENV="$(VENV)-bench"
+
+bench-gpu-here: $(VENV)/.with-bench $(VENV)/.with-gpu
+	"$(BIN)/python" benchmarks/gpu.py $(BENCH_ARGS)
 
 clean:
 	rm -rf build dist demo .venv .venv-* .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -62,6 +75,12 @@ $(VENV)/.tools: pyproject.toml
 $(VENV)/.installed: $(VENV)/.tools $(SOURCES)
 	@echo "building and installing hebbax in $(VENV)"
 	@$(PIP) --no-build-isolation -Cbuild-dir=build/$(notdir $(VENV)) .
+	@touch $@
+
+# CuPy and JAX's plugin, unless both are there already (from elsewhere, say: no network is needed then).
+$(VENV)/.with-gpu: $(VENV)/.tools | $(VENV)/.installed
+	@"$(BIN)/python" -c 'import cupy, jax; jax.devices("cuda")' 2>/dev/null || \
+	  { echo "installing CuPy and JAX for $(CUDA) in $(VENV)"; $(PIP) "hebbax[$(CUDA)]" "jax[$(CUDA)]"; }
 	@touch $@
 
 # What an extra of the installed package needs.

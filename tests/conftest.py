@@ -9,18 +9,18 @@ import pytest
 from hypothesis import settings
 
 import hebbax
-from problems import BACKENDS, KERNELS, PROPAGATES, SPECS, UPDATES
+from problems import BACKENDS, CPU_KERNELS, KERNELS, PROPAGATES, SPECS, UPDATES
 
 settings.register_profile("hebbax", deadline=None, max_examples=25, print_blob=True)  # compiling takes its time
 settings.load_profile("hebbax")
 
 
 def pytest_generate_tests(metafunc):
-    """Run a test that takes `spec`, `update`, `propagate`, `backend` or `kernel` for each of them."""
+    """Run a test that takes `spec`, `update`, `propagate`, `backend`, `kernel` or `cpu_kernel` for each of them."""
     by_name = {"ids": lambda spec: spec.name}
     for name, values, how in (
         ("spec", SPECS, by_name), ("update", UPDATES, by_name), ("propagate", PROPAGATES, by_name),
-        ("backend", BACKENDS, {}), ("kernel", KERNELS, {}),
+        ("backend", BACKENDS, {}), ("kernel", KERNELS, {}), ("cpu_kernel", CPU_KERNELS, {}),
     ):  # fmt: skip
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, values, **how)

@@ -1,11 +1,13 @@
 """Random networks, operands for the operators, and how to call an operator by its row in the table."""
 
+import os
 from dataclasses import dataclass
 
 import jax
 import numpy as np
 from ml_dtypes import bfloat16
 
+import gpu_on_cpu
 import hebbax
 from hebbax._specs import CSC_SPECS, SPECS
 
@@ -15,15 +17,19 @@ except ImportError:  # before JAX 0.8
     from jax.experimental import enable_x64
 
 __all__ = [
-    "BACKENDS", "CSC_SPECS", "DEGREES", "DTYPES", "INDEX_ERRORS", "KERNELS", "PROPAGATES", "SPECS", "UPDATES",
-    "Network", "call", "enable_x64", "operands", "random_network",
+    "BACKENDS", "CPU_KERNELS", "CSC_SPECS", "DEGREES", "DTYPES", "INDEX_ERRORS", "KERNELS", "PLATFORM", "PROPAGATES", "SPECS",
+    "UPDATES", "Network", "call", "enable_x64", "operands", "random_network",
 ]  # fmt: skip
 
 DTYPES = {"float16": np.float16, "bfloat16": bfloat16, "float32": np.float32, "float64": np.float64}
 UPDATES = tuple(spec for spec in SPECS if spec.kind == "update")
 PROPAGATES = tuple(spec for spec in SPECS if spec.kind == "propagate")
-BACKENDS = hebbax.update_csr_on_binary_post_p.available_backends("cpu")  # test_backends.py says which must be there
+# Where backends that tests name run: "cuda" for `make test-gpu`. On a CPU, the CUDA kernels run on it too.
+PLATFORM = os.environ.get("HEBBAX_TEST_PLATFORM", "cpu")
+WHY_NO_CUPY = gpu_on_cpu.install() if PLATFORM == "cpu" else None
+BACKENDS = hebbax.update_csr_on_binary_post_p.available_backends(PLATFORM)  # test_backends.py says which must be there
 KERNELS = tuple(backend for backend in BACKENDS if backend != "jax")
+CPU_KERNELS = tuple(backend for backend in KERNELS if backend != "cupy")  # which report an index out of range
 # What an index out of range raises: the second where the call has failed before JAX wraps its result.
 INDEX_ERRORS = (jax.errors.JaxRuntimeError, ValueError)
 

@@ -236,11 +236,11 @@ def test_empty_networks(event, rng, backend, shape, nse, traced):
     oracle.assert_close(out, expected[network.csc_order])
 
 
-def test_more_synapses_than_either_side_has_neurons(event, rng, kernel, threads):
+def test_more_synapses_than_either_side_has_neurons(event, rng, cpu_kernel, threads):
     """Large enough for every kernel to go parallel."""
     network = random_network(rng, (300, 400), 300_000)
     csr, csc = problem(event, network, rng, w_min=-1.0, w_max=1.0)
-    options = {"shape": (300, 400), "backend": kernel, "soft_bound": "lower", "mu": 0.5}
+    options = {"shape": (300, 400), "backend": cpu_kernel, "soft_bound": "lower", "mu": 0.5}
     expected = np.asarray(call(EVENTS[event][1], csr, **options))[network.csc_order]
     for n in (1, 3):
         threads(n)
@@ -307,24 +307,24 @@ def test_errors_are_raised_while_tracing_too(event, rng, name, value):
 
 
 @pytest.mark.parametrize("value", [-1, 20, 10**6])
-def test_an_id_out_of_range_is_reported(event, rng, kernel, value):
+def test_an_id_out_of_range_is_reported(event, rng, cpu_kernel, value):
     _, csc = problem(event, random_network(rng, SHAPE, 250), rng)
     csc |= {"spike": np.ones_like(csc["spike"]), "indices": csc["indices"].copy()}
     csc["indices"][77] = value
     for wrap in (lambda f: f, jax.jit):  # where the structure is a constant
-        function = wrap(lambda weight: call_csc(event, csc | {"weight": weight}, shape=SHAPE, backend=kernel))
+        function = wrap(lambda weight: call_csc(event, csc | {"weight": weight}, shape=SHAPE, backend=cpu_kernel))
         with pytest.raises(INDEX_ERRORS, match=rf"indices\[77\]\D+{value}\b") as info:
             jax.block_until_ready(function(csc["weight"]))
         assert event == "pre" or f"update_csc_on_binary_{event}" in str(info.value)
 
 
 @pytest.mark.parametrize("position, value", [(7, -1), (7, 251), (30, 251)])
-def test_column_starts_out_of_range_are_reported(event, rng, kernel, position, value):
+def test_column_starts_out_of_range_are_reported(event, rng, cpu_kernel, position, value):
     _, csc = problem(event, random_network(rng, SHAPE, 250), rng)
     csc |= {"spike": np.ones_like(csc["spike"]), "indptr": csc["indptr"].copy()}
     csc["indptr"][position] = value
     with pytest.raises(INDEX_ERRORS, match=r"indptr\["):
-        jax.block_until_ready(call_csc(event, csc, shape=SHAPE, backend=kernel))
+        jax.block_until_ready(call_csc(event, csc, shape=SHAPE, backend=cpu_kernel))
 
 
 def test_columns_that_leave_elements_out(event, rng, backend):

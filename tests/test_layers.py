@@ -13,11 +13,12 @@ MODULES = {".".join(("hebbax", *path.relative_to(PACKAGE).with_suffix("").parts)
 
 # From the ground up. The package itself, which re-exports the layers up to the rules, is what the ones above import.
 LAYERS = [
-    ["_specs", "_docs", "errors", "_compat", "_pytree"],
+    ["_specs", "_docs", "errors", "_compat", "_pytree", "_dlpack"],
     ["_cpu", "_cuda", "_reference"],
     ["_lowering"],
     ["_primitives"],
     ["_unitless"],
+    ["_memory"],
     ["operators", "inplace", "_connect"],
     ["synapses", "csc", "_traces", "_layout"],
     ["sharding"],

@@ -12,8 +12,8 @@ from problems import INDEX_ERRORS, call, enable_x64, operands, random_network
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_child_reports_every_index_out_of_range_and_ends_with_an_exception(kernel, threads):
-    command = [sys.executable, out_of_range.__file__, kernel, str(threads)]
+def test_child_reports_every_index_out_of_range_and_ends_with_an_exception(cpu_kernel, threads):
+    command = [sys.executable, out_of_range.__file__, cpu_kernel, str(threads)]
     child = subprocess.run(command, capture_output=True, text=True)
     *lines, last = child.stdout.splitlines()
     assert child.returncode >= 0, f"killed by signal {-child.returncode} in: {last}"
@@ -45,11 +45,11 @@ def test_rows_need_not_cover_every_element(spec, rng, backend):
     assert not np.array_equal(part, whole)
 
 
-def test_weight_that_is_not_donated_survives_the_error(update, rng, kernel):
+def test_weight_that_is_not_donated_survives_the_error(update, rng, cpu_kernel):
     network = random_network(rng, (6, 7), 30)
     given = operands(update, rng, network, p_spike=1.0)
     before = given["weight"].copy()
     given["indices"][-1] = -1
     with pytest.raises(INDEX_ERRORS, match="indices"):
-        call(update, given, shape=network.shape, backend=kernel).block_until_ready()
+        call(update, given, shape=network.shape, backend=cpu_kernel).block_until_ready()
     np.testing.assert_array_equal(given["weight"], before)

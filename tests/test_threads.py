@@ -46,7 +46,7 @@ def in_order(spec, network, given):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_bitwise_the_same_for_any_number_of_threads(spec, network, kernel, dtype, threads):
+def test_bitwise_the_same_for_any_number_of_threads(spec, network, cpu_kernel, dtype, threads):
     rng = np.random.default_rng(1)
     given = operands(spec, rng, network, DTYPES[dtype], p_spike=0.8)
     given["spike"][np.argmax(np.diff(given["indptr"]))] = True  # the longest row, whose loss would show most
@@ -56,7 +56,7 @@ def test_bitwise_the_same_for_any_number_of_threads(spec, network, kernel, dtype
     with enable_x64(True):
         for n in THREADS:
             threads(n)
-            results.append(np.asarray(call(spec, given, shape=network.shape, backend=kernel)))
+            results.append(np.asarray(call(spec, given, shape=network.shape, backend=cpu_kernel)))
         if spec.kind == "update":
             expected = np.asarray(call(spec, given, shape=network.shape, backend="jax"))
         else:
@@ -66,7 +66,7 @@ def test_bitwise_the_same_for_any_number_of_threads(spec, network, kernel, dtype
     np.testing.assert_array_equal(results[0].astype(np.float64), expected.astype(np.float64))
 
 
-def test_gain_is_bitwise_the_same_for_any_number_of_threads(update, network, kernel, threads):
+def test_gain_is_bitwise_the_same_for_any_number_of_threads(update, network, cpu_kernel, threads):
     rng = np.random.default_rng(1)
     given = operands(update, rng, network, p_spike=1.0)
     given |= {"gain": rng.uniform(-2, 2, given["spike"].size).astype(np.float32), "w_max": 3.0}
@@ -77,7 +77,7 @@ def test_gain_is_bitwise_the_same_for_any_number_of_threads(update, network, ker
     expected = np.minimum(expected, np.float32(3))
     for n in THREADS:
         threads(n)
-        out = np.asarray(call(update, given, shape=network.shape, backend=kernel))
+        out = np.asarray(call(update, given, shape=network.shape, backend=cpu_kernel))
         assert out.tobytes() == expected.tobytes(), f"{n} threads"
 
 
@@ -89,7 +89,7 @@ SOFT = {
 
 
 @pytest.mark.parametrize("soft", SOFT)
-def test_a_soft_bound_is_bitwise_the_same_for_any_number_of_threads(update, network, kernel, threads, soft):
+def test_a_soft_bound_is_bitwise_the_same_for_any_number_of_threads(update, network, cpu_kernel, threads, soft):
     soft_bound, mu, arrays = SOFT[soft]
     rng = np.random.default_rng(1)
     given = operands(update, rng, network, p_spike=0.8)
@@ -108,14 +108,14 @@ def test_a_soft_bound_is_bitwise_the_same_for_any_number_of_threads(update, netw
     first = None
     for n in THREADS:
         threads(n)
-        options = {"shape": network.shape, "backend": kernel, "soft_bound": soft_bound, "mu": mu}
+        options = {"shape": network.shape, "backend": cpu_kernel, "soft_bound": soft_bound, "mu": mu}
         out = np.asarray(call(update, given, **options))
         first = out if first is None else first
         assert out.tobytes() == first.tobytes(), f"{n} threads"
     oracle.assert_close(first, expected)
 
 
-def test_subnormals_are_the_same_for_any_number_of_threads(spec, kernel, threads):
+def test_subnormals_are_the_same_for_any_number_of_threads(spec, cpu_kernel, threads):
     """Pool threads must round and flush as the calling thread does."""
     network = random_network(np.random.default_rng(0), (600, 500), 1_200_000, sorted_rows=True)
     given = operands(spec, np.random.default_rng(1), network, p_spike=1.0)
@@ -123,15 +123,15 @@ def test_subnormals_are_the_same_for_any_number_of_threads(spec, kernel, threads
     results = []
     for n in THREADS:
         threads(n)
-        results.append(np.asarray(call(spec, given, shape=network.shape, backend=kernel)).tobytes())
+        results.append(np.asarray(call(spec, given, shape=network.shape, backend=cpu_kernel)).tobytes())
     assert len(set(results)) == 1
 
 
-def test_many_python_threads_at_once(kernel, threads):
+def test_many_python_threads_at_once(cpu_kernel, threads):
     rng = np.random.default_rng(0)
     networks = [random_network(rng, (300, 400), 300_000, sorted_rows=True), random_network(rng, (30, 40), 500)]
     problems = [(spec, network, operands(spec, rng, network)) for spec in SPECS for network in networks]
-    expected = [np.asarray(call(spec, given, shape=network.shape, backend=kernel)) for spec, network, given in problems]
+    expected = [np.asarray(call(spec, given, shape=network.shape, backend=cpu_kernel)) for spec, network, given in problems]
 
     def work(seed):
         rng = np.random.default_rng(seed)
@@ -141,8 +141,8 @@ def test_many_python_threads_at_once(kernel, threads):
             if rng.random() < 0.1:
                 with pytest.raises(INDEX_ERRORS, match="indices"):
                     wrong = given | {"indices": given["indices"] - 1000}
-                    jax.block_until_ready(call(spec, wrong, shape=network.shape, backend=kernel))
-            out = np.asarray(call(spec, given, shape=network.shape, backend=kernel))
+                    jax.block_until_ready(call(spec, wrong, shape=network.shape, backend=cpu_kernel))
+            out = np.asarray(call(spec, given, shape=network.shape, backend=cpu_kernel))
             assert out.tobytes() == expected[which].tobytes()
         return seed
 
@@ -156,11 +156,11 @@ def test_set_num_threads(threads):
         assert hebbax.get_num_threads() == n
 
 
-def test_more_threads_than_elements(spec, kernel, rng, threads):
+def test_more_threads_than_elements(spec, cpu_kernel, rng, threads):
     threads(64)
     network = Network((1, 2), *np.array([[0, 0], [0, 1], [0, 1]]))
     given = operands(spec, rng, network, p_spike=1.0)
-    out = call(spec, given, shape=network.shape, backend=kernel)
+    out = call(spec, given, shape=network.shape, backend=cpu_kernel)
     np.testing.assert_array_equal(out, call(spec, given, shape=network.shape, backend="jax"))
 
 
@@ -209,17 +209,17 @@ def test_nonsense_in_the_environment_is_named(value):
 AT_MOST = """
 import numpy as np
 import hebbax
-from problems import KERNELS, SPECS, call, operands, random_network
+from problems import CPU_KERNELS, SPECS, call, operands, random_network
 
 network = random_network(np.random.default_rng(0), (300, 400), 1_200_000, sorted_rows=True)
 for spec in SPECS:
     given = operands(spec, np.random.default_rng(1), network)
-    for kernel in KERNELS:
+    for cpu_kernel in CPU_KERNELS:
         results = []
         for n in (1, 1024, 1):
             hebbax.set_num_threads(n)
-            results.append(np.asarray(call(spec, given, shape=network.shape, backend=kernel)).tobytes())
-        assert len(set(results)) == 1, (spec.name, kernel)
+            results.append(np.asarray(call(spec, given, shape=network.shape, backend=cpu_kernel)).tobytes())
+        assert len(set(results)) == 1, (spec.name, cpu_kernel)
 """
 
 

@@ -314,22 +314,22 @@ def test_jacobians_are_those_of_a_loop(spec, smooth):
 # -- errors
 
 
-def test_vmap_reports_an_index_out_of_range(spec, plastic, kernel):
+def test_vmap_reports_an_index_out_of_range(spec, plastic, cpu_kernel):
     given, options = plastic(spec)
     indices = batched(given["indices"], 2)
     indices[1] -= 100
     given["spike"] = np.ones_like(given["spike"])
     with pytest.raises(INDEX_ERRORS, match=rf"{spec.name}: indices\[\d+\] = -\d+"):
         jax.block_until_ready(
-            jax.vmap(lambda x: call(spec, given | {"indices": x}, backend=kernel, **options))(indices)
+            jax.vmap(lambda x: call(spec, given | {"indices": x}, backend=cpu_kernel, **options))(indices)
         )
 
 
-def test_vmap_of_weights_reports_an_index_out_of_range(spec, plastic, kernel):
+def test_vmap_of_weights_reports_an_index_out_of_range(spec, plastic, cpu_kernel):
     """The one call of a batch names what it finds as a call without a batch does."""
     given, options = plastic(spec)
     given["spike"] = np.ones_like(given["spike"])
     given["indices"] = given["indices"] + 100
     with pytest.raises(INDEX_ERRORS, match=rf"{spec.name}: indices\[\d+\] = 1\d\d"):
-        function = jax.vmap(lambda w: call(spec, given | {"weight": w}, backend=kernel, **options))
+        function = jax.vmap(lambda w: call(spec, given | {"weight": w}, backend=cpu_kernel, **options))
         jax.block_until_ready(function(batched(given["weight"], 2)))

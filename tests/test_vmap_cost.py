@@ -151,19 +151,19 @@ def test_gradients_of_a_batch(spec, network, rng, mode):
 
 
 @pytest.mark.parametrize("names", [("weight", "spike"), ("spike",)], ids=str)
-def test_bitwise_the_same_for_any_number_of_threads(spec, kernel, threads, names):
+def test_bitwise_the_same_for_any_number_of_threads(spec, cpu_kernel, threads, names):
     """Of batches large enough for several threads."""
     rng = np.random.default_rng(0)
     network = random_network(rng, (500, 600), 100_000, sorted_rows=True)
     given = operands(spec, rng, network, p_spike=0.8)
     batch = {name: np.stack([np.roll(given[name], k) for k in range(8)]) for name in names}
-    function = jax.jit(jax.vmap(lambda x: call(spec, given | x, shape=network.shape, backend=kernel)))
+    function = jax.jit(jax.vmap(lambda x: call(spec, given | x, shape=network.shape, backend=cpu_kernel)))
     results = []
     for n in (1, 2, 4):
         threads(n)
         results.append(np.asarray(function(batch)))
         assert results[-1].tobytes() == results[0].tobytes(), f"{n} threads"
     for k in (0, 7):
-        one = call(spec, given | {name: x[k] for name, x in batch.items()}, shape=network.shape, backend=kernel)
+        one = call(spec, given | {name: x[k] for name, x in batch.items()}, shape=network.shape, backend=cpu_kernel)
         np.testing.assert_array_equal(results[0][k], one)
     assert not np.array_equal(results[0][0], results[0][1])

@@ -195,8 +195,13 @@ def addresses(buffers: Mapping[str, Any]) -> dict[str, int]:
     return {name: Borrowed(x).pointer for name, x in buffers.items() if name in CALL.names}
 
 
-def run(plan: Plan, addresses: Mapping[str, int], device: int, stream: int) -> None:
-    """Launch a plan's kernels on a stream of a device: `addresses` of the result, the operands and the scratch memory."""
+def stream_of(address: int, device: int) -> Any:
+    """CuPy's object for a stream that somebody else, such as XLA, has made."""
+    return importlib.import_module("cupy").cuda.ExternalStream(address, device)
+
+
+def run(plan: Plan, addresses: Mapping[str, int], device: int, stream: Any) -> None:
+    """Launch a plan's kernels on a stream, given the addresses of result, operands, and scratch memory (`rows`)."""
     if not plan.launches:
         return
     cupy = importlib.import_module("cupy")
@@ -204,7 +209,7 @@ def run(plan: Plan, addresses: Mapping[str, int], device: int, stream: int) -> N
     call = plan.template.copy()
     for name, address in addresses.items():
         call[name]["data"] = address
-    with cupy.cuda.Device(device), cupy.cuda.ExternalStream(stream, device):
-        cupy.cuda.runtime.memsetAsync(addresses["rows"], 0, plan.counters, stream)
+    with cupy.cuda.Device(device), stream:
+        cupy.cuda.runtime.memsetAsync(addresses["rows"], 0, plan.counters, stream.ptr)
         for launch in plan.launches:
             kernels[launch.name](launch.grid(multiprocessors), (THREADS,), (call,))

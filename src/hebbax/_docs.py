@@ -103,7 +103,7 @@ ValueError
     An unknown backend, or one that cannot run here; scalar bounds in the wrong order; wrong options of a soft bound.
 ValueError or jax.errors.JaxRuntimeError
     On a CPU, an index out of range, with the array's name and the position (which of the two depends on JAX's version).
-    Other platforms skip such an element, and a call whose result is empty does not look at the indices.""",
+    Other backends skip such an element, and a call whose result is empty does not look at the indices.""",
 }
 
 # The same for the functions of `hebbax.inplace`, where there are no units and no backends to choose from.
@@ -122,7 +122,8 @@ Array, shape (nse,)
     `weight` itself, which holds the new values.""",
     "inplace_out": """\
 out : Array, optional
-    Where to put the sums: writable and contiguous, with the dtype of `weight` (by default a new NumPy array).""",
+    Where to put the sums: writable and contiguous, with the dtype of `weight` (by default a new array of NumPy, or
+    of CuPy where `weight` is on a CUDA device).""",
     "inplace_raises": """\
 hebbax.errors.ShapeError
     An argument's rank or size does not fit (a ValueError and an AssertionError).
@@ -132,10 +133,14 @@ TypeError
 ValueError
     What is to be changed is read-only, not contiguous, or overlaps another argument; scalar bounds in the wrong order;
     wrong options of a soft bound.
+    What is on another device than `weight`.
 IndexError
-    An index out of range, with the array's name and the position. What the changed array then holds is unspecified.
+    On a CPU, an index out of range, with the array's name and the position; what the changed array then holds is
+    unspecified. On a CUDA device such an element is skipped.
+RuntimeError
+    `weight` is on a CUDA device whose kernels cannot be used: `hebbax.backends()` says why.
 NotImplementedError
-    An array in the memory of a GPU.""",
+    `weight` is on a device that is neither the host nor a CUDA device.""",
 }
 
 

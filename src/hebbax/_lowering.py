@@ -190,16 +190,22 @@ def _run_callback(*operands, avals_out, spec: Spec, **params):
     return call(*operands)
 
 
+def _device_numbers() -> list[int]:
+    """CUDA's numbers of the devices that a program of this process may run on."""
+    return [device.local_hardware_id for device in jax.local_devices(backend="cuda")]
+
+
 def _run_cupy(*operands, avals_out, spec: Spec, **params):
     (out,) = avals_out
     plan = _cuda.plan(spec, out, dict(zip(spec.operands, operands, strict=True)), **params)
     # Now, for this must not happen while XLA captures the launches in a CUDA graph.
-    _cuda.prepare(plan, [device.local_hardware_id or 0 for device in jax.local_devices(backend=_cuda.PLATFORM)])
+    _cuda.prepare(plan, _device_numbers())
 
     def callback(ctx, results, *buffers):
         result, rows = results
         buffers = {"result": result, "rows": rows, **dict(zip(spec.operands, buffers, strict=True))}
-        _cuda.run(plan, _cuda.addresses(buffers), result.__dlpack_device__()[1], ctx.stream)
+        device = result.__dlpack_device__()[1]
+        _cuda.run(plan, _cuda.addresses(buffers), device, _cuda.stream_of(ctx.stream, device))
 
     call = buffer_callback(
         callback,

@@ -1,30 +1,28 @@
 """The operators without JAX: they change the memory of the arrays that they are given, whatever library those are of.
 
 The same functions as `hebbax.update_csr_on_binary_post` and so on, with the same checks and the same kernels, for
-writable arrays: NumPy's, or those of any library that speaks DLPack, such as PyTorch. Units, `jit` and derivatives
-are JAX's; float64 stays float64 whatever JAX's flags say.
+writable arrays: NumPy's, CuPy's, or those of any library that speaks DLPack, such as PyTorch. Where the weight lies
+decides: in the host's memory the CPU's kernels run, on a CUDA device those of the GPU, on CuPy's current stream. Units,
+`jit` and derivatives are JAX's; float64 stays float64 whatever JAX's flags say.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import brainunit as u
 import jax
 import numpy as np
 
-from hebbax import _cpu, _lowering, _unitless
+from hebbax import _unitless
 from hebbax._docs import documented
+from hebbax._memory import Cuda, Host, memory_of
 from hebbax._specs import PROPAGATE_POST, PROPAGATE_PRE, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
 
 # An array: of NumPy, or anything that has `__dlpack__` and `__dlpack_device__`.
 Plain: TypeAlias = Any
 Target = TypeVar("Target")
-
-_BFLOAT16 = np.dtype("bfloat16")
-_attributes = functools.lru_cache(_lowering.attributes)
 
 __all__ = [
     "propagate_csr_on_binary_post",
@@ -38,44 +36,47 @@ def _update(spec: Spec, shape: tuple[int, int], operands: dict[str, Any], **opti
     """Update `operands["weight"]` and return it."""
     shape = _unitless.check_options(shape, None)
     _check_writable_type("weight", operands["weight"], spec.name)
-    given = _host_arrays(spec, operands, shape)
-    options = _unitless.check_update_options(given.keys(), **options)
-    _check_scalar_bounds(given, finite=options["soft_bound"] is not None)
-    _check_target(spec, "weight", given["weight"], given)
-    _run(spec, _as_kernels_take(given["weight"]), given, **options)
+    _check_plain("weight", operands["weight"])
+    memory = memory_of("weight", operands["weight"])
+    with memory.here():
+        given = _arrays(memory, spec, operands, shape)
+        options = _unitless.check_update_options(given.keys(), **options)
+        _check_scalar_bounds(given, finite=options["soft_bound"] is not None)
+        _check_target(memory, spec, "weight", given["weight"], given)
+        _run(memory, spec, given["weight"], given, **options)
     return operands["weight"]
 
 
 def _propagate(spec: Spec, shape: tuple[int, int], operands: dict[str, Any], out: Any) -> Any:
-    """Fill `out`, a new NumPy array where it is None, and return it."""
+    """Fill `out`, a new array of NumPy or CuPy where it is None, and return it."""
     shape = _unitless.check_options(shape, None)
     if out is not None:
         _check_writable_type("out", out, spec.name)
-    given = _host_arrays(spec, operands, shape)
-    dtype, n_out = given["weight"].dtype, spec.sizes(shape)[1]
-    if out is None:
-        out = np.empty(n_out, dtype)
-    target = _host_array("out", out)
-    if target.dtype != dtype:
-        raise TypeError(f"out: got dtype {target.dtype}, expected that of weight, {dtype}")
-    if target.shape != (n_out,):
-        raise ShapeError(f"out: got shape {target.shape}, expected {(n_out,)} for shape {shape}")
-    _check_target(spec, "out", target, given)
-    arithmetic = _unitless.arithmetic_dtype(dtype)
-    sums = target if dtype == arithmetic else np.empty(n_out, arithmetic)
-    _run(spec, sums, given)
-    if sums is not target:
-        with np.errstate(all="ignore"):
+    _check_plain("weight", operands["weight"])
+    memory = memory_of("weight", operands["weight"])
+    with memory.here():
+        given = _arrays(memory, spec, operands, shape)
+        dtype, n_out = given["weight"].dtype, spec.sizes(shape)[1]
+        if out is None:
+            out = memory.xp.empty(n_out, dtype)
+        target = _array(memory, "out", out)
+        if target.dtype != dtype:
+            raise TypeError(f"out: got dtype {target.dtype}, expected that of weight, {dtype}")
+        if target.shape != (n_out,):
+            raise ShapeError(f"out: got shape {target.shape}, expected {(n_out,)} for shape {shape}")
+        _check_target(memory, spec, "out", target, given)
+        arithmetic = _unitless.arithmetic_dtype(dtype)
+        sums = target if dtype == arithmetic else memory.xp.empty(n_out, arithmetic)
+        _run(memory, spec, sums, given)
+        if sums is not target:
             target[...] = sums
     return out
 
 
-def _host_arrays(spec: Spec, operands: dict[str, Any], shape: tuple[int, int]) -> dict[str, np.ndarray]:
+def _arrays(memory: Host | Cuda, spec: Spec, operands: dict[str, Any], shape: tuple[int, int]) -> dict[str, Any]:
     """The memory of every operand that is given, checked as the JAX functions check it."""
-    if _cpu.missing:
-        raise RuntimeError(f"the CPU kernels cannot be used: {_cpu.missing}")
     given = {
-        name: _host_array(spec.public_name(name), x)
+        name: _array(memory, spec.public_name(name), x)
         for name, x in operands.items()
         if x is not None or name in spec.arguments
     }
@@ -87,21 +88,17 @@ def _host_arrays(spec: Spec, operands: dict[str, Any], shape: tuple[int, int]) -
     return given
 
 
-def _host_array(name: str, x: Any) -> np.ndarray:
+def _array(memory: Host | Cuda, name: str, x: Any) -> Any:
+    _check_plain(name, x)
+    return np.asarray(float(x)) if isinstance(x, (bool, int, float)) else memory.view(name, x)
+
+
+def _check_plain(name: str, x: Any) -> None:
     if isinstance(x, u.Quantity):
         raise TypeError(
             f"{name}: got a quantity of unit {x.unit}, expected a plain array or number: pass what "
             f"`numpy.array({name}.to(unit).mantissa)` gives, with one unit for weight, trace and bounds"
         )
-    if isinstance(x, (bool, int, float)):
-        return np.asarray(float(x))
-    if not _unitless.in_host_memory(name, x):
-        # Where kernels for other memory will be chosen.
-        raise NotImplementedError(
-            f"{name}: got a {type(x).__name__} on a device of DLPack type {int(x.__dlpack_device__()[0])} (CUDA is 2), "
-            f"expected one in the host's memory: there are kernels for CPUs only"
-        )
-    return _unitless.host_array(name, x)
 
 
 def _check_writable_type(name: str, x: Any, function: str) -> None:
@@ -114,9 +111,10 @@ def _check_writable_type(name: str, x: Any, function: str) -> None:
         raise TypeError(f"{name}: got {type(x).__name__}, expected a writable array")
 
 
-def _check_scalar_bounds(given: dict[str, np.ndarray], finite: bool) -> None:
+def _check_scalar_bounds(given: dict[str, Any], finite: bool) -> None:
     """What the JAX functions can check of Python's and NumPy's scalars."""
-    scalars = {name: given[name] for name in ("w_min", "w_max") if name in given and given[name].ndim == 0}
+    bounds = {name: given[name] for name in ("w_min", "w_max") if name in given}
+    scalars = {name: x for name, x in bounds.items() if isinstance(x, np.ndarray) and x.ndim == 0}
     if len(scalars) == 2 and scalars["w_min"] > scalars["w_max"]:
         raise ValueError(f"w_min: got {scalars['w_min']}, expected at most w_max, {scalars['w_max']}")
     for name, bound in scalars.items():
@@ -124,28 +122,28 @@ def _check_scalar_bounds(given: dict[str, np.ndarray], finite: bool) -> None:
             raise ValueError(f"{name}: got {bound}, expected a finite bound where soft_bound is given")
 
 
-def _check_target(spec: Spec, name: str, target: np.ndarray, given: dict[str, np.ndarray]) -> None:
+def _check_target(memory: Host | Cuda, spec: Spec, name: str, target: Any, given: dict[str, Any]) -> None:
     """Raise unless the kernel may write to `target` while it reads the others."""
-    if not target.flags.writeable:
+    if memory.is_read_only(target):
         raise ValueError(f"{name}: got a read-only array, expected a writable one: it is changed in place")
-    if not (target.flags.c_contiguous and target.flags.aligned):
+    if not memory.is_laid_out(target):
         raise ValueError(
             f"{name}: got an array that is not contiguous (strides {target.strides} bytes) or not aligned, "
             f"expected a contiguous one: it is changed in place"
         )
     for operand, x in given.items():
-        if operand != name and np.may_share_memory(target, x):
+        if operand != name and type(x) is type(target) and memory.xp.may_share_memory(target, x):
             raise ValueError(
                 f"{name}: got memory whose range overlaps that of {spec.public_name(operand)}, "
                 f"expected memory of its own"
             )
 
 
-def _run(spec: Spec, result: np.ndarray, given: dict[str, np.ndarray], **options: Any) -> None:
+def _run(memory: Host | Cuda, spec: Spec, result: Any, given: dict[str, Any], **options: Any) -> None:
     """Run the kernel on operands of the dtypes that it takes: copies, where they do not have them."""
     dtypes = _unitless.kernel_dtypes(given)
 
-    def settle(operand: str) -> np.ndarray | None:
+    def settle(operand: str) -> Any:
         x, dtype = given.get(operand), dtypes[operand]
         if x is None:
             return None
@@ -153,24 +151,17 @@ def _run(spec: Spec, result: np.ndarray, given: dict[str, np.ndarray], **options
             x = x != 0
         if operand in STRUCTURE:
             _check_index_range(operand, x, dtype)
-        if x.dtype != dtype or not (x.flags.c_contiguous and x.flags.aligned):
-            x = np.array(x, dtype, order="C")
-        return _as_kernels_take(x.reshape(-1))
+        if x.dtype != dtype or not isinstance(x, memory.xp.ndarray) or not memory.is_laid_out(x):
+            x = memory.xp.array(x, dtype, order="C")
+        return x.reshape(-1)
 
-    with np.errstate(all="ignore"):
-        operands = [settle(operand) for operand in spec.operands]
-    _cpu.kernels()[spec.kind](result, *operands, **_attributes(spec, **options))
+    memory.run(spec, result, {operand: settle(operand) for operand in spec.operands}, **options)
 
 
-def _check_index_range(name: str, x: np.ndarray, dtype: np.dtype) -> None:
+def _check_index_range(name: str, x: Any, dtype: np.dtype) -> None:
     """Raise where an unsigned index would come out negative."""
     if x.dtype == np.uint64 and dtype == np.int64 and x.size and x.max() > np.iinfo(dtype).max:
         raise OverflowError(f"{name}: got {x.max()}, which does not fit {dtype}")
-
-
-def _as_kernels_take(x: np.ndarray) -> np.ndarray:
-    """The same memory; bfloat16, which Python's buffer protocol does not know, as uint16."""
-    return x.view(np.uint16) if x.dtype == _BFLOAT16 else x
 
 
 @documented

@@ -26,7 +26,9 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __shared__ static thread_local  // thread-local only because the linker then keeps it all together: see `poison`
-#define __syncthreads() shim::barrier(__LINE__)
+#define __syncthreads() SHIM_BARRIER(__FILE__, __LINE__)
+#define SHIM_BARRIER(file, line) SHIM_BARRIER_AT(file, line)  // twice, so that the line is a number by now
+#define SHIM_BARRIER_AT(file, line) shim::barrier(file ":" #line)
 
 struct dim3 {
   unsigned x, y, z;
@@ -68,7 +70,7 @@ auto store(Half* target, float x) -> decltype(void(target->bits = 0)) {
     bits = 0x7c00;
   } else if (size == size) {
     frexpf(size, &exponent);
-    exponent = exponent > -13 ? exponent - 11 : -24;  // of the last bit
+    exponent = size > 0 && exponent > -13 ? exponent - 11 : -24;  // of the last bit
     bits = (exponent + 24) * 1024 + (int) nearbyintf(ldexpf(size, -exponent));  // a carry is the next exponent's
   }
   target->bits = bits | (x == x && signbit(x) ? 0x8000 : 0);
@@ -81,11 +83,12 @@ struct Fibre {
   jmp_buf at;
 };
 
-enum { NEW = 0, DONE = -1 };  // or the line of the barrier where a thread waits
+const char *const NEW = nullptr, *const DONE = "its end";  // or the place of the barrier where a thread waits
 
 Fibre fibres[THREADS];
 Fibre *idle[THREADS], *fibre_of[THREADS];
-int n_fibres, n_idle, state[THREADS];
+int n_fibres, n_idle;
+const char* state[THREADS];
 unsigned current;  // thread of the block
 jmp_buf scheduler;
 void (*enter)(void* kernel, const void* argument);
@@ -117,8 +120,8 @@ void __attribute__((noinline)) suspend() {
   if (!_setjmp(fibre_of[current]->at)) _longjmp(scheduler, 1);
 }
 
-void __attribute__((noinline)) barrier(int line) {
-  state[current] = line;
+void __attribute__((noinline)) barrier(const char* place) {
+  state[current] = place;
   suspend();
 }
 
@@ -182,17 +185,15 @@ const char* run_block(unsigned n) {
       if (state[i] != DONE) ++waiting, at = i;
     }
     if (!waiting) return nullptr;
-    for (i = 0; i < n && state[i] == state[at];) ++i;
+    for (i = 0; i < n && !strcmp(state[i], state[at]);) ++i;
     if (i == n) continue;
     for (int f = n_idle = 0; f < n_fibres; ++f) {  // for the next launch: what waits will not be resumed
       fibres[f].entered = false;
       idle[n_idle++] = &fibres[f];
     }
-    char other[64] = "has ended";
-    if (state[i] != DONE) snprintf(other, sizeof other, "is at that of line %d", state[i]);
     snprintf(
-        message, sizeof message, "block (%u, %u, %u): thread %u waits at the __syncthreads() of line %d, thread %u %s",
-        blockIdx.x, blockIdx.y, blockIdx.z, at, state[at], i, other);
+        message, sizeof message, "block (%u, %u, %u): thread %u waits at %s, and thread %u at %s, for the same barrier",
+        blockIdx.x, blockIdx.y, blockIdx.z, at, state[at], i, state[i]);
     return message;
   }
 }

@@ -1,0 +1,36 @@
+"""The CUDA backend without a GPU, on JAX's CPU platform: only CuPy, and XLA's stream, are played by stand-ins.
+
+Everything of hebbax is driven as on a GPU, the sources in cuda/ included, which the host's compiler compiles. JAX calls
+back through `buffer_callback` on its CPU buffers, which are then the "device's" memory.
+"""
+
+from types import SimpleNamespace
+
+import emulated
+from hebbax import _cuda, _lowering
+from hebbax._compat import buffer_callback
+
+XLA_STREAM = 0x5EED  # CuPy's stand-in only remembers it
+
+
+def install():
+    """Make `backend='cupy'` run on the CPU; return why it cannot, or None."""
+    if reason := emulated.install():
+        return reason
+    _lowering.ENTRIES = tuple(
+        entry._replace(platforms=("cuda", "cpu")) if entry.name == "cupy" else entry for entry in _lowering.ENTRIES
+    )
+    _lowering.buffer_callback = _with_a_stream
+    _lowering._device_numbers = lambda: [0]
+    _cuda.missing.cache_clear()
+    _lowering.best_backend.cache_clear()
+    return _cuda.missing()
+
+
+def _with_a_stream(callback, *arguments, **options):
+    """XLA has no stream on a CPU, where asking for it raises."""
+
+    def with_a_stream(ctx, *buffers):
+        callback(SimpleNamespace(stream=XLA_STREAM, stage=ctx.stage), *buffers)
+
+    return buffer_callback(with_a_stream, *arguments, **options)
