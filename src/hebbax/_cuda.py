@@ -142,7 +142,9 @@ def plan(
     members, lists = math.prod(batch), math.prod(operands["spike"].shape[:-1])
     row_bits = n_event.bit_length()
     if row_bits + nse.bit_length() > 64:
-        raise NotImplementedError(f"{spec.name}: got {n_event} neurons and {nse} synapses, expected a product below 2^63")
+        raise NotImplementedError(
+            f"{spec.name}: got {n_event} neurons and {nse} synapses, expected a product below 2^63"
+        )
     zeroed = 0 if spec.kind == "update" else members * result.shape[-1] * result.dtype.itemsize // 4
     call["dims"][0, : len(batch)] = batch
     numbers = (len(batch), members, lists, row_bits, n_other, zeroed, soft_bound == "upper")

@@ -49,6 +49,8 @@ ENTRIES = (
     Entry("jax", PLATFORMS, "plain JAX", lambda: None),
 )
 
+CALLED_THROUGH_PYTHON = ("callback", "cupy")
+
 # By kind of operator, whether rows are permuted, and platform: the updates in CSC order follow those in CSR order whose
 # kernel they run.
 _defaults: dict[tuple[str, bool, str], str] = {}
@@ -139,6 +141,8 @@ def lowering_rule(platform: str):
         if backend is None:
             spec = params["spec"]
             backend = _defaults.get((spec.kind, spec.permuted, platform)) or best_backend(platform)
+            if backend in CALLED_THROUGH_PYTHON and len(ctx.module_context.platforms) > 1:
+                backend = "jax"  # JAX can lower no callback for several platforms at once
         check_backend(backend, platform)
 
         def function(weight, indices, indptr, weight_indices, spike, *others):

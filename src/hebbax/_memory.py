@@ -85,7 +85,9 @@ class Cuda:
             raise TypeError(f"{name}: got {type(x).__name__}, expected an array or a real number")
         device_type, device = map(int, x.__dlpack_device__())
         if device_type not in CUDA or device != self.device:
-            raise ValueError(f"{name}: got a {type(x).__name__} on device {device} of DLPack type {device_type}, {expected}")
+            raise ValueError(
+                f"{name}: got a {type(x).__name__} on device {device} of DLPack type {device_type}, {expected}"
+            )
         if isinstance(x, self.xp.ndarray):
             return x
         try:

@@ -136,7 +136,6 @@ void live() {
 Fibre* new_fibre() {
   Fibre* fibre = &fibres[n_fibres++];
   void* memory = mmap(nullptr, PAGE + STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return nullptr;
   mprotect(memory, PAGE, PROT_NONE);  // what grows over its stack ends the process, rather than another's stack
   fibre->stack = (char*) memory + PAGE;
   return fibre;
@@ -192,7 +191,7 @@ const char* run_block(unsigned n) {
       idle[n_idle++] = &fibres[f];
     }
     snprintf(
-        message, sizeof message, "block (%u, %u, %u): thread %u waits at %s, and thread %u at %s, for the same barrier",
+        message, sizeof message, "block (%u, %u, %u): thread %u waits at the barrier %s while thread %u is at %s",
         blockIdx.x, blockIdx.y, blockIdx.z, at, state[at], i, state[i]);
     return message;
   }

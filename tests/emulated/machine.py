@@ -1,0 +1,112 @@
+"""The machine that CuPy's stand-in plays: its devices, its errors, and a log of what it was told to do."""
+
+import contextlib
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Load:
+    """A module was compiled and loaded."""
+
+    names: tuple[str, ...]
+    device: int
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Launch:
+    name: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    argument: np.ndarray  # the struct, as it was
+    device: int
+    stream: int
+
+
+@dataclass(frozen=True)
+class Memset:
+    ptr: int
+    value: int
+    size: int
+    device: int
+    stream: int
+
+
+_MEANINGS = {
+    1: "cudaErrorInvalidValue: invalid argument",
+    101: "cudaErrorInvalidDevice: invalid device ordinal",
+    500: "cudaErrorSymbolNotFound: named symbol not found",
+    900: "cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing",
+    905: "cudaErrorStreamCaptureIsolation: dependency created on uncaptured work in another stream",
+}
+
+
+class CUDARuntimeError(RuntimeError):
+    def __init__(self, status):
+        self.status = status
+        super().__init__(_MEANINGS[status])
+
+
+class CUDADriverError(RuntimeError):
+    """Of the functions that load modules and launch kernels (their messages are upper case in CUDA)."""
+
+    def __init__(self, status):
+        self.status = status
+        super().__init__(_MEANINGS[status])
+
+
+@dataclass
+class Machine:
+    """Change `devices`, `multiprocessors` (of each) and `capturing` as a test needs them."""
+
+    devices: int = 1
+    multiprocessors: int = 1
+    capturing: int | None = None  # the stream whose work is being captured in a graph
+    log: list = field(default_factory=list)
+    loaded: dict = field(default_factory=dict)  # modules, by device and what they were made of
+    _threads: threading.local = field(default_factory=threading.local)  # each has a device and streams of its own
+
+    def reset(self):
+        self.__init__()
+
+    def logged(self, kind):
+        """The records of a kind, such as `Launch`."""
+        return [record for record in self.log if isinstance(record, kind)]
+
+    @property
+    def device(self):
+        """The current one, of this thread."""
+        return getattr(self._threads, "device", 0)
+
+    @device.setter
+    def device(self, number):
+        if not 0 <= number < self.devices:
+            raise CUDARuntimeError(101)
+        self._threads.device = number
+
+    @property
+    def streams(self):
+        """The current stream of each device, of this thread; none: the default stream."""
+        return self._threads.__dict__.setdefault("streams", {})
+
+    @contextlib.contextmanager
+    def on(self, device):
+        before, self.device = self.device, device
+        try:
+            yield
+        finally:
+            self.device = before
+
+    def check_load(self):
+        if self.capturing is not None:
+            raise CUDADriverError(900)
+
+    def check_work_on(self, stream, error):
+        if self.capturing is not None and stream != self.capturing:
+            raise error(905)
+
+
+machine = Machine()
