@@ -17,8 +17,8 @@ except ImportError:  # before JAX 0.8
     from jax.experimental import enable_x64
 
 __all__ = [
-    "BACKENDS", "CPU_KERNELS", "CSC_SPECS", "DEGREES", "DTYPES", "INDEX_ERRORS", "KERNELS", "PLATFORM", "PROPAGATES", "SPECS",
-    "UPDATES", "Network", "call", "enable_x64", "operands", "random_network",
+    "BACKENDS", "CPU_KERNELS", "CSC_SPECS", "DEGREES", "DTYPES", "INDEX_ERRORS", "KERNELS", "PLATFORM", "PROPAGATES",
+    "SPECS", "UPDATES", "WHY_NO_CUPY", "Network", "call", "enable_x64", "operands", "random_network",
 ]  # fmt: skip
 
 DTYPES = {"float16": np.float16, "bfloat16": bfloat16, "float32": np.float32, "float64": np.float64}

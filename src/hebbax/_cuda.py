@@ -45,6 +45,7 @@ CALL = np.dtype(
     [(name, _OPERAND) for name in ("result", *_OPERANDS, "rows")]
     + [("dims", np.int64, DIMS), *((name, np.int64) for name in _NUMBERS), ("mu", np.float64)]
 )
+_FIELDS = ("result", *_OPERANDS, "rows")
 _GRID_Y = 65535  # the most that CUDA takes
 
 
@@ -152,8 +153,8 @@ def plan(
         call[name] = number
     call["mu"] = mu
 
-    dtypes = (operands[name].dtype for name in ("weight", "indices", "indptr"))
-    names = expressions(spec, *dtypes, soft=SOFT[0 if soft_bound is None else 1 if mu == 1 else 2])
+    soft = SOFT[0 if soft_bound is None else 1 if mu == 1 else 2]
+    names = expressions(spec, operands["weight"].dtype, operands["indices"].dtype, operands["indptr"].dtype, soft)
     touches = bool(members and nse and n_event and n_other)
     launches = []
     if touches or zeroed:
@@ -194,7 +195,7 @@ def addresses(buffers: Mapping[str, Any]) -> dict[str, int]:
     """Where the memory is of what speaks DLPack, by name."""
     from hebbax._dlpack import Borrowed
 
-    return {name: Borrowed(x).pointer for name, x in buffers.items() if name in CALL.names}
+    return {name: Borrowed(x).pointer for name, x in buffers.items() if name in _FIELDS}
 
 
 def stream_of(address: int, device: int) -> Any:

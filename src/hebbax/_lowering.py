@@ -207,9 +207,9 @@ def _run_cupy(*operands, avals_out, spec: Spec, **params):
 
     def callback(ctx, results, *buffers):
         result, rows = results
-        buffers = {"result": result, "rows": rows, **dict(zip(spec.operands, buffers, strict=True))}
+        named = {"result": result, "rows": rows, **dict(zip(spec.operands, buffers, strict=True))}
         device = result.__dlpack_device__()[1]
-        _cuda.run(plan, _cuda.addresses(buffers), device, _cuda.stream_of(ctx.stream, device))
+        _cuda.run(plan, _cuda.addresses(named), device, _cuda.stream_of(ctx.stream, device))
 
     call = buffer_callback(
         callback,

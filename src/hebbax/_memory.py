@@ -20,21 +20,19 @@ _attributes = functools.lru_cache(_lowering.attributes)
 
 def memory_of(name: str, x: Any) -> Host | Cuda:
     """Where `x` lies, if there are kernels for that; raises otherwise."""
-    device = (1, 0)
-    if not isinstance(x, (bool, int, float, np.generic)) and not _unitless.in_host_memory(name, x):
-        device = tuple(map(int, x.__dlpack_device__()))
-    if device == (1, 0):
+    if isinstance(x, (bool, int, float, np.generic)) or _unitless.in_host_memory(name, x):
         if _cpu.missing:
             raise RuntimeError(f"the CPU kernels cannot be used: {_cpu.missing}")
         return Host()
-    if device[0] not in CUDA:
+    device_type, device = map(int, x.__dlpack_device__())
+    if device_type not in CUDA:
         raise NotImplementedError(
-            f"{name}: got a {type(x).__name__} on a device of DLPack type {device[0]}, expected one in the host's "
+            f"{name}: got a {type(x).__name__} on a device of DLPack type {device_type}, expected one in the host's "
             f"memory (1) or on a CUDA device (2)"
         )
     if reason := _cuda.missing():
         raise RuntimeError(f"{name}: got a {type(x).__name__} on a CUDA device, whose kernels cannot be used: {reason}")
-    return Cuda(device[1])
+    return Cuda(device)
 
 
 class Host:

@@ -17,7 +17,8 @@ _FACTS = ("dtype", "itemsize", "nbytes", "ndim", "shape", "size", "strides")
 _VIEWS = ("ravel", "reshape", "squeeze", "transpose", "view")
 _COMPUTED = ("all", "any", "astype", "copy", "fill", "item", "max", "min", "sum", "tolist")
 _OPERATORS = (
-    "add", "and_", "eq", "floordiv", "ge", "gt", "invert", "le", "lt", "mod", "mul", "ne", "neg", "or_", "sub", "truediv",
+    "add", "and_", "eq", "floordiv", "ge", "gt", "invert", "le", "lt", "mod", "mul", "ne", "neg", "or_", "sub",
+    "truediv",
 )  # fmt: skip
 
 
