@@ -87,6 +87,13 @@ def test_one_call_launches_these_kernels_on_the_stream_of_xla(spec, given):
     assert argument["zeroed"] == (0 if bounded else n_other)
 
 
+def test_the_stream_of_xla_under_a_cupy_before_the_stream_protocol(spec, given, monkeypatch):
+    monkeypatch.delattr(cupy.cuda.Stream, "from_external")
+    with playing() as log, pytest.warns(DeprecationWarning):
+        call(spec, given, shape=SHAPE, backend="cupy").block_until_ready()
+    assert {x.stream for x in log[1:]} == {gpu_on_cpu.XLA_STREAM}
+
+
 def test_nothing_on_the_host_depends_on_the_spikes(spec, given):
     step = jax.jit(lambda spike: call(spec, given | {"spike": spike}, shape=SHAPE, backend="cupy"))
     logs = []
@@ -130,7 +137,7 @@ def test_inplace_runs_on_the_device_of_its_arrays_on_the_current_stream(spec, rn
         assert {(x.device, x.stream) for x in log[1:]} == {(1, 0)}
         assert cupy.cuda.Device().id == 0
         log.clear()
-        with cupy.cuda.Device(1), cupy.cuda.ExternalStream(77, 1):
+        with cupy.cuda.Device(1), _cuda.stream_of(77, 1):
             function(**there, shape=SHAPE)
         assert {(x.device, x.stream) for x in log} == {(1, 77)}
         there[spec.public_name("spike")] = cupy.asarray(given["spike"])
@@ -296,10 +303,12 @@ import hebbax, cupy
 print(entry.missing)
 for name in ("RawModule", "ndarray", "array", "empty", "from_dlpack", "may_share_memory"):
     getattr(cupy, name)
-for name in ("Device", "ExternalStream", "get_current_stream"):
+for name in ("Device", "Stream", "get_current_stream"):
     getattr(cupy.cuda, name)
+from hebbax._cuda import stream_of
+assert stream_of(0x1234, 0).ptr == 0x1234
 cupy.cuda.runtime.memsetAsync, cupy.cuda.runtime.getDeviceCount, cupy.cuda.nvrtc.getVersion
-assert "name_expressions" in cupy.RawModule.__doc__ and "device_id" in cupy.cuda.ExternalStream.__doc__
+assert "name_expressions" in cupy.RawModule.__doc__
 """
 
 

@@ -13,7 +13,7 @@ import importlib.resources
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -198,9 +198,21 @@ def addresses(buffers: Mapping[str, Any]) -> dict[str, int]:
     return {name: Borrowed(x).pointer for name, x in buffers.items() if name in _FIELDS}
 
 
+class _Foreign(NamedTuple):
+    """A stream that somebody else, such as XLA, has made, as CUDA's stream protocol wants it."""
+
+    address: int
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.address
+
+
 def stream_of(address: int, device: int) -> Any:
-    """CuPy's object for a stream that somebody else, such as XLA, has made."""
-    return importlib.import_module("cupy").cuda.ExternalStream(address, device)
+    """CuPy's object for a stream of somebody else."""
+    cuda = importlib.import_module("cupy").cuda
+    if hasattr(cuda.Stream, "from_external"):  # since CuPy 14, which deprecates the other
+        return cuda.Stream.from_external(_Foreign(address))
+    return cuda.ExternalStream(address, device)
 
 
 def run(plan: Plan, addresses: Mapping[str, int], device: int, stream: Any) -> None:

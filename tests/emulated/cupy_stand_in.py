@@ -6,6 +6,7 @@ taken for a device's. Everything that is asked for is done at once, whatever the
 
 import ctypes
 import functools
+import warnings
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -152,7 +153,16 @@ _DEFAULT = Stream(0)
 
 
 class ExternalStream(Stream):
-    pass
+    def __init__(self, ptr, device_id=-1):
+        warnings.warn("cupy.cuda.ExternalStream is deprecated", DeprecationWarning, stacklevel=2)
+        super().__init__(ptr, device_id)
+
+
+def _from_external(obj):
+    version, ptr = obj.__cuda_stream__()
+    if version != 0:
+        raise ValueError(f"unsupported version {version} of the CUDA stream protocol")
+    return Stream(ptr)
 
 
 def get_current_stream(device_id=-1):
@@ -172,7 +182,8 @@ def modules():
     """The stand-in's modules, by the names they are imported by."""
     cupy, cuda = ModuleType("cupy"), ModuleType("cupy.cuda")
     vars(cuda).update(
-        Device=Device, ExternalStream=ExternalStream, Stream=SimpleNamespace(null=_DEFAULT),
+        Device=Device, ExternalStream=ExternalStream,
+        Stream=SimpleNamespace(null=_DEFAULT, from_external=_from_external),
         get_current_stream=get_current_stream, compiler=SimpleNamespace(CompileException=CompileException),
         nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)), driver=SimpleNamespace(CUDADriverError=CUDADriverError),
         runtime=SimpleNamespace(

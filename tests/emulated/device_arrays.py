@@ -42,7 +42,7 @@ class ndarray:
         if name in _VIEWS:
             return lambda *args, **options: ndarray(getattr(self._host, name)(*args, **options), self._device, self)
         if name in _COMPUTED:
-            return lambda *args, **options: _computed(getattr(self._host, name), self, *args, **options)
+            return lambda *args, **options: _computed(getattr(np.ndarray, name), self, *args, **options)
         raise AttributeError(f"'ndarray' object has no attribute '{name}'")
 
     @property
@@ -117,13 +117,8 @@ def _computed(function, *operands, **options):
         if isinstance(x, np.ndarray):
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
     with np.errstate(all="ignore"):
-        out = function(*(x._host if isinstance(x, ndarray) else x for x in operands[_bound(function) :]), **options)
+        out = function(*(x._host if isinstance(x, ndarray) else x for x in operands), **options)
     return ndarray(np.asarray(out), machine.device) if isinstance(out, (np.ndarray, np.generic)) else out
-
-
-def _bound(function):
-    """How many operands a method has already: itself."""
-    return int(isinstance(getattr(function, "__self__", None), np.ndarray))
 
 
 def _of_operator(name):
