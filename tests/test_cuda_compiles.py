@@ -26,8 +26,17 @@ def variants(kind):
     return tuple(found)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("kind", KINDS)
+# Those that take longest are left out of `make test`: machine code for one architecture takes 15 s.
+SLOW = {("update", "sm_75"), ("update", "sm_80")}
+
+
+@pytest.mark.parametrize(
+    "kind, architecture",
+    [
+        pytest.param(*case, marks=pytest.mark.slow if case in SLOW else ())
+        for case in itertools.product(KINDS, ARCHITECTURES)
+    ],
+)
 def test_all_variants_compile(kind, architecture):
     names = variants(kind)
     assert len(names) == {"update": 4 * 2 * 2 * 3 + 2 + 4, "propagate": 4 * 2 * 2 + 2, "collect": 4 * 2 * 2 + 2}[kind]
