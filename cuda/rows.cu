@@ -45,9 +45,9 @@ __global__ void __launch_bounds__(THREADS) find_rows(const Call call) {
         const int64 event = first + i * THREADS + threadIdx.x;
         size[i] = 0;
         if (event < n && spike[event]) {
-          const int64 start = indptr[event], stop = indptr[event + 1];
+          const int64 start = indptr[event], stop = indptr[event + 1] > nse ? nse : indptr[event + 1];
           begin[i] = start < 0 ? 0 : start;
-          size[i] = (stop > nse ? nse : stop) - begin[i];
+          size[i] = begin[i] < stop ? stop - begin[i] : 0;
         }
       }
 #pragma unroll
@@ -113,7 +113,7 @@ struct Walk {
         if (probe + stride >= high || rows.before(probe + stride) > begin) chunk.found = probe;
       }
       __syncthreads();
-      if (chunk.found > low && chunk.found < high) low = chunk.found;  // (nobody has found it if `indptr` is invalid)
+      low = chunk.found;  // somebody has: rows begin at 0
       high = low + stride < high ? low + stride : high;
       __syncthreads();
     }
@@ -152,9 +152,9 @@ struct Walk {
 // The elements of one chunk that a thread works on.
 template <class I, bool PERMUTED>
 struct Items {
-  I slot[ITEMS];     // -1 where there is no such element, or one of its indices is out of range
-  I partner[ITEMS];  // the neuron at the other end
-  int row[ITEMS];    // of the chunk's
+  int64 slot[ITEMS];  // -1 where there is no such element, or one of its indices is out of range
+  I partner[ITEMS];   // the neuron at the other end
+  int row[ITEMS];     // of the chunk's
 
   __device__ __forceinline__ Items(const Call& call, const Walk& walk) {
     const I *indices = (const I*) call.indices.data, *slots = (const I*) call.weight_indices.data;
@@ -162,12 +162,13 @@ struct Items {
 #pragma unroll
     for (int i = 0; i < ITEMS; ++i) {
       const int element = i * THREADS + threadIdx.x;
-      slot[i] = partner[i] = -1;
+      slot[i] = -1;
+      partner[i] = -1;
       if (element < left) {
         row[i] = walk.row_of(element);
         const int64 k = walk.begin + element + walk.rows.shift(walk.first + row[i]);
         if ((uint64) k < call.indices.size) {
-          slot[i] = PERMUTED ? slots[k] : (I) k;
+          slot[i] = PERMUTED ? slots[k] : k;
           partner[i] = indices[k];
         }
       }

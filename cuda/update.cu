@@ -26,16 +26,13 @@ struct Bounds {
     if (call.w_max.size > 1) high = load(w_max + slot);
   }
 
-  // Of those looked up last. NaN where a bound is NaN, as in `jnp.clip`.
-  __device__ __forceinline__ A clip(A x) const {
-    if (call.w_min.size && (x < low || isnan(low))) x = low;
-    if (call.w_max.size && (x > high || isnan(high))) x = high;
-    return x;
-  }
-
-  // Whether `clip` changes `x`, if only to NaN.
-  __device__ __forceinline__ bool moves(A x) const {
-    return (call.w_min.size && (x < low || isnan(low))) || (call.w_max.size && (x > high || isnan(high)));
+  // Clip to those looked up last, and say whether that does anything. NaN where a bound is NaN, as in `jnp.clip`.
+  __device__ __forceinline__ bool clip(A& x) const {
+    const bool low_moves = call.w_min.size && (x < low || isnan(low));
+    if (low_moves) x = low;
+    const bool high_moves = call.w_max.size && (x > high || isnan(high));
+    if (high_moves) x = high;
+    return low_moves || high_moves;
   }
 
   // What scales the change of a weight: 1 at the other bound; 0 at this one and beyond, and where there is no range.
@@ -76,7 +73,9 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) update(const Call call) {
         if (items.has(i)) {
           bounds.look_up(items.slot[i]);
           if (SOFT != HARD) change[i] = change[i] * bounds.template soften<SOFT>(x[i], call.soft_upper, call.mu);
-          store(weight + items.slot[i], bounds.clip(x[i] + change[i]));
+          x[i] = x[i] + change[i];
+          bounds.clip(x[i]);
+          store(weight + items.slot[i], x[i]);
         }
       }
     }
@@ -100,9 +99,9 @@ __global__ void __launch_bounds__(THREADS) clip(const Call call) {
     Bounds<W> bounds(call, member);
     const auto clip_one = [&](W* target, int64 slot) {
       bounds.look_up(slot);
-      const auto x = load(target);
-      const bool moves = bounds.moves(x);
-      if (moves) store(target, bounds.clip(x));
+      auto x = load(target);
+      const bool moves = bounds.clip(x);
+      if (moves) store(target, x);
       return moves;
     };
     int64 before = (16 - ((uint64) weight & 15)) % 16 / sizeof(W);  // the first pack: packs lie at multiples of 16 bytes

@@ -10,6 +10,7 @@ import emulated
 from hebbax import _cuda, _lowering
 from hebbax._compat import buffer_callback
 
+DEVICE_NUMBERS = _lowering._device_numbers
 XLA_STREAM = 0x5EED  # CuPy's stand-in only remembers it
 
 

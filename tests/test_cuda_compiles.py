@@ -12,6 +12,8 @@ from problems import DTYPES
 
 pytestmark = pytest.mark.skipif(nvrtc.library() is None, reason="NVRTC is not installed (nvidia-cuda-nvrtc)")
 KINDS = ("update", "propagate", "collect")
+# What CuPy adds to ours.
+OPTIONS = (*_cuda.OPTIONS, "-ftz=true", "--device-as-default-execution-space")
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 INDEX_DTYPES = ("int32", "int64")
 
@@ -40,9 +42,7 @@ SLOW = {("update", "sm_75"), ("update", "sm_80")}
 def test_all_variants_compile(kind, architecture):
     names = variants(kind)
     assert len(names) == {"update": 4 * 2 * 2 * 3 + 2 + 4, "propagate": 4 * 2 * 2 + 2, "collect": 4 * 2 * 2 + 2}[kind]
-    size, lowered, log = nvrtc.compile_for(
-        architecture, _cuda.source(kind), names, (*_cuda.OPTIONS, "--ptxas-options=-v")
-    )
+    size, lowered, log = nvrtc.compile_for(architecture, _cuda.source(kind), names, (*OPTIONS, "--ptxas-options=-v"))
     assert size > 1000 * len(names) and len(set(lowered.values())) == len(names)
     spilled = [line for line in log.splitlines() if re.search(r"[1-9]\d* bytes spill", line)]
     assert not spilled, "registers that do not fit were to be 0"

@@ -4,6 +4,7 @@ CuPy is played by `emulated`, which keeps a log.
 """
 
 import contextlib
+import mmap
 import subprocess
 import sys
 import warnings
@@ -166,6 +167,30 @@ def test_one_long_row_and_many_short_ones_fill_the_chip(rows, length):
     assert update.grid(132) == (2 * 132, 1) and find.grid(132)[0] == min(8 * 132, -(-rows // 1024))
 
 
+@pytest.mark.slow
+def test_slots_beyond_those_that_indices_can_number(rng):
+    """More than 2^31 synapses (of which the system stores only those few that are touched) with int32 neurons."""
+    nse, at = 2**31 + 2000, 2**31 + 500
+    sparse = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE
+    weight = np.frombuffer(mmap.mmap(-1, 2 * nse, flags=sparse), np.float16)
+    given = {
+        "weight": weight, "indices": np.frombuffer(mmap.mmap(-1, 4 * nse, flags=sparse), np.int32),
+        "indptr": np.array([0, at, at + 400, nse]), "spike": np.array([False, True, False]),
+        "trace": np.ones(1, np.float32),
+    }  # fmt: skip
+    there = {UPDATE_PRE.public_name(name): cupy.ndarray(x, 0) for name, x in given.items()}
+    hebbax.inplace.update_csr_on_binary_pre(**there, shape=(3, 1))
+    assert (weight[at : at + 400] == 1).all() and not weight[:2000].any() and not weight[-1000:].any()
+
+
+@pytest.mark.parametrize("platforms", [["cuda"], ["cpu", "cuda"]])
+def test_without_gpus_of_its_own_jax_lowers_plain_jax(spec, given, platforms, monkeypatch):
+    if platforms == ["cuda"]:
+        monkeypatch.setattr(_lowering, "_device_numbers", gpu_on_cpu.DEVICE_NUMBERS)
+    function = jax.jit(lambda given: call(spec, given, shape=SHAPE))
+    assert "xla_buffer_python" not in function.trace(given).lower(lowering_platforms=tuple(platforms)).as_text()
+
+
 def test_a_batch_has_a_row_of_blocks_for_each_member_and_lists_rows_once_where_spikes_are_shared():
     given = {
         "weight": np.zeros((3, 5, 200), "f4"), "indices": np.zeros(200, "i4"), "indptr": np.zeros(11, "i4"),
@@ -203,7 +228,7 @@ def test_what_is_too_much_for_the_kernels_is_refused():
     with pytest.raises(NotImplementedError, match="batch of 9 dimensions, expected at most 8"):
         _cuda.plan(UPDATE_PRE, deep, given(deep))
     wide = np.broadcast_to(np.zeros((), "f4"), 2**40)
-    with pytest.raises(NotImplementedError, match=r"neurons and \d+ synapses, expected a product"):
+    with pytest.raises(NotImplementedError, match=r"neurons and \d+ synapses, expected numbers that"):
         _cuda.plan(UPDATE_PRE, wide, given(wide, n=2**30, nse=2**40))
 
 

@@ -153,6 +153,15 @@ def test_targets_that_cannot_be_written_are_refused(spec, rng):
     target = {"weight": strided} if name == "weight" else {}
     out = {} if name == "weight" else {"out": strided}
     refused(spec, given | target, ValueError, f"^{name}: got an array that is not contiguous", **out)
+    odd = cupy.asarray(np.zeros(4 * size + 1, np.uint8))[1:].view(np.float32)
+    misaligned = (given | {"weight": odd}, {}) if name == "weight" else (given, {"out": odd})
+    refused(
+        spec,
+        misaligned[0],
+        ValueError,
+        f"^{name}: got an array that is not contiguous .* or not aligned",
+        **misaligned[1],
+    )
     if name == "weight":
         refused(spec, given | {"w_min": given["weight"]}, ValueError, "^weight: got memory whose range overlaps")
     else:

@@ -29,7 +29,8 @@ CONSTANTS = {
     "DIMS": 8,  # of a batch, at most
 }
 THREADS, DIMS = CONSTANTS["THREADS"], CONSTANTS["DIMS"]
-OPTIONS = ("--std=c++17", "--fmad=false")  # no contraction, as on CPUs: the same bits
+# No contraction, as on CPUs: the same bits, but for subnormals, which CuPy's own options make 0.
+OPTIONS = ("--std=c++17", "--fmad=false")
 
 TYPES = {
     "float16": "float16", "bfloat16": "bfloat16", "float32": "float", "float64": "double",
@@ -144,7 +145,7 @@ def plan(
     row_bits = n_event.bit_length()
     if row_bits + nse.bit_length() > 64:
         raise NotImplementedError(
-            f"{spec.name}: got {n_event} neurons and {nse} synapses, expected a product below 2^63"
+            f"{spec.name}: got {n_event} neurons and {nse} synapses, expected numbers that take 64 bits together"
         )
     zeroed = 0 if spec.kind == "update" else members * result.shape[-1] * result.dtype.itemsize // 4
     call["dims"][0, : len(batch)] = batch
@@ -176,7 +177,7 @@ def _strides(dims: tuple[int, ...]) -> np.ndarray:
     return strides
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.cache
 def _kernels(kind: str, names: tuple[str, ...], device: int) -> tuple[dict[str, Any], int]:
     """The kernels, compiled and loaded on a device, and how many multiprocessors that has."""
     cupy = importlib.import_module("cupy")

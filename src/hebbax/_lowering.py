@@ -141,8 +141,9 @@ def lowering_rule(platform: str):
         if backend is None:
             spec = params["spec"]
             backend = _defaults.get((spec.kind, spec.permuted, platform)) or best_backend(platform)
-            if backend in CALLED_THROUGH_PYTHON and len(ctx.module_context.platforms) > 1:
-                backend = "jax"  # JAX can lower no callback for several platforms at once
+            several = len(ctx.module_context.platforms) > 1
+            if (backend in CALLED_THROUGH_PYTHON and several) or (backend == "cupy" and not _device_numbers()):
+                backend = "jax"  # JAX lowers no callback for several platforms, and where it has no GPU it only exports
         check_backend(backend, platform)
 
         def function(weight, indices, indptr, weight_indices, spike, *others):
@@ -196,7 +197,10 @@ def _run_callback(*operands, avals_out, spec: Spec, **params):
 
 def _device_numbers() -> list[int]:
     """CUDA's numbers of the devices that a program of this process may run on."""
-    return [device.local_hardware_id for device in jax.local_devices(backend="cuda")]
+    try:
+        return [device.local_hardware_id for device in jax.local_devices(backend="cuda")]
+    except RuntimeError:  # JAX knows no such backend here
+        return []
 
 
 def _run_cupy(*operands, avals_out, spec: Spec, **params):

@@ -97,7 +97,7 @@ class Cuda:
         return False  # CuPy does not know
 
     def is_laid_out(self, x: Any) -> bool:
-        return x.flags.c_contiguous
+        return x.flags.c_contiguous and x.data.ptr % x.dtype.itemsize == 0
 
     def run(self, spec: Spec, result: Any, operands: Mapping[str, Any], **options: Any) -> None:
         given = {name: x for name, x in operands.items() if x is not None}
