@@ -40,7 +40,7 @@ test-torch: $(VENV)/.with-torch
 
 # All tests of operators that name their backend, on a GPU with the CUDA kernels.
 test-gpu: $(VENV)/.with-test $(VENV)/.with-gpu
-	HEBBAX_TEST_PLATFORM=cuda JAX_PLATFORMS=cuda,cpu "$(BIN)/python" -m pytest -k cupy $(PYTEST_ARGS)
+	HEBBAX_TEST_PLATFORM=cuda JAX_PLATFORMS=cuda,cpu "$(BIN)/python" -m pytest -k "cupy or every_backend_agrees" $(PYTEST_ARGS)
 
 lint: $(VENV)/.with-dev
 	"$(BIN)/ruff" check

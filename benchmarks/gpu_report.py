@@ -150,6 +150,8 @@ def left_out(results: dict) -> dict[str, str]:
 def verdict(results: dict) -> str:
     targets = [target for found in results["cases"] for target in found["targets"]]
     no_peer = sum(not found["peer"] for found in results["cases"])
+    if results["platform"] == "cpu":
+        return f"the {len(targets)} targets are a GPU's, and count for nothing here"
     text = f"{sum(target['reached'] for target in targets)} of {len(targets)} targets reached"
     return text + (f"; {no_peer} cases without brainevent, not compared" if no_peer else "")
 

@@ -12,6 +12,7 @@ from hebbax._compat import buffer_callback
 
 DEVICE_NUMBERS = _lowering._device_numbers
 XLA_STREAM = 0x5EED  # CuPy's stand-in only remembers it
+xla = SimpleNamespace(device=0)  # where its buffers are said to be
 
 
 def install():
@@ -28,10 +29,22 @@ def install():
     return _cuda.missing()
 
 
+class _OnDevice:
+    """A buffer of the host that says it is on a CUDA device."""
+
+    def __init__(self, buffer):
+        self.__dlpack__ = buffer.__dlpack__
+
+    def __dlpack_device__(self):
+        return 2, xla.device
+
+
 def _with_a_stream(callback, *arguments, **options):
     """XLA has no stream on a CPU, where asking for it raises."""
 
-    def with_a_stream(ctx, *buffers):
-        callback(SimpleNamespace(stream=XLA_STREAM, stage=ctx.stage), *buffers)
+    def with_a_stream(ctx, results, *buffers):
+        if isinstance(results, tuple):  # of the CUDA backend
+            results = tuple(map(_OnDevice, results))
+        callback(SimpleNamespace(stream=XLA_STREAM, stage=ctx.stage), results, *buffers)
 
     return buffer_callback(with_a_stream, *arguments, **options)

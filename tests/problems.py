@@ -28,6 +28,9 @@ PROPAGATES = tuple(spec for spec in SPECS if spec.kind == "propagate")
 PLATFORM = os.environ.get("HEBBAX_TEST_PLATFORM", "cpu")
 WHY_NO_CUPY = gpu_on_cpu.install() if PLATFORM == "cpu" else None
 BACKENDS = hebbax.update_csr_on_binary_post_p.available_backends(PLATFORM)  # test_backends.py says which must be there
+if PLATFORM != "cpu" and "cupy" not in BACKENDS:  # or else no test would be left, and none would fail
+    missing = {backend.name: backend.missing for backend in hebbax.backends()}
+    raise RuntimeError(f"HEBBAX_TEST_PLATFORM={PLATFORM}, but backend 'cupy' cannot be used: {missing['cupy']}")
 KERNELS = tuple(backend for backend in BACKENDS if backend != "jax")
 CPU_KERNELS = tuple(backend for backend in KERNELS if backend != "cupy")  # which report an index out of range
 # What an index out of range raises: the second where the call has failed before JAX wraps its result.

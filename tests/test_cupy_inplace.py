@@ -2,6 +2,8 @@
 
 import ctypes
 import mmap
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -38,7 +40,7 @@ def problem(spec, rng, dtype="float32", **structure):
 EXTRAS = {
     "none": {}, "low": {"w_min": -1.0}, "scalars": {"w_min": np.float32(-1), "w_max": 1},
     "arrays": {"w_min": np.full(NSE, -0.5), "w_max": np.full(NSE, 0.5), "gain": 1.5},
-    "gains": {"w_max": 0.25, "gain": "array"}, "NaN": {"w_min": float("nan")},
+    "gains": {"w_max": 0.25, "gain": "array"}, "NaN": {"w_min": float("nan")}, "NaN above": {"w_max": float("nan")},
     "soft": {"w_min": -2.0, "w_max": 2.0, "soft_bound": "upper"},
     "power": {"w_min": np.full(NSE, -2.0), "w_max": 2.0, "soft_bound": "lower", "mu": 0.4},
 }  # fmt: skip
@@ -175,3 +177,31 @@ def test_wrong_shapes_and_dtypes_are_refused(spec, rng):
     short = {"indptr": given["indptr"][:-1]}
     refused(spec, given | short, hebbax.ShapeError, "^indptr: got shape")
     refused(spec, given | {"weight": cupy.asarray(np.zeros(NSE, "i4"))}, TypeError, "^weight: got dtype int32")
+
+
+CHILD = """
+import importlib.util, sys
+if importlib.util.find_spec("cupy") is None:
+    sys.exit("no CuPy")
+import hebbax, cupy
+(entry,) = [backend for backend in hebbax.backends() if backend.name == "cupy"]
+print(entry.missing)
+for name in ("RawModule", "ndarray", "array", "empty", "from_dlpack", "may_share_memory"):
+    getattr(cupy, name)
+for name in ("Device", "Stream", "get_current_stream"):
+    getattr(cupy.cuda, name)
+from hebbax._cuda import stream_of
+assert stream_of(0x1234, 0).ptr == 0x1234
+cupy.cuda.runtime.memsetAsync, cupy.cuda.runtime.getDeviceCount, cupy.cuda.nvrtc.getVersion
+assert "name_expressions" in cupy.RawModule.__doc__
+"""
+
+
+def test_cupy_itself_has_what_is_used_of_it_and_says_why_it_cannot_be():
+    """In a process of its own: here, a stand-in has its name."""
+    child = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True)
+    if child.stderr.strip() == "no CuPy":
+        pytest.skip("CuPy is not installed")
+    assert child.returncode == 0, child.stderr
+    (line,) = child.stdout.splitlines()
+    assert line == "None" or line.startswith(("there is no NVIDIA driver", "the CUDA driver finds no GPU"))

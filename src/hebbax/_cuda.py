@@ -65,13 +65,14 @@ def missing() -> str | None:
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:
-        return f"CuPy finds no CUDA driver that it can use ({_first_line(error)})"
+        return f"there is no NVIDIA driver, or one that is too old for this CuPy ({_first_line(error)})"
     if count == 0:
         return "the CUDA driver finds no GPU"
     try:
         cupy.cuda.nvrtc.getVersion()
     except Exception as error:
-        return f"CuPy finds no CUDA compiler (NVRTC; {_first_line(error)}): install nvidia-cuda-nvrtc"
+        how = "install hebbax[cuda13] or hebbax[cuda12], as CuPy is"
+        return f"CuPy finds no CUDA compiler, NVRTC ({_first_line(error)}): {how}"
     return None
 
 
@@ -183,7 +184,14 @@ def _kernels(kind: str, names: tuple[str, ...], device: int) -> tuple[dict[str, 
     cupy = importlib.import_module("cupy")
     with cupy.cuda.Device(device) as current:
         module = cupy.RawModule(code=source(kind), options=OPTIONS, name_expressions=names)
-        return {name: module.get_function(name) for name in names}, current.attributes["MultiProcessorCount"]
+        try:
+            kernels = {name: module.get_function(name) for name in names}
+        except Exception as error:  # CuPy's own, of the compiler or of the driver
+            raise RuntimeError(
+                f"the CUDA kernels {', '.join(names)} cannot be compiled or loaded on device {device} by CuPy "
+                f"{cupy.__version__} ({_first_line(error)}); backend='jax' does without"
+            ) from error
+        return kernels, current.attributes["MultiProcessorCount"]
 
 
 def prepare(plan: Plan, devices: Iterable[int]) -> None:

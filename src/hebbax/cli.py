@@ -96,9 +96,8 @@ def info() -> None:
     versions["python"] = f"{platform.python_version()} on {platform.platform()}"
     console.print(_table("Versions", versions))
 
-    table = Table(
-        "backend", "platforms", "how it runs", "usable here", title="Backends, best first", title_justify="left"
-    )
+    table = Table("backend", "platforms", "how it runs", title="Backends, best first", title_justify="left")
+    table.add_column("usable here", overflow="fold")
     for backend in hebbax.backends():
         usable = f"no: {backend.missing}" if backend.missing else "yes"
         table.add_row(backend.name, ", ".join(backend.platforms), backend.description, escape(usable))

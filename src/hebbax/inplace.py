@@ -2,9 +2,9 @@
 
 The same functions as `hebbax.update_csr_on_binary_post` and so on, with the same checks and the same kernels, for
 writable arrays: NumPy's, CuPy's, or those of any library that speaks DLPack, such as PyTorch. Where the weight lies
-decides: in the host's memory the CPU's kernels run, on a CUDA device those of the GPU, on CuPy's current stream (whoever
-works on another one, of PyTorch say, makes that CuPy's or synchronises). Units, `jit` and derivatives are JAX's; float64
-stays float64 whatever JAX's flags say.
+decides: in the host's memory the CPU's kernels run, on a CUDA device those of the GPU, on CuPy's current stream
+(whoever works on another one, of PyTorch say, makes that CuPy's or synchronises). Units, `jit` and derivatives are
+JAX's; float64 stays float64 whatever JAX's flags say.
 """
 
 from __future__ import annotations
