@@ -4,7 +4,6 @@
 typedef long long int64;
 typedef unsigned long long uint64;
 
-
 // One member after the other of those that the batch does not share, `size` elements each; none: it is not given.
 struct Operand {
   uint64 data;

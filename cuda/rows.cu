@@ -13,13 +13,15 @@ struct Rows {
   __device__ __forceinline__ Rows(const Call& call, int64 list)
       : first((int64*) call.rows.data + call.lists + list * 3 * call.spike.size), n(call.spike.size) {}
 
-  __device__ __forceinline__ int64& before(int64 row) const { return first[row]; }          // elements of earlier rows
-  __device__ __forceinline__ int64& shift(int64 row) const { return first[n + row]; }       // from an element's number
-  __device__ __forceinline__ int64& event(int64 row) const { return first[2 * n + row]; }   // to its place in `indices`
+  // How many elements all earlier rows have.
+  __device__ __forceinline__ int64& before(int64 row) const { return first[row]; }
+  // From the number of an element to its place in `indices`.
+  __device__ __forceinline__ int64& shift(int64 row) const { return first[n + row]; }
+  // The neuron whose row it is.
+  __device__ __forceinline__ int64& event(int64 row) const { return first[2 * n + row]; }
 };
 
 __device__ __forceinline__ uint64* counter_of(const Call& call, int64 list) { return (uint64*) call.rows.data + list; }
-
 
 // Fill the lists, whose counters are 0. The order of rows is that in which blocks come to it.
 template <class P>
@@ -71,7 +73,7 @@ __global__ void __launch_bounds__(THREADS) find_rows(const Call call) {
   }
 }
 
-constexpr int CHUNK = THREADS * ITEMS;  // and of a block
+constexpr int CHUNK = THREADS * ITEMS;  // elements that a block works on in one go, at most
 
 // The rows of a chunk, in shared memory.
 struct Chunk {
