@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @functools.cache
-def library():
+def find():
     """The compiler of the wheel `nvidia-cuda-nvrtc` or of an installed toolkit; None if there is none."""
     found = importlib.util.find_spec("nvidia")
     folders = [*(found.submodule_search_locations if found else []), os.environ.get("CUDA_PATH", "/usr/local/cuda")]
@@ -23,7 +23,7 @@ def library():
 
 def compile_for(architecture, code, names, options):
     """Compile to machine code; return its size and the mangled name of every kernel, or raise with the log."""
-    nvrtc, program = library(), ctypes.c_void_p()
+    nvrtc, program = find(), ctypes.c_void_p()
     check = functools.partial(_check, nvrtc)
     check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), code.encode(), b"kernels.cu", 0, None, None))
     try:

@@ -10,7 +10,7 @@ from hebbax import _cuda
 from hebbax._specs import UPDATE_POST, UPDATE_PRE
 from problems import DTYPES
 
-pytestmark = pytest.mark.skipif(nvrtc.library() is None, reason="NVRTC is not installed (nvidia-cuda-nvrtc)")
+pytestmark = pytest.mark.skipif(nvrtc.find() is None, reason="NVRTC is not installed (nvidia-cuda-nvrtc)")
 KINDS = ("update", "propagate", "collect")
 # What CuPy adds to ours.
 OPTIONS = (*_cuda.OPTIONS, "-ftz=true", "--device-as-default-execution-space")

@@ -268,7 +268,9 @@ def test_what_is_too_much_for_the_kernels_is_refused():
     with pytest.raises(NotImplementedError, match="batch of 9 dimensions, expected at most 8"):
         _cuda.plan(UPDATE_PRE, deep, given(deep))
     wide = np.broadcast_to(np.zeros((), "f4"), 2**40)
-    with pytest.raises(NotImplementedError, match=r"neurons and \d+ synapses, expected numbers that"):
+    with pytest.raises(
+        NotImplementedError, match=r"neurons and \d+ synapses, numbers of 72 bits together, expected at most 64"
+    ):
         _cuda.plan(UPDATE_PRE, wide, given(wide, n=2**30, nse=2**40))
 
 

@@ -40,13 +40,12 @@ SOFT = ("HARD", "LINEAR", "POWER")
 
 # The structs of cuda/call.cu.
 _OPERAND = np.dtype([("data", np.uint64), ("size", np.int64), ("strides", np.int64, DIMS)])
-_OPERANDS = tuple(name for name in UPDATE_OPERANDS if name != "after")
+_FIELDS = ("result", *(name for name in UPDATE_OPERANDS if name != "after"), "rows")
 _NUMBERS = ("rank", "members", "lists", "row_bits", "n_other", "zeroed", "soft_upper")
 CALL = np.dtype(
-    [(name, _OPERAND) for name in ("result", *_OPERANDS, "rows")]
+    [(name, _OPERAND) for name in _FIELDS]
     + [("dims", np.int64, DIMS), *((name, np.int64) for name in _NUMBERS), ("mu", np.float64)]
 )
-_FIELDS = ("result", *_OPERANDS, "rows")
 _GRID_Y = 65535  # the most that CUDA takes
 
 
@@ -136,7 +135,7 @@ def plan(
         raise NotImplementedError(f"{spec.name}: got a batch of {len(batch)} dimensions, expected at most {DIMS}")
     call = np.zeros(1, CALL)
     for name, x in {"result": result, **operands}.items():
-        if name in _OPERANDS or name == "result":
+        if name in _FIELDS:
             call[name]["size"] = x.shape[-1]
             call[name]["strides"] = _strides((1,) * len(batch) if name in STRUCTURE else x.shape[:-1])
     call["rows"]["strides"] = call["spike"]["strides"]
@@ -144,9 +143,10 @@ def plan(
     n_other = result.shape[-1] if spec.kind == "propagate" else operands["trace"].shape[-1]
     members, lists = math.prod(batch), math.prod(operands["spike"].shape[:-1])
     row_bits = n_event.bit_length()
-    if row_bits + nse.bit_length() > 64:
+    if (bits := row_bits + nse.bit_length()) > 64:
         raise NotImplementedError(
-            f"{spec.name}: got {n_event} neurons and {nse} synapses, expected numbers that take 64 bits together"
+            f"{spec.name}: got {n_event} neurons and {nse} synapses, numbers of {bits} bits together, "
+            f"expected at most 64"
         )
     zeroed = 0 if spec.kind == "update" else members * result.shape[-1] * result.dtype.itemsize // 4
     call["dims"][0, : len(batch)] = batch

@@ -20,19 +20,21 @@ _attributes = functools.lru_cache(_lowering.attributes)
 
 def memory_of(name: str, x: Any) -> Host | Cuda:
     """Where `x` lies, if there are kernels for that; raises otherwise."""
-    if isinstance(x, (bool, int, float, np.generic)) or _unitless.in_host_memory(name, x):
-        if _cpu.missing:
-            raise RuntimeError(f"the CPU kernels cannot be used: {_cpu.missing}")
-        return Host()
-    device_type, device = map(int, x.__dlpack_device__())
-    if device_type not in CUDA:
+    on_host = isinstance(x, (bool, int, float, np.generic)) or _unitless.in_host_memory(name, x)
+    device_type, device = (1, 0) if on_host else map(int, x.__dlpack_device__())
+    what = f"{name}: got a {type(x).__name__}"
+    if device_type in CUDA:
+        if reason := _cuda.missing():
+            raise RuntimeError(f"{what} on a CUDA device, whose kernels cannot be used: {reason}")
+        return Cuda(device)
+    if _cpu.missing:
+        raise RuntimeError(f"the CPU kernels cannot be used: {_cpu.missing}")
+    if not on_host:
         raise NotImplementedError(
-            f"{name}: got a {type(x).__name__} on a device of DLPack type {device_type}, expected one in the host's "
-            f"memory (1) or on a CUDA device (2)"
+            f"{what} on a device of DLPack type {device_type}, expected one in the host's memory (1) or on a CUDA "
+            f"device (2)"
         )
-    if reason := _cuda.missing():
-        raise RuntimeError(f"{name}: got a {type(x).__name__} on a CUDA device, whose kernels cannot be used: {reason}")
-    return Cuda(device)
+    return Host()
 
 
 class Host:
