@@ -32,11 +32,11 @@ test-all: $(VENV)/.with-test
 
 # Against NEST and Brian2 too.
 test-agreement: $(VENV)/.with-agreement
-	$(PYTEST) tests/test_agreement.py tests/test_nest.py tests/test_brian2.py -rP $(PYTEST_ARGS)
+	$(PYTEST) tests/rules/test_agreement.py tests/rules/test_nest.py tests/rules/test_brian2.py -rP $(PYTEST_ARGS)
 
 # Arrays of PyTorch in hebbax.inplace and in the JAX functions.
 test-torch: $(VENV)/.with-torch
-	"$(BIN)/python" -m pytest tests/test_dlpack.py tests/test_inplace.py -k torch $(PYTEST_ARGS)
+	"$(BIN)/python" -m pytest tests/outside_jax -k torch $(PYTEST_ARGS)
 
 # All tests of operators that name their backend, on a GPU with the CUDA kernels.
 test-gpu: $(VENV)/.with-test $(VENV)/.with-gpu

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import scipy.sparse
 
-from hebbax._specs import PROPAGATE_POST, PROPAGATE_PRE, SPECS, UPDATE_POST, UPDATE_PRE, Spec
+from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE, SPECS, UPDATE_POST, UPDATE_PRE, Spec
 
 # Names of contenders that targets refer to.
 ONE, TWO = "hebbax 1t", "hebbax 2t"  # with weight_in_bounds=True, on 1 and 2 threads

@@ -19,8 +19,8 @@ from cases import ARGSORT, CSC_VIEW, MEMBERS, ONE, PATTERNS, RANDOM, SOFT, SYNAP
 from libraries import HIGH, LOW, NUMPY, PEER_BACKENDS, PLAIN_JAX, Library, hebbax_library, numpy_library, peer_library
 
 import hebbax
-from hebbax import _connect
-from hebbax._specs import PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE
+from hebbax._core import connectivity
+from hebbax._core.specs import PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE
 
 Run = Callable[[int], dict]
 
@@ -195,7 +195,7 @@ def _distinct(n: int, synapses: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 BUILDERS = {
-    CSC_VIEW: lambda case, network: _connect.transposed(network.pre.indptr, network.pre.indices, (case.n, case.n)),
+    CSC_VIEW: lambda case, network: connectivity.transposed(network.pre.indptr, network.pre.indices, (case.n, case.n)),
     ARGSORT: lambda case, network: np.argsort(network.pre.indices, kind="stable"),
     SYNAPSES: lambda case, network: hebbax.Synapses(*_distinct(case.n, case.synapses), shape=(case.n, case.n)),
     RANDOM: lambda case, network: hebbax.Synapses.random((case.n, case.n), outdegree=case.synapses),

@@ -53,7 +53,7 @@ class PythonCalls:
     def __init__(self, platform: str) -> None:
         self.count = 0
         if platform == "cuda":  # on CPUs there is none
-            module = importlib.import_module("hebbax._cuda")
+            module = importlib.import_module("hebbax._cuda.launch")
             module.run = self._counting(module.run)  # before anything is traced, so that nobody holds the old one
 
     def _counting(self, function: Callable) -> Callable:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from cases import Case, Half, Network
 
-from hebbax._specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Spec
+from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Spec
 
 SPECS = (UPDATE_POST, UPDATE_PRE, PROPAGATE_PRE, PROPAGATE_POST)
 RATES = (0.001, 0.01, 0.1)

@@ -12,7 +12,7 @@ from report import groups, microseconds
 from rich.console import Console
 from rich.table import Table
 
-from hebbax._specs import Spec
+from hebbax._core.specs import Spec
 
 OURS, CLIP = "hebbax", "hebbax clip"  # with weight_in_bounds=True; default: every weight is clipped
 JAX = "hebbax jax"  # pure JAX, backend='jax', with weight_in_bounds=True

@@ -16,7 +16,7 @@ import numpy as np
 from cases import Network
 
 import hebbax
-from hebbax._specs import Spec
+from hebbax._core.specs import Spec
 
 LOW, HIGH = 0.0, 1.0
 

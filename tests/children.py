@@ -13,13 +13,13 @@ LIMIT = 240  # seconds after which a child that hangs is ended
 def environment(**changes):
     """Of children: without this process's virtual devices, and without proxies between processes."""
     kept = {name: x for name, x in os.environ.items() if name != "XLA_FLAGS" and not name.lower().endswith("_proxy")}
-    return kept | {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"} | changes
+    return kept | {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)} | changes
 
 
 def run_together(commands, environments):
     """Run commands at the same time; return their statuses and what they printed."""
     children = [
-        subprocess.Popen(command, cwd=HERE, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for command, env in zip(commands, environments, strict=True)
     ]
     end = time.monotonic() + LIMIT

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import hebbax
-from hebbax._specs import SPECS
+from hebbax._core.specs import SPECS
 from problems import call, operands, random_network
 
 SHAPE, NSE = (6, 7), 20

@@ -7,10 +7,11 @@ back through `buffer_callback` on its CPU buffers, which are then the "device's"
 from types import SimpleNamespace
 
 import emulated
-from hebbax import _cuda, _lowering
-from hebbax._compat import buffer_callback
+from hebbax._core import lowering
+from hebbax._core.compat import buffer_callback
+from hebbax._cuda import launch
 
-DEVICE_NUMBERS = _lowering._device_numbers
+DEVICE_NUMBERS = lowering._device_numbers
 XLA_STREAM = 0x5EED  # CuPy's stand-in only remembers it
 xla = SimpleNamespace(device=0)  # where its buffers are said to be
 
@@ -19,14 +20,14 @@ def install():
     """Make `backend='cupy'` run on the CPU; return why it cannot, or None."""
     if reason := emulated.install():
         return reason
-    _lowering.ENTRIES = tuple(
-        entry._replace(platforms=("cuda", "cpu")) if entry.name == "cupy" else entry for entry in _lowering.ENTRIES
+    lowering.ENTRIES = tuple(
+        entry._replace(platforms=("cuda", "cpu")) if entry.name == "cupy" else entry for entry in lowering.ENTRIES
     )
-    _lowering.buffer_callback = _with_a_stream
-    _lowering._device_numbers = lambda: [0]
-    _cuda.missing.cache_clear()
-    _lowering.best_backend.cache_clear()
-    return _cuda.missing()
+    lowering.buffer_callback = _with_a_stream
+    lowering._device_numbers = lambda: [0]
+    launch.missing.cache_clear()
+    lowering.best_backend.cache_clear()
+    return launch.missing()
 
 
 class _OnDevice:

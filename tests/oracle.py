@@ -77,7 +77,7 @@ def propagate(spec, shape, operands):
 
 
 def evaluate(spec, shape, operands, **options):
-    """What the public function of `spec` returns for unitless operands, named as in `_specs`."""
+    """What the public function of `spec` returns for unitless operands, named as in `_core.specs`."""
     with np.errstate(all="ignore"):
         return {"update": update, "propagate": propagate}[spec.kind](spec, shape, operands, **options)
 

@@ -9,7 +9,7 @@ from ml_dtypes import bfloat16
 
 import gpu_on_cpu
 import hebbax
-from hebbax._specs import CSC_SPECS, SPECS
+from hebbax._core.specs import CSC_SPECS, SPECS
 
 try:
     from jax import enable_x64
@@ -38,7 +38,7 @@ INDEX_ERRORS = (jax.errors.JaxRuntimeError, ValueError)
 
 
 def call(spec, operands, **options):
-    """Call the public function of `spec` with operands named as in `_specs`."""
+    """Call the public function of `spec` with operands named as in `_core.specs`."""
     return getattr(hebbax, spec.name)(**{spec.public_name(name): x for name, x in operands.items()}, **options)
 
 

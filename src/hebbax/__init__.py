@@ -3,14 +3,14 @@
 from importlib.metadata import version as _version
 
 from hebbax import inplace, sharding
-from hebbax._cpu import get_num_threads, set_num_threads
-from hebbax._lowering import Backend, backends
-from hebbax._unitless import (
+from hebbax._core.lowering import Backend, backends
+from hebbax._core.unitless import (
     propagate_csr_on_binary_post_p,
     propagate_csr_on_binary_pre_p,
     update_csr_on_binary_post_p,
     update_csr_on_binary_pre_p,
 )
+from hebbax._cpu import get_num_threads, set_num_threads
 from hebbax.csc import update_csc_on_binary_post, update_csc_on_binary_pre
 from hebbax.errors import ShapeError
 from hebbax.operators import (

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from hebbax import _connect
-from hebbax._docs import documented
-from hebbax._specs import UPDATE_CSC_POST, UPDATE_CSC_PRE
-from hebbax._unitless import check_host_array, check_options, index_dtype
+from hebbax._core import connectivity
+from hebbax._core.docs import documented
+from hebbax._core.specs import UPDATE_CSC_POST, UPDATE_CSC_PRE
+from hebbax._core.unitless import check_host_array, check_options, index_dtype
 from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit, call
 
@@ -167,7 +167,7 @@ def _by_row(indices: Any, indptr: Any, shape: tuple[int, int]) -> tuple[Any, Any
         row = jnp.where((column >= 0) & (column < n_post), indices, n_pre)  # what no column holds goes to the end
         slots = jnp.argsort(row, stable=True)
         return column[slots], jnp.searchsorted(row[slots], jnp.arange(n_pre + 1)), slots
-    pre = _connect.checked_ids("indices", indices, n_pre, shape)
-    column_starts = _connect.checked_indptr("indptr", indptr, n_post, pre.size, f" for shape {shape}")
-    row_starts, post, slots = _connect.transposed(column_starts, pre, shape[::-1])
+    pre = connectivity.checked_ids("indices", indices, n_pre, shape)
+    column_starts = connectivity.checked_indptr("indptr", indptr, n_post, pre.size, f" for shape {shape}")
+    row_starts, post, slots = connectivity.transposed(column_starts, pre, shape[::-1])
     return post, row_starts, slots

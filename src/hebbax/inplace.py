@@ -15,10 +15,10 @@ import brainunit as u
 import jax
 import numpy as np
 
-from hebbax import _unitless
-from hebbax._docs import documented
-from hebbax._memory import Cuda, Host, memory_of
-from hebbax._specs import PROPAGATE_POST, PROPAGATE_PRE, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec
+from hebbax._core import unitless
+from hebbax._core.docs import documented
+from hebbax._core.memory import Cuda, Host, memory_of
+from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
 
 # An array: of NumPy, or anything that has `__dlpack__` and `__dlpack_device__`.
@@ -35,13 +35,13 @@ __all__ = [
 
 def _update(spec: Spec, shape: tuple[int, int], operands: dict[str, Any], **options: Any) -> Any:
     """Update `operands["weight"]` and return it."""
-    shape = _unitless.check_options(shape, None)
+    shape = unitless.check_options(shape, None)
     _check_writable_type("weight", operands["weight"], spec.name)
     _check_plain("weight", operands["weight"])
     memory = memory_of("weight", operands["weight"])
     with memory.here():
         given = _arrays(memory, spec, operands, shape)
-        options = _unitless.check_update_options(given.keys(), **options)
+        options = unitless.check_update_options(given.keys(), **options)
         _check_scalar_bounds(given, finite=options["soft_bound"] is not None)
         _check_target(memory, spec, "weight", given["weight"], given)
         _run(memory, spec, given["weight"], given, **options)
@@ -50,7 +50,7 @@ def _update(spec: Spec, shape: tuple[int, int], operands: dict[str, Any], **opti
 
 def _propagate(spec: Spec, shape: tuple[int, int], operands: dict[str, Any], out: Any) -> Any:
     """Fill `out`, a new array of NumPy or CuPy where it is None, and return it."""
-    shape = _unitless.check_options(shape, None)
+    shape = unitless.check_options(shape, None)
     if out is not None:
         _check_writable_type("out", out, spec.name)
     _check_plain("weight", operands["weight"])
@@ -66,7 +66,7 @@ def _propagate(spec: Spec, shape: tuple[int, int], operands: dict[str, Any], out
         if target.shape != (n_out,):
             raise ShapeError(f"out: got shape {target.shape}, expected {(n_out,)} for shape {shape}")
         _check_target(memory, spec, "out", target, given)
-        arithmetic = _unitless.arithmetic_dtype(dtype)
+        arithmetic = unitless.arithmetic_dtype(dtype)
         sums = target if dtype == arithmetic else memory.xp.empty(n_out, arithmetic)
         _run(memory, spec, sums, given)
         if sums is not target:
@@ -84,8 +84,8 @@ def _arrays(memory: Host | Cuda, spec: Spec, operands: dict[str, Any], shape: tu
     for name, x in given.items():
         if not x.dtype.isnative and not (name == "weight" and spec.kind == "update"):
             given[name] = x.astype(x.dtype.newbyteorder("="))
-    _unitless.check_dtypes(spec, given)
-    _unitless.check_shapes(spec, given, shape)
+    unitless.check_dtypes(spec, given)
+    unitless.check_shapes(spec, given, shape)
     return given
 
 
@@ -142,7 +142,7 @@ def _check_target(memory: Host | Cuda, spec: Spec, name: str, target: Any, given
 
 def _run(memory: Host | Cuda, spec: Spec, result: Any, given: dict[str, Any], **options: Any) -> None:
     """Run the kernel on operands of the dtypes that it takes: copies, where they do not have them."""
-    dtypes = _unitless.kernel_dtypes(given)
+    dtypes = unitless.kernel_dtypes(given)
 
     def settle(operand: str) -> Any:
         x, dtype = given.get(operand), dtypes[operand]

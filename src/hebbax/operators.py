@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hebbax import _unitless
-from hebbax._docs import documented
-from hebbax._specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Spec
+from hebbax._core import unitless
+from hebbax._core.docs import documented
+from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Spec
 
 Plain: TypeAlias = jax.Array | np.ndarray | float
 WithUnit: TypeAlias = Plain | u.Quantity
@@ -27,13 +27,13 @@ _PASSED: set[type] = {type(None), float}
 
 def call(spec: Spec, shape: tuple[int, int], backend: str | None, operands: dict[str, Any], **options: Any) -> Any:
     """Do what only Python can see (options, NumPy integers, order of scalar bounds), then dispatch."""
-    shape = _unitless.check_options(shape, backend)
+    shape = unitless.check_options(shape, backend)
     if "w_min" in operands:
         w_min, w_max = operands["w_min"], operands["w_max"]
         check_bound_order(w_min, w_max)
         if options["soft_bound"] is not None or type(options["mu"]) is not float or options["mu"] != 1.0:
             given = [name for name, x in operands.items() if x is not None]
-            _unitless.check_update_options(given, **options)  # before `jit` says that it cannot hash them
+            unitless.check_update_options(given, **options)  # before `jit` says that it cannot hash them
             options["mu"] = float(options["mu"])
             for name in ("w_min", "w_max") if options["mu"] else ():
                 bound = getattr(operands[name], "mantissa", operands[name])
@@ -41,7 +41,7 @@ def call(spec: Spec, shape: tuple[int, int], backend: str | None, operands: dict
                     raise ValueError(f"{name}: got {operands[name]}, expected a finite bound where soft_bound is given")
         weight = getattr(operands["weight"], "mantissa", operands["weight"])
         if isinstance(weight, jax.Array) and not isinstance(weight, jax.core.Tracer):
-            dtype = _unitless.arithmetic_dtype(weight.dtype)
+            dtype = unitless.arithmetic_dtype(weight.dtype)
             operands["w_min"], operands["w_max"] = _keep_on_device(w_min, dtype), _keep_on_device(w_max, dtype)
     for name, x in operands.items():
         if type(x) in _PASSED:
@@ -49,9 +49,9 @@ def call(spec: Spec, shape: tuple[int, int], backend: str | None, operands: dict
         if isinstance(x, jax.Array):
             _PASSED.add(type(x))
         elif not isinstance(x, u.Quantity):
-            operands[name] = _unitless.check_host_array(spec.public_name(name), x)
+            operands[name] = unitless.check_host_array(spec.public_name(name), x)
         elif not isinstance(x.mantissa, jax.Array):
-            number = _unitless.check_host_array(spec.public_name(name), x.mantissa)
+            number = unitless.check_host_array(spec.public_name(name), x.mantissa)
             operands[name] = u.Quantity(number, unit=x.unit)
     return _compiled(operands, (spec, shape, backend, tuple(options.items())))
 
@@ -69,7 +69,7 @@ def _compiled(operands: dict[str, Any], static: tuple) -> Any:
     if isinstance(plain.get("after"), u.Quantity):
         plain["after"] = plain["after"].mantissa
     required = [plain.pop(name) for name in spec.arguments]
-    out = _unitless.OPERATORS[spec](*required, shape=shape, backend=backend, **plain, **dict(options))
+    out = unitless.OPERATORS[spec](*required, shape=shape, backend=backend, **plain, **dict(options))
     out = out.astype(jax.dtypes.canonicalize_dtype(weight.dtype))
     return u.Quantity(out, unit=unit) if has_unit else out
 

@@ -49,9 +49,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from hebbax import _connect, _unitless
-from hebbax._compat import reshard, shard_map
-from hebbax._layout import (
+from hebbax._core import connectivity, unitless
+from hebbax._core.compat import reshard, shard_map
+from hebbax._core.layout import (
     Layout,
     host_numbers,
     join_neurons,
@@ -63,8 +63,8 @@ from hebbax._layout import (
     to_host,
     with_unit,
 )
-from hebbax._pytree import assemble, pytree
-from hebbax._specs import PROPAGATE_POST, PROPAGATE_PRE, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec
+from hebbax._core.pytree import assemble, pytree
+from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit, check_bound_order
 from hebbax.synapses import Synapses
@@ -277,7 +277,7 @@ class ShardedSynapses:
         required = [name for name in spec.arguments if name not in STRUCTURE]
         given = dict(zip((*required, *spec.optional[:2]), arguments, strict=True))
         given |= {name: options.pop(name) for name in spec.optional[2:] if name in options}
-        known = ("backend", *(_unitless.UPDATE_OPTIONS if spec.kind == "update" else ()))
+        known = ("backend", *(unitless.UPDATE_OPTIONS if spec.kind == "update" else ()))
         for name in options:
             if name not in known:
                 raise TypeError(f"{spec.kind}_on_{spec.event}() got an unexpected argument {name!r}")
@@ -289,7 +289,7 @@ class ShardedSynapses:
         for name, x in given.items():
             numbers, public = getattr(x, "mantissa", x), spec.public_name(name)
             if not isinstance(numbers, jax.Array):
-                numbers = _unitless.check_host_array(public, numbers)
+                numbers = unitless.check_host_array(public, numbers)
                 given[name] = u.Quantity(numbers, unit=x.unit) if isinstance(x, u.Quantity) else numbers
             self._check_shape(spec, name, public, np.shape(numbers))
         return _compiled(self, given, (spec, tuple(options.items())))
@@ -409,7 +409,7 @@ def split(
     ends = columns["indptr"][list(post.starts)].astype(np.int64)
     size = max(1, int(np.diff(ends).max()))
     local_shape = pre.length, post.size
-    dtype, places = _connect.index_dtype(size, local_shape), pre.places
+    dtype, places = connectivity.index_dtype(size, local_shape), pre.places
 
     def shard(name: str, k: int) -> np.ndarray:
         return fields_of(k)[name]
@@ -442,7 +442,7 @@ def _compiled(synapses: ShardedSynapses, operands: dict[str, Any], static: tuple
             has_unit = isinstance(weight, u.Quantity)
             numbers = weight.mantissa if has_unit else weight
             # The unitless operator returns the dtype that it adds in.
-            part = _unitless.OPERATORS[spec](
+            part = unitless.OPERATORS[spec](
                 numbers, local.csc_indices, local.csc_indptr, local.weight_indices, operands["spike"],
                 shape=local.shape, **dict(options),
             )  # fmt: skip

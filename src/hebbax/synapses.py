@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from hebbax import _connect, operators
-from hebbax._pytree import assemble, pytree
-from hebbax._unitless import WEIGHT_DTYPES, arithmetic_dtype, check_options
+from hebbax import operators
+from hebbax._core import connectivity
+from hebbax._core.pytree import assemble, pytree
+from hebbax._core.unitless import WEIGHT_DTYPES, arithmetic_dtype, check_options
 from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit
 
@@ -90,12 +91,12 @@ class Synapses:
 
     def __init__(self, indptr: Integers, indices: Integers, *, shape: tuple[int, int]) -> None:
         shape = check_options(shape, None)
-        post = _connect.checked_ids("indices", indices, shape[1], shape)
-        starts = _connect.checked_indptr("indptr", indptr, shape[0], post.size, f" for shape {shape}")
+        post = connectivity.checked_ids("indices", indices, shape[1], shape)
+        starts = connectivity.checked_indptr("indptr", indptr, shape[0], post.size, f" for shape {shape}")
         pre = np.repeat(np.arange(shape[0], dtype=post.dtype), np.diff(starts))
-        order = _connect.csr_order(pre, post, shape)
+        order = connectivity.csr_order(pre, post, shape)
         sorted_post = post if order is None else post[order]
-        _connect.reject_duplicates(pre, sorted_post, order, _connect.AGAIN_IN_INDICES)
+        connectivity.reject_duplicates(pre, sorted_post, order, connectivity.AGAIN_IN_INDICES)
         if order is not None:
             k = int(np.argmax((pre[1:] == pre[:-1]) & (post[1:] < post[:-1]))) + 1
             warnings.warn(
@@ -148,12 +149,12 @@ class Synapses:
         Array([0.25, 0.5 , 1.  ], dtype=float32)
         """
         shape = check_options(shape, None)
-        rows = _connect.checked_ids("pre", pre, shape[0], shape)
-        columns = _connect.checked_ids("post", post, shape[1], shape)
+        rows = connectivity.checked_ids("pre", pre, shape[0], shape)
+        columns = connectivity.checked_ids("post", post, shape[1], shape)
         if rows.size != columns.size:
             raise ShapeError(f"post: got shape {columns.shape}, expected {rows.shape}, as pre has")
         numbers, unit = _numbers("weight", weight, rows.shape)
-        views, numbers = _from_pairs(rows, columns, numbers, shape, sum_duplicates, _connect.AGAIN_IN_COO)
+        views, numbers = _from_pairs(rows, columns, numbers, shape, sum_duplicates, connectivity.AGAIN_IN_COO)
         return assemble(cls, views), _with_unit(numbers, unit)
 
     @classmethod
@@ -192,14 +193,14 @@ class Synapses:
             raise ShapeError(f"matrix: got shape {matrix.shape}, expected two dimensions")
         shape = check_options(matrix.shape, None)
         if hasattr(matrix, "indptr"):  # SciPy follows it unchecked
-            _connect.checked_indptr("matrix.indptr", matrix.indptr, len(matrix.indptr) - 1, len(matrix.indices))
+            connectivity.checked_indptr("matrix.indptr", matrix.indptr, len(matrix.indptr) - 1, len(matrix.indices))
             n_columns = shape[0] if matrix.format == "csc" else shape[1] // getattr(matrix, "blocksize", (1, 1))[1]
-            _connect.checked_ids("matrix.indices", matrix.indices, n_columns, shape)
+            connectivity.checked_ids("matrix.indices", matrix.indices, n_columns, shape)
         coo = matrix.tocoo()
-        pre = _connect.checked_ids("matrix.row", coo.row, shape[0], shape)
-        post = _connect.checked_ids("matrix.col", coo.col, shape[1], shape)
+        pre = connectivity.checked_ids("matrix.row", coo.row, shape[0], shape)
+        post = connectivity.checked_ids("matrix.col", coo.col, shape[1], shape)
         numbers, _ = _numbers("matrix", coo.data, pre.shape)
-        views, weight = _from_pairs(pre, post, numbers, shape, sum_duplicates, _connect.AGAIN_IN_MATRIX)
+        views, weight = _from_pairs(pre, post, numbers, shape, sum_duplicates, connectivity.AGAIN_IN_MATRIX)
         return assemble(cls, views), weight
 
     @classmethod
@@ -235,7 +236,7 @@ class Synapses:
         if isinstance(numbers, jax.core.Tracer):
             raise TypeError("W: got a traced array, expected a concrete one: build Synapses outside jit")
         pre, post = np.nonzero(np.asarray(numbers) != 0)
-        views = _both_views(_connect.row_starts(pre, numbers.shape[0]), post, numbers.shape)
+        views = _both_views(connectivity.row_starts(pre, numbers.shape[0]), post, numbers.shape)
         return assemble(cls, views), _with_unit(jnp.array(numbers[pre, post]), unit)
 
     @classmethod
@@ -287,7 +288,7 @@ class Synapses:
         Synapses(shape=(1000, 1000), nse=100000, 10% of pairs, int32, 1.2 MB)
         """
         shape = check_options(shape, None)
-        starts, post = _connect.random(shape, prob, indegree, outdegree, autapses, seed)
+        starts, post = connectivity.random(shape, prob, indegree, outdegree, autapses, seed)
         return assemble(cls, _both_views(starts, post, shape))
 
     @property
@@ -369,8 +370,8 @@ class Synapses:
 
 def _both_views(indptr: np.ndarray, indices: np.ndarray, shape: tuple[int, int]) -> dict[str, Any]:
     """The fields of `Synapses`, from a CSR structure that is known to be in order."""
-    columns = _connect.transposed(indptr, indices, shape)
-    dtype = _connect.index_dtype(indices.size, shape)
+    columns = connectivity.transposed(indptr, indices, shape)
+    dtype = connectivity.index_dtype(indices.size, shape)
     names = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")
     with jax.ensure_compile_time_eval():  # concrete arrays also where somebody's `jit` is tracing
         views = {name: jnp.array(x, dtype) for name, x in zip(names, (indptr, indices, *columns), strict=True)}
@@ -381,21 +382,21 @@ def _from_pairs(
     pre: np.ndarray, post: np.ndarray, numbers: Any, shape: tuple[int, int], sum_duplicates: bool, again: str
 ) -> tuple[dict[str, Any], jax.Array]:
     """The fields of `Synapses`, and the weight in CSR order, from pairs in any order."""
-    order = _connect.csr_order(pre, post, shape)
+    order = connectivity.csr_order(pre, post, shape)
     if order is not None:
         pre, post, numbers = pre[order], post[order], numbers[order]
     numbers = jnp.array(numbers) if isinstance(numbers, np.ndarray) else numbers
     if not sum_duplicates:
-        _connect.reject_duplicates(pre, post, order, again)
+        connectivity.reject_duplicates(pre, post, order, again)
     else:
-        first = ~_connect.repeats(pre, post)
+        first = ~connectivity.repeats(pre, post)
         pre, post = pre[first], post[first]
         if pre.size < numbers.size:
             pair = np.cumsum(first) - 1
             wide = numbers.astype(arithmetic_dtype(numbers.dtype))
             total = jax.ops.segment_sum(wide, pair, num_segments=pre.size, indices_are_sorted=True)
             numbers = total.astype(numbers.dtype)
-    return _both_views(_connect.row_starts(pre, shape[0]), post, shape), numbers
+    return _both_views(connectivity.row_starts(pre, shape[0]), post, shape), numbers
 
 
 def _numbers(name: str, weight: WithUnit, shape: tuple[int, ...] | None) -> tuple[Any, u.Unit | None]:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from emulated.machine import machine
-from hebbax._dlpack import Borrowed
+from hebbax._core.dlpack import Borrowed
 from sharing import Shared
 
 __all__ = [

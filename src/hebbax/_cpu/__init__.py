@@ -7,9 +7,9 @@ import numpy as np
 from hebbax._cpu.cpus import check_num_threads, default_num_threads
 
 try:
+    import hebbax._core.dlpack as _dlpack
     import hebbax._cpu.handlers as _handlers
     import hebbax._cpu.threads as _threads
-    import hebbax._dlpack as _dlpack
 except ImportError as error:  # not built here, or built for another platform
     missing: str | None = f"its compiled module does not load: {error}"
 else:

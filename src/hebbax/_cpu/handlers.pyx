@@ -16,7 +16,7 @@ from hebbax._cpu.update cimport Update, update
 from hebbax._cpu.xla_ffi cimport (
     XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, XLA_FFI_Scalar, answer_metadata, out_of_range, schedule,
 )
-from hebbax._dlpack cimport BFLOAT, BOOLEAN, FLOAT, INTEGER, Borrowed, DLTensor
+from hebbax._core.dlpack cimport BFLOAT, BOOLEAN, FLOAT, INTEGER, Borrowed, DLTensor
 
 cpdef enum Flag:
     PERMUTED = 1     # rows cross the order in which weights are stored
@@ -386,7 +386,7 @@ cdef int call_kernel(
 
 
 def call_update(result not None, *operands, int flags, double mu):
-    """Update `result` in place; operands as in `_specs.UPDATE_OPERANDS`, contiguous, None if absent.
+    """Update `result` in place; operands as in `_core.specs.UPDATE_OPERANDS`, contiguous, None if absent.
 
     What is not so is refused here, whoever calls. Only that `result` overlaps no operand, is for the caller to see to.
     """
@@ -394,10 +394,10 @@ def call_update(result not None, *operands, int flags, double mu):
 
 
 def call_propagate(result not None, *operands, int flags):
-    """Fill `result`; operands as in `_specs.PROPAGATE_OPERANDS`, and for the rest as in `call_update`."""
+    """Fill `result`; operands as in `_core.specs.PROPAGATE_OPERANDS`, and for the rest as in `call_update`."""
     call_kernel(run_propagate, wrong_propagate, PROPAGATE_OPERANDS, result, operands, Attributes(flags, 1.0))
 
 
 def call_collect(result not None, *operands, int flags):
-    """Fill `result`; operands as in `_specs.COLLECT_OPERANDS`, and for the rest as in `call_update`."""
+    """Fill `result`; operands as in `_core.specs.COLLECT_OPERANDS`, and for the rest as in `call_update`."""
     call_kernel(run_collect, wrong_collect, COLLECT_OPERANDS, result, operands, Attributes(flags, 1.0))

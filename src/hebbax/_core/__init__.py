@@ -1,0 +1,1 @@
+"""The machinery between the public functions and the backends: arrays only, no units."""

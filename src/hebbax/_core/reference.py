@@ -1,0 +1,110 @@
+"""The operators in plain JAX: the backend of every platform without kernels, and the standard the kernels are held to.
+
+A spiking row's element whose index is out of range is skipped, as on a GPU: plain JAX cannot raise.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hebbax._core.specs import STRUCTURE, Spec
+
+
+def _elements(spec: Spec, nse, indices, indptr, weight_indices, spike, n_other):
+    """Return each element's row, slot, partner neuron, and whether its row spikes (and its indices are in range)."""
+    element = jnp.arange(nse, dtype=indptr.dtype)
+    row = jnp.searchsorted(indptr, element, side="right") - 1
+    active = (row >= 0) & (row < spike.size) & (indices >= 0) & (indices < n_other)
+    slot = element
+    if spec.permuted:
+        slot = weight_indices
+        active &= (slot >= 0) & (slot < nse)
+    row, slot, partner = (jnp.where(active, x, 0) for x in (row, slot, indices))
+    return row, slot, partner, active & spike[row]
+
+
+def clip(x, w_min, w_max):
+    """`jnp.clip` for bounds that may be absent (size 0), scalar (size 1) or one per element of `x`."""
+    if w_min.shape[-1]:
+        x = jnp.maximum(x, w_min.astype(x.dtype))
+    if w_max.shape[-1]:
+        x = jnp.minimum(x, w_max.astype(x.dtype))
+    return x
+
+
+def soften(x, bounds, soft_bound, mu):
+    """What scales the change of a weight `x` with a soft bound: a power of the distance to it, in units of the range.
+
+    Where the weight is at the bound or beyond, or there is no range, both this and its derivative are 0.
+    """
+    w_min, w_max = (bound.astype(x.dtype) for bound in bounds)
+    per_range = jnp.where(w_max > w_min, 1 / jnp.where(w_max > w_min, w_max - w_min, 1), 0)
+    base = (w_max - x if soft_bound == "upper" else x - w_min) * per_range
+    inside = jnp.where(base > 0, base, 1)  # so that no derivative sees a power of 0
+    return jnp.where(base > 0, inside if mu == 1 else inside**mu, 0)
+
+
+def update(
+    weight, indices, indptr, weight_indices, spike, trace, gain, w_min, w_max, after,
+    *, spec: Spec, clip_all: bool, soft_bound: str | None, mu: float,
+):  # fmt: skip
+    """The updated weight; operands as in `_core.specs.UPDATE_OPERANDS`."""
+    del after
+    nse = weight.size
+    if nse and trace.size and spike.size:
+        row, slot, partner, touched = _elements(spec, nse, indices, indptr, weight_indices, spike, trace.size)
+        delta = trace[partner]
+        if gain.size:
+            delta *= gain[row] if gain.size > 1 else gain
+        bounds = tuple(bound[slot] if bound.size == nse else bound for bound in (w_min, w_max))
+        old = weight[slot].astype(trace.dtype)
+        if soft_bound:
+            delta *= soften(old, bounds, soft_bound, mu)
+        new = clip(old + delta, *bounds).astype(weight.dtype)
+        weight = weight.at[jnp.where(touched, slot, nse)].set(new, mode="drop")
+    return clip(weight, w_min, w_max) if clip_all else weight
+
+
+def propagate(weight, indices, indptr, weight_indices, spike, gain, *, spec: Spec, n_out: int):
+    """The sum of the spiking rows by partner neuron, in the dtype of `gain`, shape `(n_out,)`."""
+    out = jnp.zeros(n_out, gain.dtype)
+    if not (weight.size and n_out and spike.size):
+        return out
+    row, slot, partner, touched = _elements(spec, weight.size, indices, indptr, weight_indices, spike, n_out)
+    x = weight[slot].astype(gain.dtype)
+    if gain.size:
+        x *= gain[row] if gain.size > 1 else gain
+    return out.at[jnp.where(touched, partner, n_out)].add(x, mode="drop")
+
+
+def collect(weight, indices, indptr, weight_indices, spike, trace, *, spec: Spec):
+    """The sum of weight times trace over each spiking row, 0 for others, in the trace's dtype, shape `(n_event,)`."""
+    out = jnp.zeros(spike.size, trace.dtype)
+    if not (weight.size and trace.size and spike.size):
+        return out
+    row, slot, partner, touched = _elements(spec, weight.size, indices, indptr, weight_indices, spike, trace.size)
+    x = weight[slot].astype(trace.dtype) * trace[partner]
+    return out.at[jnp.where(touched, row, spike.size)].add(x, mode="drop")
+
+
+IMPLEMENTATIONS: dict[str, Callable] = {"update": update, "propagate": propagate, "collect": collect}
+
+
+def run(spec: Spec, operands: tuple, **params: Any) -> jax.Array:
+    """Run an operator on operands that may have leading dimensions, a batch, in which a size of 1 means shared."""
+    if operands[0].ndim == 1:
+        return IMPLEMENTATIONS[spec.kind](*operands, spec=spec, **params)
+    axes: list[int | None] = [None] * len(operands)
+    given = list(operands)
+    for k, name in enumerate(spec.operands):
+        if name in (*STRUCTURE, "after"):
+            continue
+        if given[k].shape[0] == 1:
+            given[k] = given[k][0]
+        else:
+            axes[k] = 0
+    if axes == [None] * len(axes):
+        return run(spec, tuple(given), **params)[None]
+    return jax.vmap(lambda *given: run(spec, given, **params), in_axes=tuple(axes))(*given)

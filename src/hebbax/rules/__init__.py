@@ -1,0 +1,36 @@
+"""Rules of spike-timing-dependent plasticity (STDP): traces, amplitudes, and which update runs when.
+
+A rule is a frozen dataclass, and a pytree: it may be an argument of a function under `jit`. It has two methods:
+
+    state = rule.init(synapses)
+    weight, state = rule.step(synapses, weight, state, pre_spike, post_spike, dt)
+
+All rules order what happens within a step alike. First the traces decay by `dt`. Then spikes change weights: those of
+presynaptic neurons first, those of postsynaptic neurons after them, both by the traces as they were before the spikes
+of this step, so that spikes which coincide do not see each other. Last, this step's spikes are added to the traces.
+
+Weights are promised to lie within the bounds, where a rule also keeps them: a step then costs what its events cost. A
+weight that starts outside is left there until one of its neurons spikes.
+
+To write a rule of one's own takes an update or two, and traces. In Diehl & Cook (2015), doi:10.3389/fncom.2015.00099,
+weights change on postsynaptic spikes only, up if the input was more active than a target:
+
+>>> import hebbax, jax.numpy as jnp
+>>> def step(synapses, weight, pre_trace, pre_spike, post_spike, eta=0.01, target=0.4, w_max=1.0):
+...     pre_trace = 0.95 * pre_trace
+...     weight = synapses.update_on_post(
+...         weight, eta * (pre_trace - target), post_spike, 0.0, w_max, soft_bound="upper", mu=0.2
+...     )
+...     return weight, jnp.where(pre_spike, 1.0, pre_trace)
+>>> synapses, weight = hebbax.Synapses.from_dense(jnp.full((2, 1), 0.5))
+>>> weight, pre_trace = step(synapses, weight, jnp.array([1.0, 0.0]), jnp.array([False, False]), jnp.array([True]))
+>>> print(*(f"{w:.4f}" for w in weight))
+0.5048 0.4965
+"""
+
+from hebbax.rules.inhibitory import InhibitorySTDP
+from hebbax.rules.pair import PairSTDP
+from hebbax.rules.traces import PairTraces
+from hebbax.rules.triplet import TripletSTDP, TripletTraces
+
+__all__ = ["InhibitorySTDP", "PairSTDP", "PairTraces", "TripletSTDP", "TripletTraces"]

@@ -1,0 +1,142 @@
+"""Pair-based STDP."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import brainunit as u
+import jax.numpy as jnp
+
+from hebbax._core.pytree import pytree
+from hebbax.operators import Plain, WithUnit, in_unit
+from hebbax.rules.traces import Pairing, PairTraces, add_spikes, check, check_state, decay_factor
+from hebbax.synapses import Synapses
+
+
+@pytree("mu_plus", "mu_minus", "pairing")
+@dataclasses.dataclass(frozen=True)
+class PairSTDP:
+    r"""Pair-based STDP: additive, multiplicative or in between.
+
+    Parameters
+    ----------
+    tau_plus, tau_minus : Quantity
+        Time constants of potentiation and of depression.
+    a_plus, a_minus : number or Quantity
+        Amplitudes, at least 0, with the weight's dimension: what one isolated pair at a vanishing lag would change if
+        the exponents were 0.
+    w_min, w_max : number or Quantity
+        Bounds of the weight.
+    mu_plus, mu_minus : float
+        Exponents of the weight dependence, at least 0: 0 is the additive rule (Song et al. 2000), 1 the multiplicative
+        one (Rubin et al. 2001), and what lies between interpolates (Guetig et al. 2003).
+    pairing : 'all' or 'nearest'
+        Whether a spike pairs with all earlier ones of the other side, or with the last only.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A parameter is out of range; the message names it.
+    brainunit.UnitMismatchError
+        Two parameters that share a unit do not.
+
+    Notes
+    -----
+    With :math:`u = (w - w_\min) / (w_\max - w_\min)`, traces :math:`x_i` and :math:`y_j` that decay exponentially with
+    :math:`\tau_+` and :math:`\tau_-` and that every spike of their neuron raises by 1 (or, for 'nearest', sets to 1):
+
+    .. math::
+
+        \text{pre spike: } & w_{ij} \leftarrow w_{ij} - A_- \, u^{\mu_-} \, y_j \\
+        \text{post spike: } & w_{ij} \leftarrow w_{ij} + A_+ \, (1 - u)^{\mu_+} \, x_i
+
+    clipped to the bounds. An isolated pair with lag :math:`\Delta t` so changes an additive weight by
+    :math:`\pm A_\pm e^{-|\Delta t| / \tau_\pm}`.
+
+    References
+    ----------
+    S. Song, K. D. Miller & L. F. Abbott (2000), Nature Neuroscience 3:919, doi:10.1038/78829.
+    J. Rubin, D. D. Lee & H. Sompolinsky (2001), Physical Review Letters 86:364, doi:10.1103/PhysRevLett.86.364.
+    R. Guetig, R. Aharonov, S. Rotter & H. Sompolinsky (2003), Journal of Neuroscience 23:3697,
+    doi:10.1523/JNEUROSCI.23-09-03697.2003.
+    A. Morrison, M. Diesmann & W. Gerstner (2008), Biological Cybernetics 98:459, doi:10.1007/s00422-008-0233-1, for the
+    pairings ('nearest' is their symmetric nearest-neighbour scheme).
+
+    Examples
+    --------
+    >>> import brainunit as u, hebbax, jax.numpy as jnp
+    >>> rule = hebbax.PairSTDP(20.0 * u.ms, 20.0 * u.ms, 0.1 * u.nS, 0.12 * u.nS, 0.0 * u.nS, 1.0 * u.nS)
+    >>> synapses, weight = hebbax.Synapses.from_dense(jnp.array([[0.5]]) * u.nS)
+    >>> state = rule.init(synapses)
+    >>> yes, no = jnp.array([True]), jnp.array([False])
+    >>> weight, state = rule.step(synapses, weight, state, yes, no, 1.0 * u.ms)  # the input spikes,
+    >>> weight, state = rule.step(synapses, weight, state, no, yes, 1.0 * u.ms)  # then the neuron
+    >>> print(f"{weight.mantissa[0]:.4f}")  # 0.5 + 0.1 * exp(-1 / 20)
+    0.5951
+    """
+
+    tau_plus: Any
+    tau_minus: Any
+    a_plus: Any
+    a_minus: Any
+    w_min: Any
+    w_max: Any
+    mu_plus: float = 0.0
+    mu_minus: float = 0.0
+    pairing: Pairing = "all"
+
+    def __post_init__(self) -> None:
+        amplitudes = ("a_plus", "a_minus")
+        check(self, positive=("tau_plus", "tau_minus"), not_negative=amplitudes, weights=amplitudes)
+
+    def init(self, synapses: Synapses) -> PairTraces:
+        """Return the traces of neurons that have not spiked yet."""
+        return PairTraces(jnp.zeros(synapses.n_pre), jnp.zeros(synapses.n_post))
+
+    def step(
+        self,
+        synapses: Synapses,
+        weight: WithUnit,
+        state: PairTraces,
+        pre_spike: Plain,
+        post_spike: Plain,
+        dt: WithUnit,
+        after: WithUnit | None = None,
+        backend: str | None = None,
+    ) -> tuple[Any, PairTraces]:
+        """Return the weight and the traces after a step of length `dt`, with the spikes at its end.
+
+        Parameters
+        ----------
+        synapses : Synapses
+            Structure of the network.
+        weight : Array or Quantity, shape (nse,)
+            Weights in CSR order, within the bounds.
+        state : PairTraces
+            From `init` or the step before.
+        pre_spike : Array, shape (n_pre,), bool or real
+            Whether each presynaptic neuron spikes.
+        post_spike : Array, shape (n_post,), bool or real
+            Whether each postsynaptic neuron spikes.
+        dt : Quantity
+            Length of the step.
+        after : Array or Quantity, optional
+            What was computed from `weight` in the same step, as in `update_csr_on_binary_pre`.
+        backend : str, optional
+            Of the updates (see `hebbax.backends`).
+        """
+        check_state(state, PairTraces)
+        unit = u.get_unit(weight)
+        decay_plus, decay_minus = decay_factor(dt, self.tau_plus), decay_factor(dt, self.tau_minus)
+        up, down = in_unit("a_plus", self.a_plus, unit), in_unit("a_minus", self.a_minus, unit)
+        pre, post = (u.Quantity(trace, unit=unit) for trace in state)
+        options: Any = dict(w_min=self.w_min, w_max=self.w_max, weight_in_bounds=True, backend=backend)
+        depress: Any = dict(gain=-down * decay_minus, soft_bound="lower", mu=self.mu_minus)
+        potentiate: Any = dict(gain=up * decay_plus, soft_bound="upper", mu=self.mu_plus)
+        weight = synapses.update_on_pre(weight, pre_spike, post, after=after, **depress, **options)
+        weight = synapses.update_on_post(weight, pre, post_spike, **potentiate, **options)
+        return weight, PairTraces(
+            add_spikes(state.pre * decay_plus, pre_spike, self.pairing),
+            add_spikes(state.post * decay_minus, post_spike, self.pairing),
+        )

@@ -1,0 +1,67 @@
+"""Every variant of the CUDA kernels compiles for every architecture that is promised, without a GPU or a driver."""
+
+import itertools
+import re
+
+import nvrtc
+import pytest
+
+from hebbax._core.specs import UPDATE_POST, UPDATE_PRE
+from hebbax._cuda.launch import OPTIONS as CUPYS_OPTIONS
+from hebbax._cuda.launch import source
+from hebbax._cuda.plan import SOFT, expressions
+from problems import DTYPES
+
+pytestmark = pytest.mark.skipif(nvrtc.find() is None, reason="NVRTC is not installed (nvidia-cuda-nvrtc)")
+KINDS = ("update", "propagate", "collect")
+# What CuPy adds to ours.
+OPTIONS = (*CUPYS_OPTIONS, "-ftz=true", "--device-as-default-execution-space")
+ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
+INDEX_DTYPES = ("int32", "int64")
+
+
+def variants(kind):
+    """The C++ names of all kernels of an operator, from the table of operators."""
+    specs = [spec.like(kind) for spec in (UPDATE_POST, UPDATE_PRE)]
+    soft = SOFT if kind == "update" else SOFT[:1]
+    found = {}
+    for spec, *dtypes, softness in itertools.product(specs, DTYPES, INDEX_DTYPES, INDEX_DTYPES, soft):
+        found |= dict.fromkeys(expressions(spec, *dtypes, soft=softness).values())
+    return tuple(found)
+
+
+# Those that take longest are left out of `make test`: machine code for one architecture takes 15 s.
+SLOW = {("update", "sm_75"), ("update", "sm_80")}
+
+
+@pytest.mark.parametrize(
+    "kind, architecture",
+    [
+        pytest.param(*case, marks=pytest.mark.slow if case in SLOW else ())
+        for case in itertools.product(KINDS, ARCHITECTURES)
+    ],
+)
+def test_all_variants_compile(kind, architecture):
+    names = variants(kind)
+    assert len(names) == {"update": 4 * 2 * 2 * 3 + 2 + 4, "propagate": 4 * 2 * 2 + 2, "collect": 4 * 2 * 2 + 2}[kind]
+    size, lowered, log = nvrtc.compile_for(architecture, source(kind), names, (*OPTIONS, "--ptxas-options=-v"))
+    assert size > 1000 * len(names) and len(set(lowered.values())) == len(names)
+    spilled = [line for line in log.splitlines() if re.search(r"[1-9]\d* bytes spill", line)]
+    assert not spilled, "registers that do not fit were to be 0"
+
+
+def test_an_error_in_a_kernel_is_seen():
+    with pytest.raises(RuntimeError, match=r"update\.cu\(\d+\).*nonsense"):
+        nvrtc.compile_for(
+            "sm_80", source("update").replace("bounds.look_up", "nonsense"), ["clip<float>"], CUPYS_OPTIONS
+        )
+
+
+def test_no_kernel_uses_what_the_host_cannot_play():
+    """Of what the design allows: shared memory, barriers and atomics."""
+    for kind in KINDS:
+        words = set(re.findall(r"\b(?:__\w+|atomic\w+)\b", re.sub(r"//.*", "", source(kind))))
+        assert words <= {
+            "__device__", "__forceinline__", "__global__", "__launch_bounds__", "__shared__", "__syncthreads",
+            "__CUDA_ARCH__", "atomicAdd",
+        }  # fmt: skip

@@ -1,0 +1,363 @@
+"""The host side of the CUDA backend: what is compiled, launched, on which stream and device, and what is said of lacks.
+
+CuPy is played by `emulated`, which keeps a log.
+"""
+
+import contextlib
+import mmap
+import sys
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gpu_on_cpu
+import hebbax
+from hebbax._core import lowering
+from hebbax._core.specs import UPDATE_POST, UPDATE_PRE
+from hebbax._cuda import launch
+from hebbax._cuda.plan import expressions, plan_call
+from problems import PLATFORM, WHY_NO_CUPY, call, operands, random_network
+
+if PLATFORM != "cpu" or WHY_NO_CUPY:
+    pytest.skip(WHY_NO_CUPY or "on a GPU there is no stand-in", allow_module_level=True)
+import cupy  # the stand-in
+
+from emulated import Launch, Load, machine
+
+SHAPE, NSE = (40, 50), 700
+BOUNDS = {"w_min": -1.0, "w_max": 1.0}
+
+
+@pytest.fixture
+def given(spec, rng):
+    return {name: jnp.array(x) for name, x in operands(spec, rng, random_network(rng, SHAPE, NSE)).items()}
+
+
+@contextlib.contextmanager
+def playing(**knobs):
+    """Another machine for a while; its log is empty at first."""
+    before = {name: getattr(machine, name) for name in knobs}
+    vars(machine).update(knobs)
+    machine.log.clear()
+    try:
+        yield machine.log
+    finally:
+        vars(machine).update(before)
+
+
+def forget_what_is_loaded():
+    launch._kernels.cache_clear()
+    machine.loaded.clear()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_loaded():
+    forget_what_is_loaded()
+
+
+def kinds(log):
+    return [x.name.split("<")[0] if isinstance(x, Launch) else type(x).__name__ for x in log]
+
+
+def test_one_call_launches_these_kernels_on_the_stream_of_xla(spec, given):
+    options = BOUNDS if spec.kind == "update" else {}
+    with playing(multiprocessors=132) as log:
+        call(spec, given, shape=SHAPE, backend="cupy", **options).block_until_ready()
+    loads, launched = log[:1], log[1:]
+    assert kinds(loads) == ["Load"] and loads[0].options == ("--std=c++17", "--fmad=false")
+    assert kinds(launched) == ["Memset", "find_rows", spec.kind, *["clip"] * (spec.kind == "update")]
+    assert {(x.stream, x.device) for x in launched} == {(gpu_on_cpu.XLA_STREAM, 0)}
+    memset, rows, kernel, *_ = launched
+    argument = kernel.argument[0]
+    assert (memset.ptr, memset.value, memset.size) == (argument["rows"]["data"], 0, 8)
+    assert {x.block for x in launched[1:]} == {(256, 1, 1)}
+    assert (rows.grid, kernel.grid) == ((1, 1, 1), (3, 1, 1))  # 700 elements at most, and 256 threads a block
+    assert kernel.name == expressions(spec, "float32", "int32", "int32")[spec.kind]
+    sizes = {name: int(argument[name]["size"]) for name in ("weight", "indices", "indptr", "spike", "trace", "w_min")}
+    n_event, n_other = spec.sizes(SHAPE)
+    bounded = spec.kind == "update"
+    assert sizes == {
+        "weight": NSE, "indices": NSE, "indptr": n_event + 1, "spike": n_event,
+        "trace": n_other * bounded, "w_min": bounded,
+    }  # fmt: skip
+    assert argument["n_other"] == n_other and argument["members"] == argument["lists"] == 1
+    in_place = argument["result"]["data"] == argument["weight"]["data"]
+    assert in_place == bounded
+    assert argument["zeroed"] == (0 if bounded else n_other)
+
+
+def test_the_stream_of_xla_under_a_cupy_before_the_stream_protocol(spec, given, monkeypatch):
+    monkeypatch.delattr(cupy.cuda.Stream, "from_external")
+    with playing() as log, pytest.warns(DeprecationWarning):
+        call(spec, given, shape=SHAPE, backend="cupy").block_until_ready()
+    assert {x.stream for x in log[1:]} == {gpu_on_cpu.XLA_STREAM}
+
+
+def test_nothing_on_the_host_depends_on_the_spikes(spec, given):
+    step = jax.jit(lambda spike: call(spec, given | {"spike": spike}, shape=SHAPE, backend="cupy"))
+    logs = []
+    for spike in (jnp.zeros_like(given["spike"]), jnp.ones_like(given["spike"]), given["spike"]):
+        with playing() as log:
+            step(spike).block_until_ready()
+        launches = [x for x in log if not isinstance(x, Load)]
+        logs.append([(x.name, x.grid) if isinstance(x, Launch) else x.size for x in launches])
+    assert logs[0] == logs[1] == logs[2] and len(logs[0]) == 3
+
+
+def test_everything_is_loaded_when_jax_lowers_so_that_a_graph_can_be_captured(spec, given):
+    function = jax.jit(lambda given: call(spec, given, shape=SHAPE, backend="cupy"))
+    with playing() as log:
+        compiled = function.lower(given).compile()
+        assert kinds(log) == ["Load"]
+    expected = call(spec, given, shape=SHAPE, backend="jax")
+    with playing(capturing=gpu_on_cpu.XLA_STREAM) as log:
+        out = compiled(given)
+        np.testing.assert_array_equal(out, expected)
+        assert "Load" not in kinds(log)
+    forget_what_is_loaded()  # as if nothing had been loaded
+    with playing(capturing=gpu_on_cpu.XLA_STREAM), pytest.raises(jax.errors.JaxRuntimeError, match="capturing"):
+        compiled(given).block_until_ready()
+
+
+def test_xla_may_capture_the_call_in_a_graph(spec, given):
+    function = jax.jit(lambda given: call(spec, given, shape=SHAPE))
+    text = function.trace(given).lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("xla_buffer_python_gpu_callback_cmd_buffer") == 1
+
+
+def test_launches_are_on_the_device_of_xla(spec, given, monkeypatch):
+    monkeypatch.setattr(gpu_on_cpu.xla, "device", 1)
+    monkeypatch.setattr(lowering, "_device_numbers", lambda: [0, 1])
+    jax.clear_caches()
+    with playing(devices=2) as log:
+        call(spec, given, shape=SHAPE, backend="cupy").block_until_ready()
+    jax.clear_caches()
+    assert {x.device for x in log if not isinstance(x, Load)} == {1}
+
+
+def test_a_compiler_that_fails_is_named(given, spec, monkeypatch):
+    monkeypatch.setattr(launch, "source", lambda kind: "nonsense")
+    with pytest.raises(
+        RuntimeError, match=rf"the CUDA kernels find_rows<int>, {spec.kind}.* on device 0 .*backend='jax'"
+    ):
+        call(spec, given, shape=SHAPE, backend="cupy")
+
+
+def test_more_rows_than_two_rounds_of_the_search(update):
+    """70 000 rows of one element each: 256 threads look for one in three rounds."""
+    n = 70_000
+    given = {
+        "weight": np.zeros(n, "f4"),
+        "indices": np.zeros(n, "i4"),
+        "indptr": np.arange(n + 1),
+        "spike": np.ones(n, bool),
+    }
+    given |= {
+        "trace": np.ones(1, "f4"),
+        **({"weight_indices": np.arange(n)[::-1].astype("i4")} if update.permuted else {}),
+    }
+    out = call(update, given, shape=(1, n) if update.event == "post" else (n, 1), backend="cupy")
+    np.testing.assert_array_equal(out, np.ones(n))
+
+
+def test_kernels_are_loaded_on_every_device_that_jax_has(given, spec, monkeypatch):
+    monkeypatch.setattr(lowering, "_device_numbers", lambda: [0, 2])
+    with playing(devices=3) as log:
+        jax.jit(lambda given: call(spec, given, shape=SHAPE, backend="cupy")).lower(given)
+    assert [x.device for x in log] == [0, 2]
+
+
+def test_inplace_runs_on_the_device_of_its_arrays_on_the_current_stream(spec, rng):
+    given = operands(spec, rng, random_network(rng, SHAPE, NSE))
+    function = getattr(hebbax.inplace, spec.name)
+    with playing(devices=2) as log:
+        with cupy.cuda.Device(1):
+            there = {spec.public_name(name): cupy.asarray(x) for name, x in given.items()}
+        function(**there, shape=SHAPE)
+        assert {(x.device, x.stream) for x in log[1:]} == {(1, 0)}
+        assert cupy.cuda.Device().id == 0
+        log.clear()
+        with cupy.cuda.Device(1), launch.stream_of(77, 1):
+            function(**there, shape=SHAPE)
+        assert {(x.device, x.stream) for x in log} == {(1, 77)}
+        there[spec.public_name("spike")] = cupy.asarray(given["spike"])
+        with pytest.raises(
+            ValueError, match=f"^{spec.public_name('spike')}: got a ndarray on device 0 .*CUDA device 1"
+        ):
+            function(**there, shape=SHAPE)
+
+
+@pytest.mark.parametrize("rows, length", [(1, 10**6), (10**6, 10), (10**3, 10**3)])
+def test_one_long_row_and_many_short_ones_fill_the_chip(rows, length):
+    """The grid does; that its blocks share out the elements of any rows is what the values show."""
+    n = rows * length
+    shapes = {
+        "weight": (n,),
+        "indices": (n,),
+        "indptr": (rows + 1,),
+        "weight_indices": (n,),
+        "spike": (rows,),
+        "trace": (1000,),
+    }
+    dtypes = {"weight": "f4", "trace": "f4", "spike": "?"}
+    given = {name: np.broadcast_to(np.zeros((), dtypes.get(name, "i4")), shape) for name, shape in shapes.items()}
+    plan = plan_call(UPDATE_POST, given["weight"], given)
+    find, update = plan.launches
+    assert update.grid(132) == (2 * 132, 1) and find.grid(132)[0] == min(8 * 132, -(-rows // 1024))
+
+
+@pytest.mark.slow
+def test_slots_beyond_those_that_indices_can_number(rng):
+    """More than 2^31 synapses (of which the system stores only those few that are touched) with int32 neurons."""
+    nse, at = 2**31 + 2000, 2**31 + 500
+    sparse = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE
+    weight = np.frombuffer(mmap.mmap(-1, 2 * nse, flags=sparse), np.float16)
+    given = {
+        "weight": weight, "indices": np.frombuffer(mmap.mmap(-1, 4 * nse, flags=sparse), np.int32),
+        "indptr": np.array([0, at, at + 400, nse]), "spike": np.array([False, True, False]),
+        "trace": np.ones(1, np.float32),
+    }  # fmt: skip
+    there = {UPDATE_PRE.public_name(name): cupy.ndarray(x, 0) for name, x in given.items()}
+    hebbax.inplace.update_csr_on_binary_pre(**there, shape=(3, 1))
+    assert (weight[at : at + 400] == 1).all() and not weight[:2000].any() and not weight[-1000:].any()
+
+
+@pytest.mark.parametrize("platforms", [["cuda"], ["cpu", "cuda"]])
+def test_without_gpus_of_its_own_jax_lowers_plain_jax(spec, given, platforms, monkeypatch):
+    if platforms == ["cuda"]:
+        monkeypatch.setattr(lowering, "_device_numbers", gpu_on_cpu.DEVICE_NUMBERS)
+    function = jax.jit(lambda given: call(spec, given, shape=SHAPE))
+    assert "xla_buffer_python" not in function.trace(given).lower(lowering_platforms=tuple(platforms)).as_text()
+
+
+def test_a_batch_has_a_row_of_blocks_for_each_member_and_lists_rows_once_where_spikes_are_shared():
+    given = {
+        "weight": np.zeros((3, 5, 200), "f4"), "indices": np.zeros(200, "i4"), "indptr": np.zeros(11, "i4"),
+        "weight_indices": np.zeros(0, "i4"), "spike": np.zeros((1, 1, 10), bool), "trace": np.zeros((1, 5, 7), "f4"),
+        "gain": np.zeros((3, 1, 10), "f4"), "w_min": np.zeros((1, 1, 0), "f4"),
+    }  # fmt: skip
+    plan = plan_call(UPDATE_PRE, given["weight"], given)
+    assert [launch.grid(132) for launch in plan.launches] == [(1, 1), (1, 15)]
+    call = plan.template[0]
+    strides = {
+        name: call[name]["strides"][:2].tolist() for name in ("weight", "indices", "spike", "trace", "gain", "rows")
+    }
+    assert strides == {
+        "weight": [5, 1], "indices": [0, 0], "spike": [0, 0], "trace": [0, 1], "gain": [1, 0], "rows": [0, 0],
+    }  # fmt: skip
+    assert (call["members"], call["lists"], call["rank"], plan.counters) == (15, 1, 2, 8)
+    spiking = given | {"spike": np.zeros((3, 1, 10), bool)}
+    plan = plan_call(UPDATE_PRE, given["weight"], spiking)
+    assert [launch.grid(1) for launch in plan.launches] == [(1, 3), (1, 15)] and plan.counters == 24
+    assert plan.scratch == 24 + 3 * 24 * 10
+
+
+def test_what_is_too_much_for_the_kernels_is_refused():
+    def given(weight, n=10, nse=10):
+        huge = lambda size, dtype="i4": np.broadcast_to(np.zeros((), dtype), size)  # noqa: E731
+        return {
+            "weight": weight,
+            "indices": huge(nse),
+            "spike": huge(n, "?"),
+            "indptr": huge(n + 1),
+            "trace": huge(1, "f4"),
+        }
+
+    deep = np.zeros((1,) * 9 + (10,), "f4")
+    with pytest.raises(NotImplementedError, match="batch of 9 dimensions, expected at most 8"):
+        plan_call(UPDATE_PRE, deep, given(deep))
+    wide = np.broadcast_to(np.zeros((), "f4"), 2**40)
+    with pytest.raises(
+        NotImplementedError, match=r"neurons and \d+ synapses, numbers of 72 bits together, expected at most 64"
+    ):
+        plan_call(UPDATE_PRE, wide, given(wide, n=2**30, nse=2**40))
+
+
+def test_nested_vmaps(spec, rng):
+    given = operands(spec, rng, random_network(rng, SHAPE, 100))
+    spikes = rng.random((2, 1, 3, 2, *given["spike"].shape)) < 0.5
+    results = []
+    for backend in ("cupy", "jax"):
+        function = lambda spike, backend=backend: call(spec, given | {"spike": spike}, shape=SHAPE, backend=backend)  # noqa: E731
+        for _ in range(4):
+            function = jax.vmap(function)
+        results.append(np.asarray(function(jnp.array(spikes))))
+    np.testing.assert_array_equal(*results)
+
+
+# -- what is said where something is missing
+
+
+def without(monkeypatch, part, error=None, value=None):
+    def fails(*_):
+        if error:
+            raise error
+        return value
+
+    monkeypatch.setattr(part[0], part[1], fails)
+
+
+REASONS = {
+    "no CuPy": (None, r"CuPy cannot be imported \(ModuleNotFoundError: .*cupy.*\): install hebbax\[cuda13\]"),
+    "no driver": (
+        lambda m: without(m, (cupy.cuda.runtime, "getDeviceCount"), RuntimeError("no driver\nat all")),
+        r"there is no NVIDIA driver, or one that is too old for this CuPy \(RuntimeError: no driver\)",
+    ),
+    "no GPU": (lambda m: without(m, (cupy.cuda.runtime, "getDeviceCount"), value=0), "the CUDA driver finds no GPU"),
+    "no compiler": (
+        lambda m: without(m, (cupy.cuda.nvrtc, "getVersion"), RuntimeError("libnvrtc.so.13: not found")),
+        r"CuPy finds no CUDA compiler, NVRTC \(RuntimeError: libnvrtc.so.13: not found\): install hebbax\[cuda13\]",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(params=REASONS)
+def lack(request, monkeypatch):
+    """Something is missing; what is said of it."""
+    change, reason = REASONS[request.param]
+    if change is None:
+        monkeypatch.setitem(sys.modules, "cupy", None)
+    else:
+        change(monkeypatch)
+    launch.missing.cache_clear()
+    lowering.best_backend.cache_clear()
+    jax.clear_caches()
+    yield reason
+    monkeypatch.undo()
+    launch.missing.cache_clear()
+    lowering.best_backend.cache_clear()
+
+
+def test_a_lack_is_named_and_plain_jax_runs_with_one_warning(lack, spec, given):
+    (entry,) = (backend for backend in hebbax.backends() if backend.name == "cupy")
+    assert entry.missing and "\n" not in entry.missing
+    operator = getattr(hebbax, f"{spec.name}_p")
+    assert operator.available_backends("gpu") == ("jax",)
+
+    def lower():
+        function = jax.jit(lambda given: call(spec, given, shape=SHAPE))
+        return function.trace(given).lower(lowering_platforms=("cuda",)).as_text()
+
+    with pytest.warns(
+        RuntimeWarning, match=f"'jax' runs on platform 'cuda' instead of 'cupy', which is faster: {lack}"
+    ):
+        assert "custom_call" not in lower()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lower()
+
+
+def test_a_backend_that_is_asked_for_and_cannot_run_is_an_error(lack, spec, given):
+    with pytest.raises(ValueError, match=f"^backend: got 'cupy'.*'cupy' cannot be used: {lack}"):
+        call(spec, given, shape=SHAPE, backend="cupy")
+
+
+def test_inplace_says_why_it_cannot_run(lack, spec, rng):
+    given = operands(spec, rng, random_network(rng, SHAPE, NSE))
+    weight = cupy.asarray(given["weight"])
+    arguments = {spec.public_name(name): x for name, x in given.items()} | {"weight": weight}
+    with pytest.raises(RuntimeError, match=f"^weight: got a ndarray on a CUDA device, whose .*cannot be used: {lack}"):
+        getattr(hebbax.inplace, spec.name)(**arguments, shape=SHAPE)

@@ -1,0 +1,122 @@
+"""NEST's stdp_synapse, run beside the closed form and beside hebbax on the same spike trains.
+
+What NEST 3.10 does, by its source (`models/stdp_synapse.h`) and by these tests: all of a synapse's delay lies on the
+dendrite, so that a postsynaptic spike at t reaches the synapse at t + delay and a presynaptic one at once. The weight
+changes when the presynaptic neuron spikes: first it is potentiated for each postsynaptic spike that has arrived since
+the last time, up to and including that very step, and then depressed by those that arrived before it. So spikes that
+coincide at the synapse contribute nothing to each other, as in hebbax, but potentiation comes before depression, where
+hebbax has the opposite order. The two differ where a weight is at a bound or its changes depend on it.
+"""
+
+import importlib.util
+
+import numpy as np
+import pytest
+import stdp_reference
+from test_agreement import (
+    ALPHA,
+    DT,
+    EXPONENTS,
+    LAMBDA,
+    NEST_PAIR,
+    TAU_MINUS,
+    TAU_PLUS,
+    W_MAX,
+    W_START,
+    one_to_one,
+    quantities,
+    run,
+)  # fmt: skip
+
+import hebbax
+from problems import enable_x64
+
+if importlib.util.find_spec("nest") is None:  # which is slow to import, and prints
+    pytest.skip("NEST is not installed: `pip install nest-simulator` (Linux)", allow_module_level=True)
+
+DELAYS = [1, 10]  # steps
+START = 20  # steps; NEST's generators and neurons need some to pass a spike on
+
+
+def random_trains(rng, delay, coincident, seconds=20, rate=30.0):
+    """Steps at which the neurons spike; at the synapse, post spikes come `delay` later, and some or none coincide."""
+    steps = round(seconds * 1000 / DT)
+    pre, post = (START + np.flatnonzero(rng.random(steps) < rate * DT / 1000) for _ in range(2))
+    post = np.setdiff1d(post, pre - delay)
+    if coincident:
+        post = np.union1d(post, pre[::10] - delay)
+        post = post[post >= START]
+    assert (np.intersect1d(pre, post + delay).size > 20) == coincident
+    return pre, post
+
+
+def run_nest(pre, post, delay, mu_plus, mu_minus):
+    """The weight after each presynaptic spike."""
+    import nest
+
+    nest.ResetKernel()
+    nest.resolution = DT
+    # A parrot repeats what it gets, a step later at the earliest; what comes to its port 1 it only takes note of.
+    times = [dict(spike_times=np.round((train - 1) * DT, 1)) for train in (pre, post)]
+    generators = nest.Create("spike_generator", 2, params=times)
+    neurons = nest.Create("parrot_neuron", 2, params=dict(tau_minus=TAU_MINUS))
+    nest.Connect(generators, neurons, "one_to_one", dict(delay=DT))
+    weights, spikes = nest.Create("weight_recorder"), nest.Create("spike_recorder")
+    nest.CopyModel("stdp_synapse", "recorded_stdp_synapse", dict(weight_recorder=weights))
+    synapse = {
+        "synapse_model": "recorded_stdp_synapse", "receptor_type": 1, "delay": delay * DT, "weight": W_START,
+        "lambda": LAMBDA, "alpha": ALPHA, "tau_plus": TAU_PLUS, "Wmax": W_MAX, "mu_plus": mu_plus, "mu_minus": mu_minus,
+    }  # fmt: skip
+    nest.Connect(neurons[0], neurons[1], syn_spec=synapse)
+    nest.Connect(neurons, spikes)
+    nest.Simulate((max(pre.max(), post.max()) + START) * DT)
+
+    sent, recorded = spikes.events, weights.events
+    for neuron, train in zip(neurons.tolist(), (pre, post), strict=True):  # the trains are those that were asked for
+        np.testing.assert_array_equal(np.round(sent["times"][sent["senders"] == neuron] / DT), train)
+    np.testing.assert_array_equal(np.round(recorded["times"] / DT), pre)
+    return recorded["weights"]
+
+
+def closed_form(pre, post, mu_plus, mu_minus, first):
+    """The same, where `post` is when the spikes are at the synapse."""
+    parameters = dict(NEST_PAIR, mu_plus=mu_plus, mu_minus=mu_minus, dt=DT, first=first)
+    steps, weights = stdp_reference.pair(pre, post, W_START, **parameters)
+    return weights[np.searchsorted(steps, pre)]
+
+
+def run_hebbax(pre, post, mu_plus, mu_minus):
+    spikes = np.zeros((2, max(pre.max(), post.max()) + 1, 1), bool)
+    for train, steps in zip(spikes, (pre, post), strict=True):
+        train[steps] = True
+    with enable_x64(True):
+        rule = hebbax.PairSTDP(**quantities(NEST_PAIR), mu_plus=mu_plus, mu_minus=mu_minus)
+        return run(rule, one_to_one(1), [W_START], *spikes)[pre, 0]
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("mu_plus, mu_minus", EXPONENTS)
+def test_hebbax_agrees_with_nest_where_no_spikes_coincide(rng, mu_plus, mu_minus, delay):
+    pre, post = random_trains(rng, delay, coincident=False)
+    expected = run_nest(pre, post, delay, mu_plus, mu_minus)
+    got = run_hebbax(pre, post + delay, mu_plus, mu_minus)
+    print(f"largest difference {abs(got - expected).max() / W_MAX:.1e} of the largest weight")
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("mu_plus, mu_minus", EXPONENTS)
+def test_where_spikes_coincide_nest_potentiates_first(rng, mu_plus, mu_minus, delay):
+    """The closed form agrees with NEST in that order, and with hebbax in the other; nothing else differs."""
+    pre, post = random_trains(rng, delay, coincident=True)
+    expected = run_nest(pre, post, delay, mu_plus, mu_minus)
+    options = (pre, post + delay, mu_plus, mu_minus)
+    got, same_order = run_hebbax(*options), closed_form(*options, first="potentiation")
+    print(
+        f"closed form in NEST's order: {abs(same_order - expected).max() / W_MAX:.1e} of the largest weight;", end=" "
+    )
+    print(f"hebbax: {abs(got - expected).max() / W_MAX:.1e}")
+    np.testing.assert_allclose(same_order, expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(closed_form(*options, first="depression"), got, rtol=1e-9, atol=1e-9)
+    if (mu_plus, mu_minus) != (0.0, 0.0):  # additive changes commute except at a bound
+        assert abs(got - expected).max() > 1e-6

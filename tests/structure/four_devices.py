@@ -1,0 +1,365 @@
+"""What test_sharding.py runs in processes of their own: in each, JAX has four virtual CPU devices."""
+
+import re
+
+import brainunit as u
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import recurrent
+from jax.sharding import Mesh
+
+import hebbax
+import oracle
+from hebbax import sharding
+from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE
+from problems import DEGREES, DTYPES, SPECS, UPDATES, enable_x64, random_network
+
+SHARDS = 4
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    assert jax.device_count() == SHARDS
+    return Mesh(jax.devices(), ("devices",))
+
+
+def network(rng, shape, nse, degrees="even"):
+    drawn = random_network(rng, shape, nse, degrees=degrees)
+    pairs = np.unique(drawn.pre * max(shape[1], 1) + drawn.post)  # no pair twice
+    pre, post = np.divmod(pairs, max(shape[1], 1))
+    return hebbax.Synapses.from_coo(pre, post, np.zeros(pre.size, np.float32), shape=shape)[0]
+
+
+def make_operands(spec, rng, synapses, dtype=np.float32, unit=None):
+    """Arguments of `Synapses`' method by the names of `_core.specs`, on one device."""
+    n_event, n_other = spec.sizes(synapses.shape)
+    given = {"weight": rng.uniform(-2, 2, synapses.nse).astype(dtype), "spike": rng.random(n_event) < 0.5}
+    if spec.kind == "update":
+        given["trace"] = rng.uniform(-2, 2, n_other).astype(np.float32)
+    return {name: x if unit is None or name == "spike" else x * unit for name, x in given.items()}
+
+
+def call(spec, synapses, given, **options):
+    named = {spec.public_name(name): x for name, x in given.items()}
+    return getattr(synapses, f"{spec.kind}_on_{spec.event}")(**named, **options)
+
+
+def split_operands(spec, sharded, given):
+    split_event = sharded.split_post if spec.event == "post" else sharded.split_pre
+    whole = {"replicated": True} if spec.kind == "update" else {}
+    split = {"weight": sharded.split_weight, "w_min": sharded.split_weight, "w_max": sharded.split_weight}
+    if spec.event == "post":
+        split |= {"spike": sharded.split_post, "gain": sharded.split_post}
+        split |= {"trace": lambda x: sharded.split_pre(x, replicated=True)}
+    else:
+        split |= {"spike": lambda x: split_event(x, **whole), "gain": lambda x: split_event(x, **whole)}
+        split |= {"trace": sharded.split_post}
+    return {name: split[name](x) if np.ndim(x) else x for name, x in given.items()}
+
+
+def join(spec, sharded, out):
+    if spec.kind == "update":
+        return sharded.join_weight(out)
+    return sharded.join_post(out) if spec is PROPAGATE_PRE else sharded.join_pre(out)
+
+
+def check(spec, synapses, sharded, given, **options):
+    """The same bits as on one device; for sums over devices, the same but for roundings."""
+    expected = call(spec, synapses, given, **options)
+    out = join(spec, sharded, call(spec, sharded, split_operands(spec, sharded, given), **options))
+    assert u.get_unit(out) == u.get_unit(expected)
+    out, expected = u.get_mantissa(out), u.get_mantissa(expected)
+    if spec is PROPAGATE_POST:
+        oracle.assert_close(out, expected)
+    else:
+        np.testing.assert_array_equal(out, expected, strict=True)
+    return np.asarray(out)
+
+
+# -- operators
+
+
+@pytest.mark.parametrize("shape", [(41, 23), (37, 37)], ids=str)
+@pytest.mark.parametrize("degrees", DEGREES)
+def test_values_of_uneven_networks(spec, degrees, shape, rng, mesh):
+    synapses = network(rng, shape, 300, degrees)
+    sharded = sharding.split(synapses, mesh, recurrent=shape == (37, 37))
+    out = check(spec, synapses, sharded, make_operands(spec, rng, synapses))
+    assert np.unique(out).size > 5
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (1, 1), (0, 5), (5, 0), (0, 0), (2, 9)], ids=str)
+@pytest.mark.parametrize("nse", [0, 12])
+def test_networks_smaller_than_the_mesh(spec, shape, nse, rng, mesh):
+    synapses = network(rng, shape, nse)
+    sharded = sharding.split(synapses, mesh)
+    given = make_operands(spec, rng, synapses)
+    given["spike"] = np.ones_like(given["spike"])
+    check(spec, synapses, sharded, given)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dtypes(spec, dtype, rng, mesh):
+    with enable_x64(dtype == "float64"):
+        synapses = network(rng, (41, 23), 300)
+        out = check(spec, synapses, sharding.split(synapses, mesh), make_operands(spec, rng, synapses, DTYPES[dtype]))
+        assert str(out.dtype) == dtype
+
+
+def test_units(spec, rng, mesh):
+    synapses = network(rng, (41, 23), 300)
+    given = make_operands(spec, rng, synapses, unit=u.nS)
+    check(spec, synapses, sharding.split(synapses, mesh), given)
+    if spec.kind == "update":
+        given["trace"] = given["trace"].mantissa * u.mV
+        with pytest.raises(u.UnitMismatchError, match=spec.public_name("trace")):
+            check(spec, synapses, sharding.split(synapses, mesh), given)
+
+
+@pytest.mark.parametrize("arrays", [False, True])
+def test_bounds_gain_and_options(update, arrays, rng, mesh):
+    synapses = network(rng, (41, 23), 300)
+    sharded = sharding.split(synapses, mesh)
+    given = make_operands(update, rng, synapses)
+    n = given["spike"].size
+    if arrays:
+        given |= {"w_min": rng.uniform(-1.5, 0, synapses.nse).astype(np.float32), "w_max": np.float32(1.0)}
+        given |= {"gain": rng.uniform(-2, 2, n).astype(np.float32)}
+    else:
+        given |= {"w_min": -1.0, "w_max": rng.uniform(0.5, 1, synapses.nse).astype(np.float32), "gain": 0.5}
+    check(update, synapses, sharded, given)
+    given["weight"] = np.clip(given["weight"], -0.0, 0.5)
+    check(update, synapses, sharded, given, weight_in_bounds=True, soft_bound="upper", mu=0.5, backend="jax")
+    check(update, synapses, sharded, given, weight_in_bounds=True, after=np.zeros(7))
+
+
+def test_what_is_padded_has_no_effect(spec, rng, mesh):
+    """Not even if all of it spikes, with traces and weights that are no numbers."""
+    synapses = network(rng, (41, 23), 300)
+    sharded = sharding.split(synapses, mesh)
+    given = make_operands(spec, rng, synapses)
+    clean, split = split_operands(spec, sharded, given), {}
+    for name, x in split_operands(spec, sharded, {name: np.ones_like(x) for name, x in given.items()}).items():
+        split[name] = jnp.where(x != 0, clean[name], True if name == "spike" else np.nan)
+    assert any(np.isnan(x).any() for x in split.values())
+    out, expected = (join(spec, sharded, call(spec, sharded, x)) for x in (split, clean))
+    np.testing.assert_array_equal(out, expected)
+    assert np.isfinite(expected).all()
+
+
+def test_one_axis_of_several(spec, rng):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(2, 2), ("model", "network"))
+    synapses = network(rng, (41, 23), 300)
+    sharded = sharding.split(synapses, mesh, "network")
+    assert sharded.shards == 2
+    check(spec, synapses, sharded, make_operands(spec, rng, synapses))
+
+
+def test_explicit_axes(spec, rng):
+    mesh = Mesh(jax.devices(), ("devices",), axis_types=(jax.sharding.AxisType.Explicit,))
+    synapses = network(rng, (41, 23), 300)
+    sharded, given = sharding.split(synapses, mesh), make_operands(spec, rng, synapses)
+    check(spec, synapses, sharded, given)
+    split = split_operands(spec, sharded, given)
+    elsewhere = jax.tree.map(lambda x: x if np.ndim(x) == 0 else np.asarray(x), split)  # not split, so moved first
+    np.testing.assert_array_equal(call(spec, sharded, elsewhere), call(spec, sharded, split))
+    if not hasattr(jax, "set_mesh"):
+        return
+
+    def loss(synapses, given, weight):
+        return (call(spec, synapses, given | {"weight": weight}) ** 2).sum()
+
+    expected = jax.grad(lambda w: loss(synapses, given, w))(given["weight"])
+    with jax.set_mesh(mesh):
+        out = jax.jit(jax.grad(lambda w: loss(sharded, split, w)))(split["weight"])
+    np.testing.assert_allclose(sharded.join_weight(out), expected, rtol=2e-5, atol=1e-5)
+
+
+# -- arrays
+
+
+def test_arrays_go_to_the_devices_and_back(rng, mesh):
+    synapses = network(rng, (41, 23), 300, "hub")
+    sharded = sharding.split(synapses, mesh)
+    ways = {
+        synapses.nse: (sharded.split_weight, sharded.join_weight),
+        synapses.n_post: (sharded.split_post, sharded.join_post),
+        synapses.n_pre: (sharded.split_pre, sharded.join_pre),
+    }
+    for n, (split, join) in ways.items():
+        for shape in ((n,), (3, n)):
+            for x in (rng.normal(size=shape).astype(np.float32), rng.random(shape) < 0.5, np.arange(n)):
+                out = split(x)
+                assert len(out.addressable_shards) == SHARDS
+                assert all(part.data.shape[-1] == out.shape[-1] // SHARDS for part in out.addressable_shards)
+                np.testing.assert_array_equal(join(out), x)
+        x = rng.normal(size=n).astype(np.float32) * u.mV
+        assert join(split(x)).unit == u.mV
+        np.testing.assert_array_equal(join(split(x)).mantissa, x.mantissa)
+
+
+def test_a_device_holds_its_own_columns_only(rng, mesh):
+    synapses = network(rng, (41, 23), 300, "lognormal")
+    sharded = sharding.split(synapses, mesh)
+    dense = np.asarray(synapses.todense(jnp.arange(1.0, synapses.nse + 1)))
+    weight = sharded.split_weight(jnp.arange(1.0, synapses.nse + 1))
+    for k, device in enumerate(mesh.devices):
+        one = jax.tree.map(
+            lambda x, device=device: next(s.data for s in x.addressable_shards if s.device == device), (sharded, weight)
+        )
+        starts = sharded.post.starts
+        local = one[0].local()
+        assert isinstance(local, hebbax.Synapses)
+        assert sorted(np.asarray(local.weight_indices)) == list(range(local.nse))
+        columns = dense[:, starts[k] : starts[k + 1]]
+        sums = local.propagate_on_post(one[1], np.ones(local.n_post, bool))
+        np.testing.assert_array_equal(sums[:41], columns.sum(1))
+        np.testing.assert_array_equal(
+            local.propagate_on_pre(one[1], np.ones(local.n_pre, bool))[: columns.shape[1]], columns.sum(0)
+        )
+
+
+def test_populations_share_a_layout(rng, mesh):
+    """Two kinds of synapses onto the same neurons, from these neurons and from others."""
+    within, onto = network(rng, (37, 37), 300), network(rng, (41, 37), 300, "Pareto")
+    first = sharding.split(within, mesh, recurrent=True)
+    second = sharding.split(onto, mesh, post=first.post)
+    assert first.pre == first.post == second.post != sharding.split(onto, mesh).post
+    for spec in SPECS:
+        check(spec, onto, second, make_operands(spec, rng, onto))
+
+
+def test_the_part_of_a_device_and_all_of_it_are_not_mixed_up(rng, mesh):
+    synapses = network(rng, (41, 23), 300)
+    sharded = sharding.split(synapses, mesh)
+    with pytest.raises(TypeError, match=r"^local: got the synapses of all 4 shards, .* PartitionSpec\('devices'\)"):
+        sharded.local()
+    weight, spike = sharded.split_weight(np.ones(synapses.nse)), sharded.split_pre(np.ones(41, bool))
+    part = jax.sharding.PartitionSpec("devices")
+    inside = jax.shard_map(
+        lambda s, w, x: s.propagate_on_pre(w, x), mesh=mesh, in_specs=part, out_specs=part, check_vma=False
+    )
+    with pytest.raises(TypeError, match=r"^propagate_on_pre: got the synapses of one shard, .* local\(\)"):
+        inside(sharded, weight, spike)
+
+
+# -- communication
+
+
+def collectives(function, *arguments):
+    """Every collective operation of the compiled program."""
+    text = jax.jit(function).lower(*arguments).compile().as_text()
+    names = "all-gather|all-reduce|all-to-all|collective-permute|collective-broadcast|reduce-scatter|send|recv"
+    return re.findall(rf" ({names})(?:-start)?\(", text)
+
+
+def test_communication(spec, rng, mesh):
+    synapses = network(rng, (41, 23), 300)
+    sharded = sharding.split(synapses, mesh)
+    given = split_operands(spec, sharded, make_operands(spec, rng, synapses))
+    expected = {"update": []}.get(spec.kind, ["all-gather"] if spec is PROPAGATE_PRE else ["all-reduce"])
+    assert collectives(lambda s, x: call(spec, s, x), sharded, given) == expected
+
+
+def test_after_moves_no_result_of_ours(rng, mesh):
+    synapses = network(rng, (41, 23), 300)
+    sharded = sharding.split(synapses, mesh)
+    for update in UPDATES:
+        given = split_operands(update, sharded, make_operands(update, rng, synapses))
+        for spec in (PROPAGATE_PRE, PROPAGATE_POST):
+            x = split_operands(spec, sharded, make_operands(spec, rng, synapses))
+            after = call(spec, sharded, x)
+            assert collectives(lambda s, x, y, f=update: call(f, s, x, after=y), sharded, given, after) == []
+
+
+# -- simulations
+
+
+@pytest.mark.parametrize("name", recurrent.RULES)
+def test_a_recurrent_network_is_the_same_as_on_one_device(name, mesh):
+    network = recurrent.make()
+    rule = recurrent.RULES[name]
+    recurrent.assert_same(recurrent.on_mesh(rule, *network, mesh), recurrent.on_one_device(rule, *network))
+
+
+def test_rules_take_sharded_synapses(mesh):
+    """Outside `shard_map`, where JAX moves what has to be moved."""
+    synapses, weight, inputs = recurrent.make()
+    rule = recurrent.RULES["pair"]
+    expected = recurrent.on_one_device(rule, synapses, weight, inputs)
+    sharded = sharding.split(synapses, mesh, recurrent=True)
+    split = sharded, sharded.split_weight(weight), sharded.split_post(inputs)
+    weight, traces, spikes = recurrent.on_one_device(rule, *split)
+    joined = sharded.join_weight(weight), type(traces)(sharded.join_pre(traces.pre), sharded.join_post(traces.post))
+    recurrent.assert_same((*joined, sharded.join_post(spikes)), expected)
+
+
+def test_a_simulation_copies_no_weight(mesh):
+    """Each device updates its weights in place, in a loop."""
+    synapses, weight, inputs = recurrent.make()
+    sharded = sharding.split(synapses, mesh, recurrent=True)
+    part, rule = jax.sharding.PartitionSpec("devices"), recurrent.RULES["pair"]
+
+    def body(sharded, weight, inputs):
+        gather = lambda x: jax.lax.all_gather(x, "devices", tiled=True)  # noqa: E731
+        return recurrent.run(rule, sharded.local(), weight, inputs, gather)[0]
+
+    specs = dict(in_specs=(part, part, jax.sharding.PartitionSpec(None, "devices")), out_specs=part)
+    function = jax.jit(jax.shard_map(body, mesh=mesh, check_vma=False, **specs), donate_argnums=1)
+    split = sharded, sharded.split_weight(weight), sharded.split_post(inputs)
+    text = function.lower(*split).compile().as_text()
+    size = sharded.nse // SHARDS
+    assert re.search(rf"f32\[{size}\]", text)
+    assert not re.findall(rf"f32\[{size}\]\S* copy\(", text)
+
+
+# -- derivatives and batches
+
+
+def test_derivatives_are_those_on_one_device(spec, rng, mesh):
+    synapses = network(rng, (41, 23), 300)
+    sharded = sharding.split(synapses, mesh)
+    given = make_operands(spec, rng, synapses)
+    if spec.kind == "update":
+        given |= {"gain": rng.uniform(-2, 2, given["spike"].size).astype(np.float32), "w_min": -1.0, "w_max": 1.0}
+    else:
+        given |= {"spike": given["spike"].astype(np.float32)}
+    floating = ("weight", "trace", "gain", "w_min", "w_max", *(["spike"] if spec.kind == "propagate" else []))
+    names = [name for name in floating if name in given]
+
+    def gradient(synapses, given, factors):
+        def loss(x):
+            return (call(spec, synapses, given | x) ** 2 * factors).sum()
+
+        return jax.jit(jax.grad(loss))({name: given[name] for name in names})
+
+    size = call(spec, synapses, given).size
+    factors = rng.uniform(-1, 1, size).astype(np.float32)
+    expected = gradient(synapses, given, factors)
+    split = {
+        "update": sharded.split_weight, "propagate": sharded.split_post if spec is PROPAGATE_PRE else sharded.split_pre
+    }[spec.kind](factors)  # fmt: skip
+    out = gradient(sharded, split_operands(spec, sharded, given), split)
+    out["weight"] = sharded.join_weight(out["weight"])
+    if spec.kind == "update":
+        join_event, join_other = sharded.join_pre, sharded.join_post
+        if spec.event == "post":
+            join_event, join_other = join_other, join_event
+        out["gain"], out["trace"] = join_event(out["gain"]), join_other(out["trace"])
+    else:
+        out["spike"] = (sharded.join_pre if spec.event == "pre" else sharded.join_post)(out["spike"])
+    for name in names:
+        assert np.abs(expected[name]).max() > 0.1
+        np.testing.assert_allclose(out[name], expected[name], rtol=2e-5, atol=1e-5, err_msg=name)
+
+
+def test_vmap_is_one_network_after_the_other(spec, rng, mesh):
+    synapses = network(rng, (41, 23), 300)
+    sharded = sharding.split(synapses, mesh)
+    members = [split_operands(spec, sharded, make_operands(spec, rng, synapses)) for _ in range(3)]
+    batch = {name: jnp.stack([x[name] for x in members]) for name in members[0]}
+    out = jax.jit(jax.vmap(lambda x: call(spec, sharded, x)))(batch)
+    for k, member in enumerate(members):
+        np.testing.assert_array_equal(out[k], call(spec, sharded, member))

@@ -1,0 +1,189 @@
+"""`Synapses.random`: exact degrees, no duplicates, and the right probabilities."""
+
+import re
+
+import numpy as np
+import pytest
+from test_synapses import check, same
+
+import hebbax
+from hebbax._core import connectivity
+
+SHAPES = [(1, 1), (7, 7), (30, 12), (12, 30), (0, 5), (5, 0), (1, 40), (40, 1)]
+
+
+def pattern_of(synapses):
+    """The dense pattern, of a structure without duplicates that is in order."""
+    counts = np.zeros(synapses.shape, int)
+    pre = np.repeat(np.arange(synapses.n_pre), np.diff(synapses.indptr))
+    np.add.at(counts, (pre, np.asarray(synapses.indices)), 1)
+    assert counts.max(initial=0) <= 1, "duplicates"
+    check(synapses, counts > 0)
+    return counts > 0
+
+
+@pytest.mark.parametrize("autapses", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("rule", ["indegree", "outdegree"])
+def test_degrees_are_exact(shape, rule, autapses):
+    axis = 1 if rule == "outdegree" else 0
+    candidates = shape[axis] if autapses or 0 in shape else shape[axis] - 1
+    for degree in sorted({0, min(1, candidates), candidates // 3, candidates // 2 + candidates % 2, candidates}):
+        pattern = pattern_of(hebbax.Synapses.random(shape, **{rule: degree}, autapses=autapses, seed=degree))
+        assert (pattern.sum(axis=axis) == degree).all()
+        assert autapses or not pattern.diagonal().any()
+    with pytest.raises(ValueError, match=rf"^{rule}: got {candidates + 1}, expected 0 to {candidates}, .*candidates"):
+        hebbax.Synapses.random(shape, **{rule: candidates + 1}, autapses=autapses)
+
+
+@pytest.mark.parametrize("autapses", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("prob", [0, 0.0, 1e-300, 1e-12, 0.3, 0.99, 1, 1.0])
+def test_prob_is_exact_at_its_ends(shape, prob, autapses):
+    pattern = pattern_of(hebbax.Synapses.random(shape, prob=prob, autapses=autapses))
+    everything = np.ones(shape, bool)
+    if not autapses:
+        np.fill_diagonal(everything, False)
+    assert not (pattern & ~everything).any()
+    if prob == 1:
+        np.testing.assert_array_equal(pattern, everything)
+    if prob < 1e-6:
+        assert not pattern.any()
+
+
+def average(trials, shape, **options):
+    """How often each pair is connected, over independent networks, which one generator draws."""
+    rng = np.random.default_rng(7)
+    total = np.zeros(shape)
+    for _ in range(trials):
+        indptr, indices = connectivity.random(
+            shape,
+            *(options.get(rule) for rule in ("prob", "indegree", "outdegree")),
+            options.get("autapses", True),
+            rng,
+        )
+        total[np.repeat(np.arange(shape[0]), np.diff(indptr)), indices] += 1
+    return total / trials
+
+
+@pytest.mark.parametrize("autapses", [True, False])
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
+@pytest.mark.parametrize("options", [
+    {"prob": 0.05}, {"prob": 0.4}, {"prob": 0.9}, {"indegree": 1}, {"indegree": 4}, {"outdegree": 2}, {"outdegree": 5},
+], ids=str)  # fmt: skip
+def test_every_pair_has_its_probability(shape, options, autapses):
+    trials = 4000
+    mean = average(trials, shape, autapses=autapses, **options)
+    candidates = np.ones(shape)
+    if not autapses:
+        np.fill_diagonal(candidates, 0)
+    if "prob" in options:
+        p = candidates * options["prob"]
+    else:
+        ((rule, degree),) = options.items()
+        p = candidates * degree / candidates.sum(axis=int(rule == "outdegree"), keepdims=True)
+    inside = (0 < p) & (p < 1)
+    z = (mean - p)[inside] / np.sqrt(p * (1 - p) / trials)[inside]
+    assert abs(z).max() < 5 and 0.4 < (z**2).mean() < 1.9, (abs(z).max(), (z**2).mean())
+    np.testing.assert_array_equal(mean[~inside], p[~inside])
+
+
+@pytest.mark.parametrize("n, k", [(5, 2), (5, 3), (6, 3), (4, 1), (4, 4)])
+def test_every_subset_is_as_probable(n, k, rng):
+    """Not only every single target: also those that meet duplicates while they are drawn."""
+    rows = 30_000
+    subsets = connectivity._distinct(rng, rows, k, n)
+    _, counts = np.unique(subsets @ n ** np.arange(k), return_counts=True)
+    total = np.prod(np.arange(n - k + 1, n + 1)) // np.prod(np.arange(1, k + 1))
+    assert counts.size == total
+    chi2 = ((counts - rows / total) ** 2 / (rows / total)).sum()
+    assert chi2 <= (total - 1) + 5 * np.sqrt(2 * (total - 1))
+
+
+def test_pairs_are_independent():
+    """The number of synapses has the binomial's variance, and so has that of a row and of a column."""
+    rng, trials, p = np.random.default_rng(3), 3000, 0.2
+    patterns = []
+    for _ in range(trials):
+        indptr, indices = connectivity.random((5, 8), p, None, None, True, rng)
+        pattern = np.zeros((5, 8))
+        pattern[np.repeat(np.arange(5), np.diff(indptr)), indices] = 1
+        patterns.append(pattern)
+    patterns = np.array(patterns)
+    for counts, n in ((patterns.sum((1, 2)), 40), (patterns.sum(2)[:, 0], 8), (patterns.sum(1)[:, 3], 5)):
+        variance = n * p * (1 - p)
+        assert abs(counts.mean() - n * p) < 5 * np.sqrt(variance / trials)
+        assert abs(counts.var() / variance - 1) < 6 * np.sqrt(2 / trials)
+
+
+def test_many_small_blocks_are_as_good_as_one(monkeypatch):
+    monkeypatch.setattr(connectivity, "_BLOCK", 64)
+    for shape in ((50, 40), (40, 50)):
+        for options in ({"prob": 0.3}, {"outdegree": 10}, {"outdegree": 30}, {"indegree": 7}):
+            for autapses in (True, False):
+                pattern = pattern_of(hebbax.Synapses.random(shape, **options, autapses=autapses))
+                assert autapses or not pattern.diagonal().any()
+                if "prob" in options:
+                    assert abs(pattern.mean() - 0.3) < 0.06
+                else:
+                    assert {*pattern.sum(axis=int("outdegree" in options))} == {*options.values()}
+
+
+def test_gaps_that_do_not_suffice_are_drawn_on(monkeypatch):
+    monkeypatch.setattr(connectivity.math, "sqrt", lambda _: -1.875)  # `mean + 1` gaps: too few about half the time
+    rng = np.random.default_rng(0)
+    cells = [connectivity._bernoulli_cells(rng, 1000, 0.5) for _ in range(200)]
+    assert all((np.diff(x) > 0).all() and 0 <= x[0] and x[-1] < 1000 for x in cells)
+    late = np.mean([(x >= 900).sum() for x in cells])
+    assert abs(late - 50) < 5 * 5 / np.sqrt(200)
+
+
+def test_larger_networks_are_sparse_throughout():
+    shape, nse = (1_000_000, 2_000_000), 100_000
+    synapses = hebbax.Synapses.random(shape, prob=nse / shape[0] / shape[1])
+    assert abs(synapses.nse - nse) < 6 * np.sqrt(nse)
+    post = np.asarray(synapses.indices)
+    assert abs(post.mean() / shape[1] - 0.5) < 6 / np.sqrt(12 * nse)
+
+
+@pytest.mark.parametrize("options", [{"prob": 0.2}, {"indegree": 5}, {"outdegree": 5}], ids=str)
+def test_seeds(options):
+    make = lambda seed: hebbax.Synapses.random((30, 30), **options, seed=seed)  # noqa: E731
+    assert same(make(3), make(3)) and same(make(np.int64(3)), make(3)) and same(make(np.random.default_rng(3)), make(3))
+    assert not same(make(3), make(4)) and same(make(0), hebbax.Synapses.random((30, 30), **options))
+    rng = np.random.default_rng(3)
+    assert not same(make(rng), make(rng))
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({}, TypeError, "got none of prob, indegree, outdegree, expected exactly one"),
+        ({"prob": 0.1, "indegree": 0}, TypeError,
+         "got prob and indegree of prob, indegree, outdegree, expected exactly one"),
+        ({"prob": 1.5}, ValueError, "prob: got 1.5, expected 0 to 1"),
+        ({"prob": -1}, ValueError, "prob: got -1, expected 0 to 1"),
+        ({"prob": float("nan")}, ValueError, "prob: got nan, expected 0 to 1"),
+        ({"prob": "0.1"}, TypeError, "prob: got '0.1', expected a number from 0 to 1"),
+        ({"prob": True}, TypeError, "prob: got True, expected a number from 0 to 1"),
+        ({"indegree": -1}, ValueError, "indegree: got -1, expected 0 to 5, the fewest candidates of any neuron"),
+        ({"outdegree": 7}, ValueError, "outdegree: got 7, expected 0 to 6, the fewest candidates of any neuron"),
+        ({"outdegree": 6, "autapses": False}, ValueError,
+         "outdegree: got 6, expected 0 to 5, the fewest candidates of any neuron without autapses"),
+        ({"outdegree": 2.0}, TypeError, "outdegree: got 2.0, expected an integer"),
+        ({"indegree": True}, TypeError, "indegree: got True, expected an integer"),
+        ({"prob": 0.1, "autapses": 1}, TypeError, "autapses: got 1, expected True or False"),
+        ({"prob": 0.1, "seed": -1}, ValueError, "seed: got -1, expected an int >= 0"),
+        ({"prob": 0.1, "seed": None}, TypeError, "seed: got None, expected an int or a numpy.random.Generator"),
+        ({"prob": 0.1, "seed": 1.0}, TypeError, "seed: got 1.0, expected an int or a numpy.random.Generator"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_random_errors(options, error, message):
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        hebbax.Synapses.random((5, 6), **options)
+
+
+def test_random_wants_a_shape():
+    with pytest.raises(hebbax.ShapeError, match=r"^shape: got 5, expected \(n_pre, n_post\)"):
+        hebbax.Synapses.random(5, prob=0.1)

@@ -1,0 +1,51 @@
+"""What test_sharding.py runs twice at a time: one network on the devices of two processes that talk over the network.
+
+Takes the rank and the coordinator's address. Ends with status 77 where this build of JAX has no collectives for CPUs.
+"""
+
+import sys
+
+import brainunit as u
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+rank, address = int(sys.argv[1]), sys.argv[2]
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.config.update("jax_num_cpu_devices", 2)
+jax.distributed.initialize(address, num_processes=2, process_id=rank, initialization_timeout=60)
+try:
+    assert jax.device_count() == 4 and jax.local_device_count() == 2
+    mesh = Mesh(jax.devices(), ("devices",))
+    total = jax.jit(lambda x: x.sum())(
+        jax.make_array_from_callback(
+            (4,), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("devices")), lambda i: np.ones(4)[i]
+        )
+    )
+    assert total.addressable_data(0) == 4
+except (AttributeError, jax.errors.JaxRuntimeError, RuntimeError) as error:
+    if "collectives" in str(error) or "Multiprocess computations" in str(error):
+        print(f"no collectives: {error}")
+        sys.exit(77)
+    raise
+
+import recurrent  # noqa: E402 (JAX must be told first)
+
+from hebbax import sharding  # noqa: E402
+
+network = synapses, weight, inputs = recurrent.make()
+sharded = sharding.split(synapses, mesh, recurrent=True)
+split = sharded.split_weight(weight)
+for x in jax.tree.leaves((sharded, split)):
+    held = {shard.device for shard in x.addressable_shards}
+    assert held == set(jax.local_devices()) and not x.is_fully_addressable, "a process holds its own shards alone"
+np.testing.assert_array_equal(sharded.join_weight(split).mantissa, weight.mantissa)
+
+rule = recurrent.RULES["pair"]
+recurrent.assert_same(recurrent.on_mesh(rule, *network, mesh), recurrent.on_one_device(rule, *network))
+
+spike = np.arange(synapses.n_post) % 3 == 0
+sums = sharded.join_pre(sharded.propagate_on_post(split, sharded.split_post(spike)))
+expected = synapses.propagate_on_post(weight, spike)
+np.testing.assert_allclose(sums / u.mV, expected / u.mV, rtol=1e-5)
+print(f"process {rank} is done")
