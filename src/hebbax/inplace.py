@@ -35,7 +35,7 @@ __all__ = [
 
 def _update(spec: Spec, shape: tuple[int, int], operands: dict[str, Any], **options: Any) -> Any:
     """Update `operands["weight"]` and return it."""
-    shape = unitless.check_options(shape, None)
+    shape = unitless.check_shape(shape)
     _check_writable_type("weight", operands["weight"], spec.name)
     _check_plain("weight", operands["weight"])
     memory = memory_of("weight", operands["weight"])
@@ -50,7 +50,7 @@ def _update(spec: Spec, shape: tuple[int, int], operands: dict[str, Any], **opti
 
 def _propagate(spec: Spec, shape: tuple[int, int], operands: dict[str, Any], out: Any) -> Any:
     """Fill `out`, a new array of NumPy or CuPy where it is None, and return it."""
-    shape = unitless.check_options(shape, None)
+    shape = unitless.check_shape(shape)
     if out is not None:
         _check_writable_type("out", out, spec.name)
     _check_plain("weight", operands["weight"])

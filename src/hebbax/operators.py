@@ -23,6 +23,7 @@ WithUnit: TypeAlias = Plain | u.Quantity
 # Types that need no look before `jit` takes them. JAX's own array type joins them once it is met: `isinstance` of
 # `jax.Array` is slow, and an eager call at n = 1 000 spends a fifth of its time on checks otherwise.
 _PASSED: set[type] = {type(None), float}
+_config: Any = jax.config  # (whose flags have no types)
 
 
 def call(spec: Spec, shape: tuple[int, int], backend: str | None, operands: dict[str, Any], **options: Any) -> Any:
@@ -41,8 +42,7 @@ def call(spec: Spec, shape: tuple[int, int], backend: str | None, operands: dict
                     raise ValueError(f"{name}: got {operands[name]}, expected a finite bound where soft_bound is given")
         weight = getattr(operands["weight"], "mantissa", operands["weight"])
         if isinstance(weight, jax.Array) and not isinstance(weight, jax.core.Tracer):
-            dtype = unitless.arithmetic_dtype(weight.dtype)
-            operands["w_min"], operands["w_max"] = _keep_on_device(w_min, dtype), _keep_on_device(w_max, dtype)
+            operands["w_min"], operands["w_max"] = _keep_on_device(w_min, weight), _keep_on_device(w_max, weight)
     for name, x in operands.items():
         if type(x) in _PASSED:
             continue
@@ -109,16 +109,22 @@ def _is_host_scalar(x: Any) -> bool:
     return isinstance(x, (float, int, np.generic)) or (isinstance(x, np.ndarray) and x.ndim == 0)
 
 
-def _keep_on_device(bound: Any, dtype: np.dtype) -> Any:
-    """A Python float as the array that it would become anyway: sending two of them takes a tenth of an eager call."""
+def _keep_on_device(bound: Any, weight: jax.Array) -> Any:
+    """A Python float as the array that it would become anyway: sending two of them takes a tenth of an eager call.
+
+    Not where a mesh is set, to which that array would belong; and what else decides about it is part of the key.
+    """
     number = getattr(bound, "mantissa", bound)
-    if type(number) is not float:
+    if type(number) is not float or not jax.sharding.get_abstract_mesh().empty:
         return bound
-    return _device_scalar(number.hex(), getattr(bound, "unit", None), dtype)
+    unit, dtype = getattr(bound, "unit", None), unitless.arithmetic_dtype(weight.dtype)
+    where = weight.sharding, _config.jax_default_device, _config.jax_enable_x64
+    return _device_scalar(number.hex(), unit, dtype, where)
 
 
 @functools.lru_cache(maxsize=256)
-def _device_scalar(number: str, unit: u.Unit | None, dtype: np.dtype) -> Any:
+def _device_scalar(number: str, unit: u.Unit | None, dtype: np.dtype, where: tuple) -> Any:
+    del where  # (only what it must not be mistaken for)
     with jax.ensure_compile_time_eval():  # or, inside somebody's `jit`, a tracer would be kept
         x = jnp.asarray(float.fromhex(number), dtype)
     return x if unit is None else u.Quantity(x, unit=unit)

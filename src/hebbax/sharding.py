@@ -51,6 +51,7 @@ from jax.sharding import PartitionSpec as P
 
 from hebbax._core import connectivity, unitless
 from hebbax._core.compat import reshard, shard_map
+from hebbax._core.forks import check_jax
 from hebbax._core.layout import (
     Layout,
     host_numbers,
@@ -269,6 +270,7 @@ class ShardedSynapses:
         return self._call(PROPAGATE_POST, weight, post_spike, **options)
 
     def _call(self, spec: Spec, *arguments: Any, **options: Any) -> Any:
+        check_jax()
         if self.indptr.size == self.n_pre + 1 and self.shards > 1:
             raise TypeError(
                 f"{spec.kind}_on_{spec.event}: got the synapses of one shard, expected those of all; inside "

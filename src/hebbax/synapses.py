@@ -16,6 +16,7 @@ import scipy.sparse
 
 from hebbax import operators
 from hebbax._core import connectivity
+from hebbax._core.forks import check_jax
 from hebbax._core.pytree import assemble, pytree
 from hebbax._core.unitless import WEIGHT_DTYPES, arithmetic_dtype, check_options
 from hebbax.errors import ShapeError
@@ -347,6 +348,7 @@ class Synapses:
 
     def todense(self, weight: WithUnit) -> Any:
         """Return `W` as a dense array with the dtype and unit of `weight`, 0 where there is no synapse."""
+        check_jax()
         numbers, unit = _numbers("weight", weight, self.indices.shape)
         numbers = jnp.asarray(numbers)
         rows = jnp.arange(self.n_pre, dtype=self.indices.dtype)
@@ -370,6 +372,7 @@ class Synapses:
 
 def _both_views(indptr: np.ndarray, indices: np.ndarray, shape: tuple[int, int]) -> dict[str, Any]:
     """The fields of `Synapses`, from a CSR structure that is known to be in order."""
+    check_jax()
     columns = connectivity.transposed(indptr, indices, shape)
     dtype = connectivity.index_dtype(indices.size, shape)
     names = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")

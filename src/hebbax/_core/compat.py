@@ -14,7 +14,23 @@ try:
 except ImportError:  # before JAX 0.8
     from jax.experimental import enable_x64  # type: ignore[attr-defined, no-redef]
 
-__all__ = ["Primitive", "buffer_callback", "enable_x64", "reshard", "shard_map", "vary_alike"]
+try:
+    from jax._src.xla_bridge import backends_are_initialized  # to ask JAX itself would start it
+except ImportError:
+
+    def backends_are_initialized() -> bool:
+        return True
+
+
+__all__ = [
+    "Primitive",
+    "backends_are_initialized",
+    "buffer_callback",
+    "enable_x64",
+    "reshard",
+    "shard_map",
+    "vary_alike",
+]
 
 # With its check of varying axes; before JAX 0.8, functions of JAX (`searchsorted`) do not pass that.
 shard_map = jax.shard_map if hasattr(jax.lax, "pcast") else functools.partial(jax.shard_map, check_vma=False)

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hebbax._core import connectivity, unitless
+from hebbax._core.forks import check_jax
 from hebbax.errors import ShapeError
 
 
@@ -115,6 +116,7 @@ def place(
     mesh: Mesh, axis: str, part: Callable[[int], np.ndarray], leading: tuple[int, ...], size: int, dtype: Any
 ) -> jax.Array:
     """An array whose last axis is that of all shards, from a function of the shard; a process calls it for its own."""
+    check_jax()
     sharding = NamedSharding(mesh, P(*(None for _ in leading), axis))
     shape = (*leading, size * mesh.shape[axis])
 
@@ -138,6 +140,7 @@ def _check_shards(shards: int) -> None:
 
 def host_numbers(name: str, x: Any, n: int) -> tuple[np.ndarray, u.Unit | None]:
     """The numbers of all shards, whose last axis must be of length `n`, and their unit, if `x` is a Quantity."""
+    check_jax()
     numbers, unit = (x.mantissa, x.unit) if isinstance(x, u.Quantity) else (x, None)
     if isinstance(numbers, jax.core.Tracer):
         raise TypeError(f"{name}: got a traced array, expected a concrete one: split and join arrays outside jit")

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hebbax import _cpu
-from hebbax._core import lowering
+from hebbax._core import forks, lowering
 from hebbax._core.compat import enable_x64
 from hebbax._core.primitives import bind, propagate_p, update_p
 from hebbax._core.specs import CSC_SPECS, PROPAGATE_POST, PROPAGATE_PRE, SPECS, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec
@@ -117,9 +117,15 @@ def _name_arguments(spec: Spec, arguments: tuple, optional: dict[str, Any]) -> d
 
 
 def check_options(shape, backend: str | None) -> tuple[int, int]:
-    """Return `shape` as two Python ints; raise unless it is that and `backend` names a backend."""
+    """Return `shape` as two Python ints; raise unless it is that, `backend` names a backend, and JAX can run."""
+    forks.check_jax()
     if backend is not None:
         lowering.check_backend(backend)
+    return check_shape(shape)
+
+
+def check_shape(shape) -> tuple[int, int]:
+    """Return `shape` as two Python ints; raise unless it is that."""
     try:
         n_pre, n_post = map(operator.index, shape)
     except (TypeError, ValueError):

@@ -5,18 +5,25 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.resources
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from hebbax._core.forks import HOW
 from hebbax._cuda.plan import CONSTANTS, FIELDS, THREADS, Plan
 
 # No contraction, as on CPUs: the same bits, but for subnormals, which CuPy's own options make 0.
 OPTIONS = ("--std=c++17", "--fmad=false")
 
 
+_lost_in_fork = False
+
+
 @functools.cache
 def missing() -> str | None:
     """Say in one sentence why the kernels cannot be used here; None: they can. This imports CuPy."""
+    if _lost_in_fork:
+        return f"this process was forked from one that had asked for CUDA, which it then cannot use: {HOW}"
     try:
         importlib.import_module("hebbax._core.dlpack")
     except ImportError as error:
@@ -38,6 +45,16 @@ def missing() -> str | None:
         how = "install hebbax[cuda13] or hebbax[cuda12], as CuPy is"
         return f"CuPy finds no CUDA compiler, NVRTC ({_first_line(error)}): {how}"
     return None
+
+
+def _in_forked_child() -> None:
+    global _lost_in_fork
+    _lost_in_fork = _lost_in_fork or missing.cache_info().currsize > 0
+    missing.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_forked_child)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,8 +1,10 @@
-"""What the rules share: their traces, and the checks of what they are given."""
+"""The traces that the rules share, and how a step decays them."""
 
 from __future__ import annotations
 
+import functools
 import math
+import warnings
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import brainunit as u
@@ -10,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hebbax._core.unitless import check_mu
+from hebbax._core.forks import check_jax
 from hebbax.errors import ShapeError
-from hebbax.operators import check_bound_order, in_unit
+from hebbax.operators import in_unit
+from hebbax.rules.parameters import Factors, Side, per_neuron
+from hebbax.synapses import Synapses
 
 Pairing: TypeAlias = Literal["all", "nearest"]
 
@@ -24,68 +28,105 @@ class PairTraces(NamedTuple):
     post: Any  # (n_post,)
 
 
-def decay_factor(dt: Any, tau: Any) -> Any:
-    """What is left of a trace after a step.
+# Below this dt / tau, what a step takes away is computed, and not what it leaves, which is so close to 1 that its
+# rounding to float32 would show: at 1e-6, as a time constant that is 1.5% off instead of 0.01%.
+_SLOW = 2.0**-10
+_WRONG = 0.02  # of a time constant, from where on a step warns
 
-    As the gain of an update it decays the trace at the events alone: `step` need not write the decayed trace out.
-    """
+
+class Decay(NamedTuple):
+    """What a step does to the traces of one side: `exp(-ratio)` of each is left."""
+
+    side: Side
+    ratio: Any  # dt / tau: a float, or an array, scalar or of one axis
+    dtype: Any  # of the traces
+
+    @property
+    def factors(self) -> Factors:
+        """What is left, as a factor of an update: then `step` need not write the decayed trace out before it."""
+        left = self._compute("exp")
+        return Factors(left) if np.ndim(left) == 0 else Factors.along(self.side, left)
+
+    def of(self, trace: Any) -> Any:
+        """The decayed trace."""
+        if not isinstance(self.ratio, float):
+            slow, fast = trace + trace * self._compute("expm1"), trace * self._compute("exp")
+            return jnp.where(self.ratio < _SLOW, slow, fast)
+        return trace + trace * self._compute("expm1") if self.ratio < _SLOW else trace * self._compute("exp")
+
+    def _compute(self, function: str) -> Any:
+        if isinstance(self.ratio, float):
+            return getattr(math, function)(-self.ratio)
+        library = np if isinstance(self.ratio, np.ndarray) else jnp
+        return jnp.asarray(getattr(library, function)(-self.ratio), self.dtype)
+
+
+def decay(rule: Any, name: str, dt: Any, synapses: Synapses, side: Side, dtype: Any) -> Decay:
+    """The decay of traces of this dtype with the rule's time constant of that name."""
     if dt is None:
         raise TypeError("dt: got None, expected a number or a Quantity")
-    ratio: Any = in_unit("dt", dt, u.get_unit(tau)) / u.get_mantissa(tau)
-    if not isinstance(ratio, jax.core.Tracer) and not np.all(ratio >= 0):
+    tau, tau_unit = per_neuron(rule, name, synapses), u.get_unit(getattr(rule, name))
+    time = in_unit("dt", dt, tau_unit)
+    if np.ndim(time):
+        raise ShapeError(f"dt: got shape {np.shape(time)}, expected a scalar")
+    if isinstance(time, jax.core.Tracer):
+        return Decay(side, time / tau, dtype)
+    time = float(time)
+    if not time >= 0:
         raise ValueError(f"dt: got {dt}, expected at least 0")
-    return math.exp(-ratio) if isinstance(ratio, (int, float)) else jnp.exp(-ratio)
+    ratio = time / tau
+    if not isinstance(ratio, jax.core.Tracer):
+        _warn_if_too_slow(name, time, float(np.min(ratio, initial=math.inf)), tau_unit, jnp.dtype(dtype))
+    return Decay(side, ratio, dtype)
+
+
+def _warn_if_too_slow(name: str, time: float, ratio: float, unit: u.Unit, dtype: np.dtype) -> None:
+    """Say where rounding changes the time constant. (Numbers, because Quantities are traced under `jit`.)"""
+    stretch = _stretch(ratio, dtype) if 0 < ratio < _SLOW else 1.0
+    if abs(stretch - 1) > _WRONG:
+        of = "" if unit == u.UNITLESS else f" {unit}"
+        how = f"about as with {time / ratio * stretch:.3g}{of}" if math.isfinite(stretch) else "never"
+        warnings.warn(
+            f"{name}: got {time / ratio:.6g}{of}, but in steps of {time:g}{of} a trace of {dtype} decays {how}, by "
+            f"rounding; take longer steps, or traces of float64 (with JAX's x64 flag)",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+@functools.lru_cache
+def _stretch(ratio: float, dtype: np.dtype) -> float:
+    """By how much rounding stretches the time in which a trace of this dtype halves.
+
+    From 1 to 1/2, floating-point numbers are a `grain` apart, and a step takes away a whole number of them, the nearest
+    one to `trace * ratio`. So that time is a sum over these numbers.
+    """
+    grain = float(jnp.finfo(dtype).epsneg)
+    if ratio > 1e4 * grain:
+        return 1.0
+    taken = np.arange(round(ratio / 2 / grain), round(ratio / grain) + 1)
+    first = np.clip((taken - 0.5) * grain / ratio, 0.5, 1)  # the traces of which a step takes so many
+    last = np.clip((taken + 0.5) * grain / ratio, 0.5, 1)
+    with np.errstate(divide="ignore"):
+        steps = np.where(last > first, (last - first) / (taken * grain), 0).sum()
+    return float(steps * ratio / math.log(2))
 
 
 def add_spikes(trace: Any, spike: Any, pairing: str = "all") -> Any:
     """The trace after this step's spikes, each of which raises it by 1 or, for 'nearest', sets it to 1."""
-    return jnp.where(jnp.asarray(spike) != 0, 1.0 if pairing == "nearest" else trace + 1.0, trace)
+    spike = jnp.asarray(spike)
+    spike = spike if spike.dtype == bool else spike != 0
+    return jnp.where(spike, 1.0 if pairing == "nearest" else trace + 1.0, trace)
+
+
+def zeros(*sizes: int) -> tuple[jax.Array, ...]:
+    """Traces of neurons that have not spiked yet; not one array twice, which JAX would not let be donated."""
+    check_jax()
+    return tuple(jnp.zeros(n) for n in sizes)
 
 
 def check_state(state: Any, expected: type) -> None:
+    """Raise unless this is the state of a rule that `init` or a step has returned."""
+    check_jax()
     if not isinstance(state, expected):
         raise TypeError(f"state: got {type(state).__name__}, expected {expected.__name__}, as `init` returns it")
-
-
-def check(rule: Any, positive: tuple[str, ...], not_negative: tuple[str, ...], weights: tuple[str, ...]) -> None:
-    """Raise where a parameter is out of range (a traced one is not looked at) or has not the unit of its like.
-
-    `positive` are time constants, or all plain numbers; `weights` and the bounds have one unit.
-    """
-    exponents = [name for name in ("mu_plus", "mu_minus") if hasattr(rule, name)]
-    for name in exponents:
-        check_mu(name, getattr(rule, name))
-    soft = any(getattr(rule, name) for name in exponents)
-    for name in (*positive, *not_negative, "w_min", "w_max"):
-        value = getattr(rule, name)
-        number = u.get_mantissa(value)
-        if isinstance(number, jax.core.Tracer):
-            continue
-        if number is None or np.asarray(number).dtype.kind not in "iuf":
-            raise TypeError(f"{name}: got {number!r}, expected a number or a Quantity")
-        if name not in ("w_min", "w_max") and np.ndim(number):
-            raise ShapeError(f"{name}: got shape {np.shape(number)}, expected a scalar")
-        if name in positive and not 0 < number < math.inf:
-            raise ValueError(f"{name}: got {value}, expected a finite value of more than 0")
-        if name in not_negative and not 0 <= number < math.inf:
-            raise ValueError(f"{name}: got {value}, expected a finite value of at least 0")
-        if np.isnan(number).any() or (soft and np.isinf(number).any()):
-            raise ValueError(f"{name}: got {value}, expected {'finite bounds' if soft else 'a number'}")
-    _check_units(rule, positive, time=True)
-    _check_units(rule, (*weights, "w_min", "w_max"))
-    check_bound_order(rule.w_min, rule.w_max)
-    pairing = getattr(rule, "pairing", "all")
-    if pairing not in ("all", "nearest"):
-        raise ValueError(f"pairing: got {pairing!r}, expected 'all' or 'nearest'")
-
-
-def _check_units(rule: Any, names: tuple[str, ...], time: bool = False) -> None:
-    """Raise for the first parameter that has not the dimension that most of them have."""
-    units = {name: u.get_unit(getattr(rule, name)) for name in names}
-
-    def rank(unit: u.Unit) -> tuple:  # where as many have one as have another, a time or a unit is meant
-        return sum(unit.has_same_dim(x) for x in units.values()), unit.has_same_dim(u.ms), unit != u.UNITLESS
-
-    usual = max(units.values(), key=rank)
-    for name in names:
-        in_unit(name, getattr(rule, name), u.ms if time and usual != u.UNITLESS else usual)

@@ -1,0 +1,167 @@
+"""The parameters of rules: one number for all, or one per neuron of a side; and the checks of them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import brainunit as u
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hebbax._core.unitless import check_mu
+from hebbax.errors import ShapeError
+from hebbax.operators import check_bound_order, in_unit
+from hebbax.synapses import Synapses
+
+Side = Literal["pre", "post"]
+
+# A rule's class attribute `sides` says of which neurons each of its parameters may have one value each.
+NONE: tuple[Side, ...] = ()
+PRE: tuple[Side, ...] = ("pre",)
+POST: tuple[Side, ...] = ("post",)
+EITHER: tuple[Side, ...] = ("pre", "post")
+
+
+class Factors(NamedTuple):
+    """A parameter, or a product of some: of the synapse from `i` to `j` it is `one * pre[i] * post[j]`.
+
+    So one side's part can be the gain of an update, and the other's be multiplied into its trace.
+    """
+
+    one: Any = 1.0
+    pre: Any = None  # None: 1 for all
+    post: Any = None
+
+    @classmethod
+    def along(cls, side: Side, numbers: Any) -> Factors:
+        """One number per neuron of this side."""
+        return cls(**{side: numbers})
+
+    def times(self, other: Factors) -> Factors:
+        """The product."""
+        pairs = zip(self[1:], other[1:], strict=True)
+        return Factors(self.one * other.one, *(b if a is None else a if b is None else a * b for a, b in pairs))
+
+    def gain(self, side: Side) -> Any:
+        """The part that is one for all, and that of this side: a scalar, or one number per neuron."""
+        own = getattr(self, side)
+        return self.one if own is None else self.one * own
+
+    def scaled(self, trace: Any, side: Side) -> Any:
+        """A trace of this side's neurons times their part."""
+        own = getattr(self, side)
+        return trace if own is None else trace * own.astype(trace.dtype)
+
+
+def factors(rule: Any, name: str, synapses: Synapses, unit: u.Unit, dtype: Any) -> Factors:
+    """A rule's parameter in a unit, checked against the structure; arrays get this dtype, which is that of traces."""
+    value = getattr(rule, name)
+    side = _side(rule, name, np.shape(u.get_mantissa(value)), synapses.shape)
+    number = in_unit(name, value, unit)
+    if isinstance(number, (int, float, np.generic)):
+        return Factors(float(number))
+    number = jnp.asarray(number, dtype)
+    return Factors(number) if side is None else Factors.along(side, number.reshape(-1))
+
+
+def per_neuron(rule: Any, name: str, synapses: Synapses) -> Any:
+    """The numbers of a rule's parameter, checked against the structure: a float, or an array, scalar or of one axis.
+
+    It is of JAX only where it is traced.
+    """
+    number = u.get_mantissa(getattr(rule, name))
+    _side(rule, name, np.shape(number), synapses.shape)
+    if isinstance(number, jax.core.Tracer):
+        return number.reshape(-1) if number.ndim else number
+    number = np.asarray(number)
+    return number.reshape(-1) if number.ndim else float(number)
+
+
+def _side(rule: Any, name: str, shape: tuple[int, ...], sizes: tuple[int, int] | None = None) -> Side | None:
+    """Of which neurons the parameter has one value each; None: one for all. Raises where its shape is not so.
+
+    Shapes are those that broadcast against the weight matrix, so that a square network is not ambiguous.
+    """
+    if shape == ():
+        return None
+    n_pre, n_post = sizes or (None, None)
+    wanted = {"pre": (n_pre, 1), "post": (1, n_post)}
+    for side in rule.sides[name]:
+        if len(shape) == 2 and all(want in (None, got) for got, want in zip(shape, wanted[side], strict=True)):
+            return side
+    words = ["a scalar"]
+    for side in rule.sides[name]:
+        dims = str(wanted[side]).replace("None", f"n_{side}")
+        words.append(f"{dims}, one per {side}synaptic neuron")
+    raise ShapeError(f"{name}: got shape {shape}, expected {', or '.join(words)}")
+
+
+def check(
+    rule: Any,
+    *,
+    positive: tuple[str, ...],
+    not_negative: tuple[str, ...] = (),
+    signed: tuple[str, ...] = (),
+    weights: tuple[str, ...],
+) -> None:
+    """Raise where a parameter has not the shape or the unit that it should, or, unless it is traced, is out of range.
+
+    `positive` are time constants, or all plain numbers; `weights` and the bounds have one unit.
+    """
+    for name in rule.sides:
+        _check_number(name, getattr(rule, name))
+        _side(rule, name, np.shape(u.get_mantissa(getattr(rule, name))))
+    for name in ("w_min", "w_max"):
+        _check_number(name, getattr(rule, name))
+        if np.ndim(u.get_mantissa(getattr(rule, name))) > 1:
+            shape = np.shape(u.get_mantissa(getattr(rule, name)))
+            raise ShapeError(f"{name}: got shape {shape}, expected a scalar or (nse,)")
+    exponents = [name for name in ("mu_plus", "mu_minus") if hasattr(rule, name)]
+    for name in exponents:
+        check_mu(name, getattr(rule, name))
+    _check_range(rule, positive, lambda x: (x > 0) & (x < math.inf), "a finite value of more than 0")
+    _check_range(rule, not_negative, lambda x: (x >= 0) & (x < math.inf), "a finite value of at least 0")
+    _check_range(rule, signed, np.isfinite, "a finite value")
+    if any(getattr(rule, name) for name in exponents):
+        _check_range(rule, ("w_min", "w_max"), np.isfinite, "finite bounds")
+    _check_range(rule, ("w_min", "w_max"), lambda x: ~np.isnan(x), "a number")
+    _check_units(rule, positive, time=True)
+    _check_units(rule, (*weights, "w_min", "w_max"))
+    check_bound_order(rule.w_min, rule.w_max)
+    pairing = getattr(rule, "pairing", "all")
+    if pairing not in ("all", "nearest"):
+        raise ValueError(f"pairing: got {pairing!r}, expected 'all' or 'nearest'")
+
+
+def concrete(value: Any) -> np.ndarray | None:
+    """The numbers of a parameter, None where it is traced."""
+    number = u.get_mantissa(value)
+    return None if isinstance(number, jax.core.Tracer) else np.asarray(number)
+
+
+def _check_number(name: str, value: Any) -> None:
+    number = u.get_mantissa(value)
+    dtype = None if number is None else number.dtype if hasattr(number, "dtype") else np.asarray(number).dtype
+    if dtype is None or not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+        raise TypeError(f"{name}: got {number!r}, expected a number, an array or a Quantity")
+
+
+def _check_range(rule: Any, names: tuple[str, ...], fits: Any, expected: str) -> None:
+    for name in names:
+        number = concrete(getattr(rule, name))
+        if number is not None and not np.all(fits(number)):
+            raise ValueError(f"{name}: got {getattr(rule, name)}, expected {expected}")
+
+
+def _check_units(rule: Any, names: tuple[str, ...], time: bool = False) -> None:
+    """Raise for the first parameter that has not the dimension that most of them have."""
+    units = {name: u.get_unit(getattr(rule, name)) for name in names}
+
+    def rank(unit: u.Unit) -> tuple:  # where as many have one as have another, a time or a unit is meant
+        return sum(unit.has_same_dim(x) for x in units.values()), unit.has_same_dim(u.ms), unit != u.UNITLESS
+
+    usual = max(units.values(), key=rank)
+    for name in names:
+        in_unit(name, getattr(rule, name), u.ms if time and usual != u.UNITLESS else usual)
