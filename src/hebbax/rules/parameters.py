@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import brainunit as u
@@ -121,12 +122,12 @@ def check(
     exponents = [name for name in ("mu_plus", "mu_minus") if hasattr(rule, name)]
     for name in exponents:
         check_mu(name, getattr(rule, name))
-    _check_range(rule, positive, lambda x: (x > 0) & (x < math.inf), "a finite value of more than 0")
-    _check_range(rule, not_negative, lambda x: (x >= 0) & (x < math.inf), "a finite value of at least 0")
-    _check_range(rule, signed, np.isfinite, "a finite value")
+    check_range(rule, positive, lambda x: (x > 0) & (x < math.inf), "a finite value of more than 0")
+    check_range(rule, not_negative, lambda x: (x >= 0) & (x < math.inf), "a finite value of at least 0")
+    check_range(rule, signed, np.isfinite, "a finite value")
     if any(getattr(rule, name) for name in exponents):
-        _check_range(rule, ("w_min", "w_max"), np.isfinite, "finite bounds")
-    _check_range(rule, ("w_min", "w_max"), lambda x: ~np.isnan(x), "a number")
+        check_range(rule, ("w_min", "w_max"), np.isfinite, "finite bounds")
+    check_range(rule, ("w_min", "w_max"), lambda x: ~np.isnan(x), "a number")
     _check_units(rule, positive, time=True)
     _check_units(rule, (*weights, "w_min", "w_max"))
     check_bound_order(rule.w_min, rule.w_max)
@@ -148,11 +149,16 @@ def _check_number(name: str, value: Any) -> None:
         raise TypeError(f"{name}: got {number!r}, expected a number, an array or a Quantity")
 
 
-def _check_range(rule: Any, names: tuple[str, ...], fits: Any, expected: str) -> None:
+def check_range(rule: Any, names: tuple[str, ...], fits: Callable[[np.ndarray], Any], expected: str) -> None:
+    """Raise where a value of a parameter does not fit, and name the first of them."""
     for name in names:
         number = concrete(getattr(rule, name))
-        if number is not None and not np.all(fits(number)):
-            raise ValueError(f"{name}: got {getattr(rule, name)}, expected {expected}")
+        if number is None or np.all(fits(number)):
+            continue
+        at = tuple(map(int, np.argwhere(~fits(number))[0]))
+        unit = u.get_unit(getattr(rule, name))
+        got = f"{number[at]}" if unit == u.UNITLESS else f"{number[at]} {unit}"
+        raise ValueError(f"{name}{list(at) if at else ''}: got {got}, expected {expected}")
 
 
 def _check_units(rule: Any, names: tuple[str, ...], time: bool = False) -> None:
