@@ -38,9 +38,10 @@ True
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import brainunit as u
 import jax
@@ -72,6 +73,7 @@ from hebbax.synapses import Synapses
 
 __all__ = ["Layout", "ShardedSynapses", "split"]
 
+T = TypeVar("T")
 FIELDS = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")
 
 
@@ -197,6 +199,23 @@ class ShardedSynapses:
         return with_unit(
             place(self.mesh, self.axis, part, numbers.shape[:-1], self.nse // self.shards, numbers.dtype), unit
         )
+
+    def split_rule(self, rule: T) -> T:
+        """Split the parameters of a rule that differ between neurons or synapses, for its steps on these synapses.
+
+        What is per presynaptic neuron, shape `(neurons, 1)`, is then whole on every device. Padding is 1.
+        """
+
+        def split(x: Any) -> Any:
+            shape = np.shape(u.get_mantissa(x))
+            if shape == (self.pre.n, 1):
+                return split_neurons(x[:, 0], self.pre, self.mesh, None, fill=1)[:, None]
+            if shape == (1, self.post.n):
+                return split_neurons(x, self.post, self.mesh, self.axis, fill=1)
+            return self.split_weight(x) if len(shape) == 1 else x
+
+        fields = dataclasses.fields(rule)  # type: ignore[arg-type]
+        return dataclasses.replace(rule, **{x.name: split(getattr(rule, x.name)) for x in fields})  # type: ignore[type-var]
 
     def join_pre(self, x: WithUnit) -> Any:
         """Join an array over presynaptic neurons, the inverse of `split_pre`, as `join_post` does it."""

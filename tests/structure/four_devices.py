@@ -1,5 +1,6 @@
 """What test_sharding.py runs in processes of their own: in each, JAX has four virtual CPU devices."""
 
+import dataclasses
 import re
 
 import brainunit as u
@@ -294,6 +295,38 @@ def test_rules_take_sharded_synapses(mesh):
     weight, traces, spikes = recurrent.on_one_device(rule, *split)
     joined = sharded.join_weight(weight), type(traces)(sharded.join_pre(traces.pre), sharded.join_post(traces.post))
     recurrent.assert_same((*joined, sharded.join_post(spikes)), expected)
+
+
+def test_parameters_per_neuron_and_synapse_are_split_too(mesh):
+    synapses, weight, inputs = recurrent.make()
+    rng = np.random.default_rng(8)
+    tau, up = (rng.uniform(10, 30, size).astype(np.float32) for size in ((37, 1), (1, 37)))
+    plastic = rng.random(synapses.nse) < 0.7
+    top = np.where(plastic, np.float32(2), weight.mantissa)
+    rule = dataclasses.replace(recurrent.RULES["pair"], tau_plus=tau * u.ms, a_plus=up / 200 * u.mV, w_max=top * u.mV)
+    expected = recurrent.on_one_device(rule, synapses, weight, inputs)
+    sharded = sharding.split(synapses, mesh, recurrent=True)
+    split = sharded, sharded.split_weight(weight), sharded.split_post(inputs)
+    weight, traces, spikes = recurrent.on_one_device(sharded.split_rule(rule), *split)
+    joined = sharded.join_weight(weight), type(traces)(sharded.join_pre(traces.pre), sharded.join_post(traces.post))
+    recurrent.assert_same((*joined, sharded.join_post(spikes)), expected)
+
+
+def test_bounds_that_are_numbers_belong_to_no_mesh():
+    """The same ones under one mesh after the other, and on one device after the other."""
+    devices, given = jax.devices(), (jnp.full(4, 0.5), jnp.array([True, False]), jnp.array([0.75, -0.9]))
+    synapses = hebbax.Synapses.from_dense(jnp.full((2, 2), 0.5))[0]
+    meshes = (("x", devices[:2]), ("y", devices[2:]), ("x", devices[2:]), ("x", devices[:2]))
+    for axis, some in meshes if hasattr(jax, "set_mesh") else ():  # since JAX 0.7
+        with jax.set_mesh(jax.make_mesh((2,), (axis,), devices=some)):
+            np.testing.assert_array_equal(synapses.update_on_pre(*given, 0.0, 1.0), [1, 0, 0.5, 0.5])
+    for device in (*devices, devices[0]):
+        with jax.default_device(device):
+            weight, *others = (jnp.array(np.asarray(x)) for x in given)
+            moved = jax.tree.map(lambda x: jnp.array(np.asarray(x)), synapses)
+            out = moved.update_on_pre(weight, *others, 0.0, 1.0)
+            assert out.devices() == {device}
+            np.testing.assert_array_equal(out, [1, 0, 0.5, 0.5])
 
 
 def test_a_simulation_copies_no_weight(mesh):

@@ -126,9 +126,9 @@ def place(
     return jax.make_array_from_callback(shape, sharding, shard, dtype=dtype)
 
 
-def padded(x: np.ndarray, size: int) -> np.ndarray:
-    """`x` with its last axis filled up with zeros to `size`."""
-    out = np.zeros((*x.shape[:-1], size), x.dtype)
+def padded(x: np.ndarray, size: int, fill: int = 0) -> np.ndarray:
+    """`x` with its last axis filled up to `size`."""
+    out = np.full((*x.shape[:-1], size), fill, x.dtype)
     out[..., : x.shape[-1]] = x
     return out
 
@@ -161,13 +161,13 @@ def to_host(x: Any) -> np.ndarray:
     )
 
 
-def split_neurons(x: Any, layout: Layout, mesh: Mesh, axis: str | None) -> Any:
-    """An array over neurons, padded with zeros; its last axis is split over one of the mesh, if that is given."""
+def split_neurons(x: Any, layout: Layout, mesh: Mesh, axis: str | None, fill: int = 0) -> Any:
+    """An array over neurons, padded; its last axis is split over one of the mesh, if that is given."""
     numbers, unit = host_numbers("x", x, layout.n)
     leading, starts = numbers.shape[:-1], layout.starts
 
     def part(k: int) -> np.ndarray:
-        return padded(numbers[..., starts[k] : starts[k + 1]], layout.size)
+        return padded(numbers[..., starts[k] : starts[k + 1]], layout.size, fill)
 
     if axis is not None:
         return with_unit(place(mesh, axis, part, leading, layout.size, numbers.dtype), unit)
