@@ -1,8 +1,8 @@
-# The one place where dtypes become types: `task`, which runs the variant of `span` that is made for a call's weights and
-# indices. Included by each kernel, because a function cannot be handed a fused one. What it finds there:
+# The one place where dtypes become types: `task` runs the variant of `span` that is made for the dtypes of a call. Each
+# kernel includes this text, because a fused function cannot be handed to another one. What it finds there:
 #
-#   Job    the state of a task, with `call.network`, and with the `values` that are in the arithmetic dtype
-#   span   span(Job*, weight_t* weight, index_t* indices, arith_t* values, int64_t start, int64_t stop)
+#   Job     the state of a task; it has `call.network`, and in `values` what is in the arithmetic dtype
+#   span(Job* job, weight_t* weight, const index_t* indices, arith_t* values, int64_t start, int64_t stop)
 
 from libc.stdint cimport int32_t, int64_t
 
