@@ -70,12 +70,8 @@ def update_csc_on_binary_post(
     ... )
     Array([0.6 , 0.75, 0.3 , 0.2 ], dtype=float32)
     """
-    operands = dict(
-        weight=weight, indices=indices, indptr=indptr, trace=pre_trace,
-        spike=post_spike, w_min=w_min, w_max=w_max, gain=gain, after=after,
-    )  # fmt: skip
-    options = dict(weight_in_bounds=weight_in_bounds, soft_bound=soft_bound, mu=mu)
-    return call(UPDATE_CSC_POST, shape, backend, operands, **options)
+    values = weight, indices, indptr, pre_trace, post_spike, w_min, w_max, gain, after
+    return call(UPDATE_CSC_POST, shape, backend, values, (weight_in_bounds, soft_bound, mu))
 
 
 @documented
@@ -138,13 +134,8 @@ def update_csc_on_binary_pre(
     Array([0.4, 0.8, 0. , 0.2], dtype=float32)
     """
     shape = check_options(shape, backend)
-    rows, starts, slots = _by_row(indices, indptr, shape)
-    operands = dict(
-        weight=weight, indices=rows, indptr=starts, weight_indices=slots, trace=post_trace,
-        spike=pre_spike, w_min=w_min, w_max=w_max, gain=gain, after=after,
-    )  # fmt: skip
-    options = dict(weight_in_bounds=weight_in_bounds, soft_bound=soft_bound, mu=mu)
-    return call(UPDATE_CSC_PRE, shape, backend, operands, **options)
+    values = weight, *_by_row(indices, indptr, shape), pre_spike, post_trace, w_min, w_max, gain, after
+    return call(UPDATE_CSC_PRE, shape, backend, values, (weight_in_bounds, soft_bound, mu))
 
 
 def _by_row(indices: Any, indptr: Any, shape: tuple[int, int]) -> tuple[Any, Any, Any]:

@@ -25,51 +25,58 @@ WithUnit: TypeAlias = Plain | u.Quantity
 _PASSED: set[type] = {type(None), float}
 _config: Any = jax.config  # (whose flags have no types)
 
+_BOUNDS = slice(-4, -2)  # where an update's parameters are `w_min` and `w_max`
 
-def call(spec: Spec, shape: tuple[int, int], backend: str | None, operands: dict[str, Any], **options: Any) -> Any:
-    """Do what only Python can see (options, NumPy integers, order of scalar bounds), then dispatch."""
+
+def call(spec: Spec, shape: tuple[int, int], backend: str | None, values: tuple, options: tuple = ()) -> Any:
+    """Do what only Python can see (options, NumPy integers, order of scalar bounds), then dispatch.
+
+    `values` are those of `spec.parameters`, and `options`, of an update, those of `unitless.UPDATE_OPTIONS`.
+    """
     shape = unitless.check_options(shape, backend)
-    if "w_min" in operands:
-        w_min, w_max = operands["w_min"], operands["w_max"]
+    operands = list(values)
+    if spec.kind == "update":
+        w_min, w_max = operands[_BOUNDS]
         check_bound_order(w_min, w_max)
-        if options["soft_bound"] is not None or type(options["mu"]) is not float or options["mu"] != 1.0:
-            given = [name for name, x in operands.items() if x is not None]
-            unitless.check_update_options(given, **options)  # before `jit` says that it cannot hash them
-            options["mu"] = float(options["mu"])
-            for name in ("w_min", "w_max") if options["mu"] else ():
-                bound = getattr(operands[name], "mantissa", operands[name])
+        weight_in_bounds, soft_bound, mu = options
+        if soft_bound is not None or type(mu) is not float or mu != 1.0:
+            bounds = {name: x for name, x in (("w_min", w_min), ("w_max", w_max)) if x is not None}
+            unitless.check_update_options(bounds, *options)  # before `jit` says that it cannot hash them
+            options = weight_in_bounds, soft_bound, float(mu)
+            for name, x in bounds.items() if mu else ():
+                bound = getattr(x, "mantissa", x)
                 if _is_host_scalar(bound) and np.isinf(bound):
-                    raise ValueError(f"{name}: got {operands[name]}, expected a finite bound where soft_bound is given")
-        weight = getattr(operands["weight"], "mantissa", operands["weight"])
+                    raise ValueError(f"{name}: got {x}, expected a finite bound where soft_bound is given")
+        weight = getattr(operands[0], "mantissa", operands[0])
         if isinstance(weight, jax.Array) and not isinstance(weight, jax.core.Tracer):
-            operands["w_min"], operands["w_max"] = _keep_on_device(w_min, weight), _keep_on_device(w_max, weight)
-    for name, x in operands.items():
+            operands[_BOUNDS] = _keep_on_device(w_min, weight), _keep_on_device(w_max, weight)
+    for k, x in enumerate(operands):
         if type(x) in _PASSED:
             continue
         if isinstance(x, jax.Array):
             _PASSED.add(type(x))
         elif not isinstance(x, u.Quantity):
-            operands[name] = unitless.check_host_array(spec.public_name(name), x)
+            operands[k] = unitless.check_host_array(spec.public_name(spec.parameters[k]), x)
         elif not isinstance(x.mantissa, jax.Array):
-            number = unitless.check_host_array(spec.public_name(name), x.mantissa)
-            operands[name] = u.Quantity(number, unit=x.unit)
-    return _compiled(operands, (spec, shape, backend, tuple(options.items())))
+            number = unitless.check_host_array(spec.public_name(spec.parameters[k]), x.mantissa)
+            operands[k] = u.Quantity(number, unit=x.unit)
+    return _compiled(operands, (spec, shape, backend, options))
 
 
 @functools.partial(jax.jit, static_argnums=1, inline=True)  # (one static argument: each costs an eager call time)
-def _compiled(operands: dict[str, Any], static: tuple) -> Any:
+def _compiled(operands: list, static: tuple) -> Any:
     spec, shape, backend, options = static
-    weight = operands["weight"]
+    given = dict(zip(spec.parameters, operands, strict=True))
+    weight = given["weight"]
     has_unit = isinstance(weight, u.Quantity)
     unit = weight.unit if has_unit else u.UNITLESS
     units = {"weight": unit, "trace": unit, "w_min": unit, "w_max": unit, "gain": u.UNITLESS}
-    plain = {
-        name: in_unit(spec.public_name(name), x, units[name]) if name in units else x for name, x in operands.items()
-    }
+    plain = {name: in_unit(spec.public_name(name), x, units[name]) if name in units else x for name, x in given.items()}
     if isinstance(plain.get("after"), u.Quantity):
         plain["after"] = plain["after"].mantissa
     required = [plain.pop(name) for name in spec.arguments]
-    out = unitless.OPERATORS[spec](*required, shape=shape, backend=backend, **plain, **dict(options))
+    plain |= zip(unitless.UPDATE_OPTIONS, options, strict=False)  # no options, unless it is an update
+    out = unitless.OPERATORS[spec](*required, shape=shape, backend=backend, **plain)
     out = out.astype(jax.dtypes.canonicalize_dtype(weight.dtype))
     return u.Quantity(out, unit=unit) if has_unit else out
 
@@ -186,12 +193,8 @@ def update_csr_on_binary_post(
     ... )
     Array([0.6 , 0.3 , 0.75, 0.2 ], dtype=float32)
     """
-    operands = dict(
-        weight=weight, indices=indices, indptr=indptr, weight_indices=weight_indices, trace=pre_trace,
-        spike=post_spike, w_min=w_min, w_max=w_max, gain=gain, after=after,
-    )  # fmt: skip
-    options = dict(weight_in_bounds=weight_in_bounds, soft_bound=soft_bound, mu=mu)
-    return call(UPDATE_POST, shape, backend, operands, **options)
+    values = weight, indices, indptr, weight_indices, pre_trace, post_spike, w_min, w_max, gain, after
+    return call(UPDATE_POST, shape, backend, values, (weight_in_bounds, soft_bound, mu))
 
 
 @documented
@@ -249,12 +252,8 @@ def update_csr_on_binary_pre(
     ... )
     Array([0.4, 0. , 0.8, 0.2], dtype=float32)
     """
-    operands = dict(
-        weight=weight, indices=indices, indptr=indptr, trace=post_trace,
-        spike=pre_spike, w_min=w_min, w_max=w_max, gain=gain, after=after,
-    )  # fmt: skip
-    options = dict(weight_in_bounds=weight_in_bounds, soft_bound=soft_bound, mu=mu)
-    return call(UPDATE_PRE, shape, backend, operands, **options)
+    values = weight, indices, indptr, pre_spike, post_trace, w_min, w_max, gain, after
+    return call(UPDATE_PRE, shape, backend, values, (weight_in_bounds, soft_bound, mu))
 
 
 @documented
@@ -305,8 +304,7 @@ def propagate_csr_on_binary_pre(
     >>> jax.grad(lambda pre_spike: function(pre_spike)[0])(jnp.array([1.0, 0.0]))  # the first column of W
     Array([0.5, 0.8], dtype=float32)
     """
-    operands = dict(weight=weight, indices=indices, indptr=indptr, spike=pre_spike)
-    return call(PROPAGATE_PRE, shape, backend, operands)
+    return call(PROPAGATE_PRE, shape, backend, (weight, indices, indptr, pre_spike))
 
 
 @documented
@@ -356,5 +354,4 @@ def propagate_csr_on_binary_post(
     ... )
     Array([0.5, 0.8], dtype=float32)
     """
-    operands = dict(weight=weight, indices=indices, indptr=indptr, weight_indices=weight_indices, spike=post_spike)
-    return call(PROPAGATE_POST, shape, backend, operands)
+    return call(PROPAGATE_POST, shape, backend, (weight, indices, indptr, weight_indices, post_spike))

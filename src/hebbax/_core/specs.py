@@ -2,6 +2,7 @@
 the kernels' variants, the tests' parameters and the benchmarks."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,7 +46,7 @@ class Spec:
         """The operator of another kind on the same structure."""
         return dataclasses.replace(self, kind=kind)
 
-    @property
+    @functools.cached_property
     def arguments(self) -> tuple[str, ...]:
         """The required operands in the order in which the public function takes them."""
         structure = ("weight", "indices", "indptr", *(("weight_indices",) if self.permuted else ()))
@@ -57,6 +58,11 @@ class Spec:
     def optional(self) -> tuple[str, ...]:
         """The operands that the public function can do without."""
         return ("w_min", "w_max", "gain", "after") if self.kind == "update" else ()
+
+    @functools.cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """All operands that the public function takes, in its order."""
+        return (*self.arguments, *self.optional)
 
     def public_name(self, operand: str) -> str:
         """What the public function calls an operand."""

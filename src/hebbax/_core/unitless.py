@@ -103,7 +103,7 @@ def _name_arguments(spec: Spec, arguments: tuple, optional: dict[str, Any]) -> d
     if len(arguments) > len(names):
         raise TypeError(f"{spec.name}() takes {len(names)} positional arguments, but got {len(arguments)}")
     named = dict(zip(names, arguments, strict=False))
-    operand_of = {spec.public_name(name): name for name in spec.operands if name in (*names, *spec.optional)}
+    operand_of = {spec.public_name(name): name for name in spec.parameters}
     for name, value in optional.items():
         if name not in operand_of:
             raise TypeError(f"{spec.name}() got an unexpected argument {name!r}")

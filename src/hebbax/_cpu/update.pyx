@@ -7,11 +7,10 @@ So the loop waits for scattered weights; prefetching them hides that, and the ch
 """
 
 from libc.math cimport INFINITY, isnan, pow, powf
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from hebbax._cpu.buffers cimport (
-    BFLOAT16, FLOAT16, FLOAT32, INT32, Buffer, arith_t, bfloat16, float16, hot_void, inline_int, load, prefetch,
-    prefetch_lines, store, weight_t,
+    arith_t, hot_void, inline_int, load, prefetch, prefetch_lines, store, weight_t,
 )
 from hebbax._cpu.rows cimport (
     BAD_ELEMENT, OK, Piece, Rows, Status, Walk, index_t, next_batch, next_piece, walk_places,
@@ -49,6 +48,8 @@ cdef struct Soft:
 cdef struct Job:
     Update* call
     Rows* rows
+    void* values   # the trace
+    bint clips     # whether this is the full clip pass
     bint by_place  # whether threads share out the places in every row, and not the rows
     Status status
 
@@ -234,38 +235,16 @@ cdef hot_void clip_span(const Update* call, weight_t* weight, arith_t low, int64
         start = end
 
 
-cdef inline void update_typed(Job* job, weight_t* weight, arith_t* trace, int64_t start, int64_t stop) noexcept nogil:
-    if job.call.network.indices.dtype == INT32:
-        update_span(job, weight, <const int32_t*> job.call.network.indices.data, trace, start, stop)
+cdef inline void span(
+    Job* job, weight_t* weight, const index_t* indices, const arith_t* trace, int64_t start, int64_t stop
+) noexcept nogil:
+    if job.clips:
+        clip_span(job.call, weight, <arith_t> -INFINITY, start, stop)
     else:
-        update_span(job, weight, <const int64_t*> job.call.network.indices.data, trace, start, stop)
+        update_span(job, weight, indices, trace, start, stop)
 
 
-cdef void update_task(void* state, int64_t start, int64_t stop) noexcept nogil:
-    cdef Job* job = <Job*> state
-    cdef Buffer* weight = &job.call.network.weight
-    cdef void* trace = job.call.trace.data
-    if weight.dtype == FLOAT32:
-        update_typed(job, <float*> weight.data, <float*> trace, start, stop)
-    elif weight.dtype == FLOAT16:
-        update_typed(job, <float16*> weight.data, <float*> trace, start, stop)
-    elif weight.dtype == BFLOAT16:
-        update_typed(job, <bfloat16*> weight.data, <float*> trace, start, stop)
-    else:
-        update_typed(job, <double*> weight.data, <double*> trace, start, stop)
-
-
-cdef void clip_task(void* state, int64_t start, int64_t stop) noexcept nogil:
-    cdef Job* job = <Job*> state
-    cdef Buffer* weight = &job.call.network.weight
-    if weight.dtype == FLOAT32:
-        clip_span(job.call, <float*> weight.data, <float> -INFINITY, start, stop)
-    elif weight.dtype == FLOAT16:
-        clip_span(job.call, <float16*> weight.data, <float> -INFINITY, start, stop)
-    elif weight.dtype == BFLOAT16:
-        clip_span(job.call, <bfloat16*> weight.data, <float> -INFINITY, start, stop)
-    else:
-        clip_span(job.call, <double*> weight.data, <double> -INFINITY, start, stop)
+include "variants.pxi"  # defines `task`
 
 
 cdef bint shares_out_places(const Update* call, const Rows* rows) noexcept nogil:
@@ -289,14 +268,17 @@ cdef Status update(Update* call) noexcept nogil:
     rows.next_event = 0
     job.call = call
     job.rows = &rows
+    job.values = call.trace.data
+    job.clips = False
     job.status = next_batch(&call.network, &rows)
     while job.status == OK and rows.count:
         chunks = chunks_for(&call.network.pool, rows.elements, GRAIN, 2)
         job.by_place = chunks > 1 and shares_out_places(call, &rows)
-        run_chunks(&call.network.pool, update_task, &job, PLACES if job.by_place else rows.elements, chunks)
+        run_chunks(&call.network.pool, task, &job, PLACES if job.by_place else rows.elements, chunks)
         if job.status == OK:
             job.status = next_batch(&call.network, &rows)
     if job.status == OK and call.clip_all:
         chunks = chunks_for(&call.network.pool, call.network.weight.size, CLIP_GRAIN, 8)
-        run_chunks(&call.network.pool, clip_task, &job, call.network.weight.size, chunks)
+        job.clips = True
+        run_chunks(&call.network.pool, task, &job, call.network.weight.size, chunks)
     return job.status
