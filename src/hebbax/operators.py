@@ -48,6 +48,8 @@ def call(spec: Spec, shape: tuple[int, int], backend: str | None, operands: dict
             continue
         if isinstance(x, jax.Array):
             _PASSED.add(type(x))
+        elif name == "after":
+            operands[name] = unitless.arrays_of(name, x)
         elif not isinstance(x, u.Quantity):
             operands[name] = unitless.check_host_array(spec.public_name(name), x)
         elif not isinstance(x.mantissa, jax.Array):
@@ -66,8 +68,6 @@ def _compiled(operands: dict[str, Any], static: tuple) -> Any:
     plain = {
         name: in_unit(spec.public_name(name), x, units[name]) if name in units else x for name, x in operands.items()
     }
-    if isinstance(plain.get("after"), u.Quantity):
-        plain["after"] = plain["after"].mantissa
     required = [plain.pop(name) for name in spec.arguments]
     out = unitless.OPERATORS[spec](*required, shape=shape, backend=backend, **plain, **dict(options))
     out = out.astype(jax.dtypes.canonicalize_dtype(weight.dtype))
@@ -141,7 +141,7 @@ def update_csr_on_binary_post(
     soft_bound: Literal["upper", "lower"] | None = None,
     mu: float = 1.0,
     gain: WithUnit | None = None,
-    after: WithUnit | None = None,
+    after: Any = None,
 ) -> Any:
     r"""Add the presynaptic traces to the weights of every synapse onto a spiking postsynaptic neuron, and clip.
 
@@ -204,7 +204,7 @@ def update_csr_on_binary_pre(
     soft_bound: Literal["upper", "lower"] | None = None,
     mu: float = 1.0,
     gain: WithUnit | None = None,
-    after: WithUnit | None = None,
+    after: Any = None,
 ) -> Any:
     r"""Add the postsynaptic traces to the weights of every synapse from a spiking presynaptic neuron, and clip.
 

@@ -132,7 +132,7 @@ def test_bounds_gain_and_options(update, arrays, rng, mesh):
     check(update, synapses, sharded, given)
     given["weight"] = np.clip(given["weight"], -0.0, 0.5)
     check(update, synapses, sharded, given, weight_in_bounds=True, soft_bound="upper", mu=0.5, backend="jax")
-    check(update, synapses, sharded, given, weight_in_bounds=True, after=np.zeros(7))
+    check(update, synapses, sharded, given, weight_in_bounds=True, after=[np.zeros(7), {"more": (np.float32(1), None)}])
 
 
 def test_what_is_padded_has_no_effect(spec, rng, mesh):
@@ -271,7 +271,7 @@ def test_after_moves_no_result_of_ours(rng, mesh):
         for spec in (PROPAGATE_PRE, PROPAGATE_POST):
             x = split_operands(spec, sharded, make_operands(spec, rng, synapses))
             after = call(spec, sharded, x)
-            assert collectives(lambda s, x, y, f=update: call(f, s, x, after=y), sharded, given, after) == []
+            assert collectives(lambda s, x, y, f=update: call(f, s, x, after={"seen": [y, None]}), sharded, given, after) == []
 
 
 # -- simulations
