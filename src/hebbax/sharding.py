@@ -50,6 +50,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from hebbax._core import connectivity, unitless
+from hebbax._core.building import with_unit
 from hebbax._core.compat import reshard, shard_map
 from hebbax._core.layout import (
     Layout,
@@ -61,7 +62,6 @@ from hebbax._core.layout import (
     slots,
     split_neurons,
     to_host,
-    with_unit,
 )
 from hebbax._core.pytree import assemble, pytree
 from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec

@@ -154,7 +154,7 @@ def test_a_rule_whose_weights_are_recorded_copies_none(rng, cpu_kernel, record):
     spikes = jnp.array(rng.random((5, sum(SHAPE))) < 0.3)
 
     def step(state, spike):
-        weight, traces = state
+        weight = state[0]
         pre_spike, post_spike = jnp.split(spike, [SHAPE[0]])
         seen = weight[RECORDED] if record == "before" else None
         current = synapses.propagate_on_pre(weight, pre_spike, backend=cpu_kernel)

@@ -270,8 +270,8 @@ def test_after_moves_no_result_of_ours(rng, mesh):
         given = split_operands(update, sharded, make_operands(update, rng, synapses))
         for spec in (PROPAGATE_PRE, PROPAGATE_POST):
             x = split_operands(spec, sharded, make_operands(spec, rng, synapses))
-            after = call(spec, sharded, x)
-            assert collectives(lambda s, x, y, f=update: call(f, s, x, after={"seen": [y, None]}), sharded, given, after) == []
+            after = {"seen": [call(spec, sharded, x), None]}
+            assert collectives(lambda s, x, y, f=update: call(f, s, x, after=y), sharded, given, after) == []
 
 
 # -- simulations

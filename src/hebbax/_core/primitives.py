@@ -10,9 +10,11 @@ A spike that is floating counts as 1, if it is not 0, but it is differentiated a
 operator that updates is given bool spikes, which have none; derivatives of `propagate` bring floating ones to all.)
 
 Each primitive takes all the operands of its row in `_core.specs` (one that is not given has size 0), so that its rules
-never ask which are there. Behind these, an update takes any arrays that it is to wait for, and passes them on to the
-backend as they are: so nothing need be computed of them, or copied, to wait for several. A batch is in leading dimensions, which all operands have but the structure; where one of
-these is 1, all members of the batch share the operand. The weight of an update has them in full: it becomes the result.
+never ask which are there. Behind these, an update takes any arrays that it is to wait for, and hands them to the
+backend as they are: to wait for several, nothing is computed or copied.
+
+A batch is in leading dimensions, which all operands have but the structure and what is waited for; where one of these
+is 1, all members of the batch share the operand. The weight of an update has them in full: it becomes the result.
 """
 
 from __future__ import annotations
