@@ -426,7 +426,7 @@ class Synapses:
         return operators.propagate_csr_on_binary_post(weight, *columns, post_spike, shape=self.shape, **options)
 
     def todense(self, weight: WithUnit) -> Any:
-        """Return `W` as a dense array with the dtype and unit of `weight`: 0 where there is no synapse, sums of several."""
+        """Return `W` as a dense array with the dtype and unit of `weight`: sums, 0 where there is no synapse."""
         numbers, unit = building.weight_numbers("weight", weight, self.indices.shape)
         numbers = jnp.asarray(numbers)
         rows = jnp.arange(self.n_pre, dtype=self.indices.dtype)

@@ -121,8 +121,8 @@ class PairSTDP:
             Whether each postsynaptic neuron spikes.
         dt : Quantity
             Length of the step.
-        after : Array or Quantity, optional
-            What was computed from `weight` in the same step, as in `update_csr_on_binary_pre`.
+        after : pytree of arrays, optional
+            All that was computed from `weight` in the same step, as in `update_csr_on_binary_pre`.
         backend : str, optional
             Of the updates (see `hebbax.backends`).
         """
