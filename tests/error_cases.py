@@ -77,6 +77,9 @@ def wrong_operands(spec):
             yield bound, np.full(NSE, -(2**32)), OverflowError, [str(-(2**32)), "int64", "jax_enable_x64"]
             yield bound, np.full(NSE, "1"), TypeError, ["<U1"]
             yield bound, np.full(NSE, None), TypeError, ["object"]
+        yield "after", "current", TypeError, ["str", "array"]
+        yield "after", {"seen": [np.ones(2), "current"], "current": None}, TypeError, ["str", "array"]
+        yield "after", np.full(2, None), TypeError, ["object"]
 
 
 def wrong_options(spec):

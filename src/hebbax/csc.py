@@ -31,7 +31,7 @@ def update_csc_on_binary_post(
     soft_bound: Literal["upper", "lower"] | None = None,
     mu: float = 1.0,
     gain: WithUnit | None = None,
-    after: WithUnit | None = None,
+    after: Any = None,
 ) -> Any:
     r"""`update_csr_on_binary_post` for weights in CSC order, where a spiking neuron's synapses lie side by side.
 
@@ -90,7 +90,7 @@ def update_csc_on_binary_pre(
     soft_bound: Literal["upper", "lower"] | None = None,
     mu: float = 1.0,
     gain: WithUnit | None = None,
-    after: WithUnit | None = None,
+    after: Any = None,
 ) -> Any:
     r"""`update_csr_on_binary_pre` for weights in CSC order, where a spiking neuron's synapses are scattered.
 

@@ -55,6 +55,8 @@ def call(spec: Spec, shape: tuple[int, int], backend: str | None, values: tuple,
             continue
         if isinstance(x, jax.Array):
             _PASSED.add(type(x))
+        elif spec.parameters[k] == "after":
+            operands[k] = unitless.arrays_of("after", x)
         elif not isinstance(x, u.Quantity):
             operands[k] = unitless.check_host_array(spec.public_name(spec.parameters[k]), x)
         elif not isinstance(x.mantissa, jax.Array):
@@ -72,8 +74,6 @@ def _compiled(operands: list, static: tuple) -> Any:
     unit = weight.unit if has_unit else u.UNITLESS
     units = {"weight": unit, "trace": unit, "w_min": unit, "w_max": unit, "gain": u.UNITLESS}
     plain = {name: in_unit(spec.public_name(name), x, units[name]) if name in units else x for name, x in given.items()}
-    if isinstance(plain.get("after"), u.Quantity):
-        plain["after"] = plain["after"].mantissa
     required = [plain.pop(name) for name in spec.arguments]
     plain |= zip(unitless.UPDATE_OPTIONS, options, strict=False)  # no options, unless it is an update
     out = unitless.OPERATORS[spec](*required, shape=shape, backend=backend, **plain)
@@ -154,7 +154,7 @@ def update_csr_on_binary_post(
     soft_bound: Literal["upper", "lower"] | None = None,
     mu: float = 1.0,
     gain: WithUnit | None = None,
-    after: WithUnit | None = None,
+    after: Any = None,
 ) -> Any:
     r"""Add the presynaptic traces to the weights of every synapse onto a spiking postsynaptic neuron, and clip.
 
@@ -213,7 +213,7 @@ def update_csr_on_binary_pre(
     soft_bound: Literal["upper", "lower"] | None = None,
     mu: float = 1.0,
     gain: WithUnit | None = None,
-    after: WithUnit | None = None,
+    after: Any = None,
 ) -> Any:
     r"""Add the postsynaptic traces to the weights of every synapse from a spiking presynaptic neuron, and clip.
 

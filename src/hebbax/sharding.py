@@ -51,6 +51,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from hebbax._core import connectivity, unitless
+from hebbax._core.building import with_unit
 from hebbax._core.compat import reshard, shard_map
 from hebbax._core.forks import check_jax
 from hebbax._core.layout import (
@@ -63,7 +64,6 @@ from hebbax._core.layout import (
     slots,
     split_neurons,
     to_host,
-    with_unit,
 )
 from hebbax._core.pytree import assemble, pytree
 from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec
@@ -298,6 +298,7 @@ class ShardedSynapses:
         required = [name for name in spec.arguments if name not in STRUCTURE]
         given = dict(zip((*required, *spec.optional[:2]), arguments, strict=True))
         given |= {name: options.pop(name) for name in spec.optional[2:] if name in options}
+        after = unitless.arrays_of("after", given.pop("after", None))
         known = ("backend", *(unitless.UPDATE_OPTIONS if spec.kind == "update" else ()))
         for name in options:
             if name not in known:
@@ -313,7 +314,7 @@ class ShardedSynapses:
                 numbers = unitless.check_host_array(public, numbers)
                 given[name] = u.Quantity(numbers, unit=x.unit) if isinstance(x, u.Quantity) else numbers
             self._check_shape(spec, name, public, np.shape(numbers))
-        return _compiled(self, given, (spec, tuple(options.items())))
+        return _compiled(self, given | ({"after": after} if after else {}), (spec, tuple(options.items())))
 
     def _check_shape(self, spec: Spec, name: str, public: str, shape: tuple[int, ...]) -> None:
         n_event, n_other = spec.sizes(self.shape)
@@ -324,12 +325,12 @@ class ShardedSynapses:
         if name in either and shape not in ((), (either[name],)):
             raise ShapeError(f"{public}: got shape {shape}, expected a scalar or {(either[name],)}, as split")
 
-    def _partition(self, spec: Spec, name: str, x: Any) -> P:
+    def _partition(self, spec: Spec, name: str, x: Any) -> Any:
         """How an operand is laid out over the devices."""
+        if name == "after":  # not used, so any spec is right; this one moves nothing where it is a result of ours
+            return [P(self.axis) if np.ndim(y) and np.shape(y)[0] % self.shards == 0 else P() for y in x]
         whole_in_update = {"pre": ("spike", "gain"), "post": ("trace",)}[spec.event]
         whole = spec.kind == "update" and name in whole_in_update
-        if name == "after":  # not used, so any spec is right; this one moves nothing where it is a result of ours
-            whole = bool(np.ndim(x)) and np.shape(x)[0] % self.shards > 0
         return P() if whole or np.ndim(x) == 0 else P(self.axis)
 
     def _slots(self) -> list[np.ndarray]:
@@ -476,10 +477,10 @@ def _compiled(synapses: ShardedSynapses, operands: dict[str, Any], static: tuple
         return getattr(local, f"{spec.kind}_on_{spec.event}")(**given, **dict(options))
 
     specs = {name: synapses._partition(spec, name, x) for name, x in operands.items()}
-    operands = {
-        name: jax.tree.map(functools.partial(reshard, mesh=synapses.mesh, spec=specs[name]), x)
-        for name, x in operands.items()
-    }
+    operands = jax.tree.map(
+        lambda spec, x: jax.tree.map(functools.partial(reshard, mesh=synapses.mesh, spec=spec), x),
+        specs, operands, is_leaf=lambda x: isinstance(x, P),
+    )  # fmt: skip
     out_specs = P() if spec is PROPAGATE_POST else P(axis)
     mapped = shard_map(run, mesh=synapses.mesh, in_specs=(P(axis), specs), out_specs=out_specs)
     return mapped(synapses, operands)

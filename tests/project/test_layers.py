@@ -20,6 +20,7 @@ LAYERS = [
     ["_core.primitives"],
     ["_core.unitless"],
     ["_core.memory", "_core.connectivity"],
+    ["_core.building"],
     ["_core.layout", "operators", "inplace"],
     ["synapses", "csc"],
     ["sharding"],

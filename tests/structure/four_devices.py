@@ -27,10 +27,10 @@ def mesh():
 
 
 def network(rng, shape, nse, degrees="even"):
+    """In which some pairs of neurons have several synapses."""
     drawn = random_network(rng, shape, nse, degrees=degrees)
-    pairs = np.unique(drawn.pre * max(shape[1], 1) + drawn.post)  # no pair twice
-    pre, post = np.divmod(pairs, max(shape[1], 1))
-    return hebbax.Synapses.from_coo(pre, post, np.zeros(pre.size, np.float32), shape=shape)[0]
+    weight = np.zeros(drawn.nse, np.float32)
+    return hebbax.Synapses.from_coo(drawn.pre, drawn.post, weight, shape=shape, multapses=True)[0]
 
 
 def make_operands(spec, rng, synapses, dtype=np.float32, unit=None):
@@ -133,7 +133,7 @@ def test_bounds_gain_and_options(update, arrays, rng, mesh):
     check(update, synapses, sharded, given)
     given["weight"] = np.clip(given["weight"], -0.0, 0.5)
     check(update, synapses, sharded, given, weight_in_bounds=True, soft_bound="upper", mu=0.5, backend="jax")
-    check(update, synapses, sharded, given, weight_in_bounds=True, after=np.zeros(7))
+    check(update, synapses, sharded, given, weight_in_bounds=True, after=[np.zeros(7), {"more": (np.float32(1), None)}])
 
 
 def test_what_is_padded_has_no_effect(spec, rng, mesh):
@@ -271,7 +271,7 @@ def test_after_moves_no_result_of_ours(rng, mesh):
         given = split_operands(update, sharded, make_operands(update, rng, synapses))
         for spec in (PROPAGATE_PRE, PROPAGATE_POST):
             x = split_operands(spec, sharded, make_operands(spec, rng, synapses))
-            after = call(spec, sharded, x)
+            after = {"seen": [call(spec, sharded, x), None]}
             assert collectives(lambda s, x, y, f=update: call(f, s, x, after=y), sharded, given, after) == []
 
 
@@ -396,3 +396,20 @@ def test_vmap_is_one_network_after_the_other(spec, rng, mesh):
     out = jax.jit(jax.vmap(lambda x: call(spec, sharded, x)))(batch)
     for k, member in enumerate(members):
         np.testing.assert_array_equal(out[k], call(spec, sharded, member))
+
+
+def test_a_batch_that_is_split_is_gathered_unless_shard_map_is_around_vmap(spec, rng, mesh):
+    """Then each device runs the kernel on its own members only."""
+    synapses = network(rng, (41, 23), 300)
+    members = [make_operands(spec, rng, synapses) for _ in range(2 * SHARDS)]
+    part = jax.sharding.PartitionSpec("devices")
+    over_devices = jax.sharding.NamedSharding(mesh, part)
+    batch = {name: jax.device_put(np.stack([x[name] for x in members]), over_devices) for name in members[0]}
+    of_all = jax.vmap(lambda x: call(spec, synapses, x))
+    of_own = jax.jit(jax.shard_map(of_all, mesh=mesh, in_specs=part, out_specs=part))
+    assert "all-gather" in collectives(of_all, batch) and collectives(of_own, batch) == []
+    size = {"update": synapses.nse}.get(spec.kind, spec.sizes(synapses.shape)[1])
+    kernel = rf"= f32\[(\d+),{size}\]\S* custom-call\([^\n]*hebbax_{spec.kind}"
+    text = of_own.lower(batch).compile().as_text()
+    assert re.findall(kernel, text) == ["2"]
+    np.testing.assert_array_equal(of_own(batch), of_all(batch))

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hebbax._core import connectivity, unitless
+from hebbax._core.building import with_unit
 from hebbax._core.forks import check_jax
 from hebbax.errors import ShapeError
 
@@ -210,7 +211,3 @@ def slots(indptr: np.ndarray) -> list[np.ndarray]:
     return [
         np.arange(own[-1]) + np.repeat(where - own[:-1], np.diff(own)) for own, where in zip(starts, first, strict=True)
     ]
-
-
-def with_unit(numbers: Any, unit: u.Unit | None) -> Any:
-    return numbers if unit is None else u.Quantity(numbers, unit=unit)

@@ -208,13 +208,13 @@ def _device_numbers() -> list[int]:
 
 def _run_cupy(*operands, avals_out, spec: Spec, **params):
     (out,) = avals_out
-    plan = plan_call(spec, out, dict(zip(spec.operands, operands, strict=True)), **params)
+    plan = plan_call(spec, out, dict(zip(spec.operands, operands, strict=False)), **params)
     # Now, for this must not happen while XLA captures the launches in a CUDA graph.
     launch.prepare(plan, _device_numbers())
 
     def callback(ctx, results, *buffers):
         result, rows = results
-        named = {"result": result, "rows": rows, **dict(zip(spec.operands, buffers, strict=True))}
+        named = {"result": result, "rows": rows, **dict(zip(spec.operands, buffers, strict=False))}
         device = result.__dlpack_device__()[1]
         launch.run(plan, launch.addresses(named), device, launch.stream_of(ctx.stream, device))
 
@@ -229,7 +229,7 @@ def _run_cupy(*operands, avals_out, spec: Spec, **params):
 
 def _run_reference(*operands, avals_out, spec: Spec, **params):
     del avals_out
-    return reference.run(spec, operands, **params)
+    return reference.run(spec, operands[: len(spec.operands)], **params)
 
 
 _RUNNERS = {"cython": _run_cython, "callback": _run_callback, "cupy": _run_cupy, "jax": _run_reference}

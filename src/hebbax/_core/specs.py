@@ -6,9 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import Literal
 
-UPDATE_OPERANDS = (
-    "weight", "indices", "indptr", "weight_indices", "spike", "trace", "gain", "w_min", "w_max", "after",
-)  # fmt: skip
+UPDATE_OPERANDS = ("weight", "indices", "indptr", "weight_indices", "spike", "trace", "gain", "w_min", "w_max")
 OPERANDS = {
     "update": UPDATE_OPERANDS,
     "propagate": (*UPDATE_OPERANDS[:5], "gain"),
@@ -39,7 +37,10 @@ class Spec:
 
     @property
     def operands(self) -> tuple[str, ...]:
-        """What the primitive takes, in order; an operand that is not given is an array of size 0."""
+        """What the primitive takes, in order; an operand that is not given is an array of size 0.
+
+        An update takes more arrays behind them, those of `after`, which it waits for and does not read.
+        """
         return OPERANDS[self.kind]
 
     def like(self, kind: Literal["update", "propagate", "collect"]) -> "Spec":
@@ -56,7 +57,7 @@ class Spec:
 
     @property
     def optional(self) -> tuple[str, ...]:
-        """The operands that the public function can do without."""
+        """What the public function can do without."""
         return ("w_min", "w_max", "gain", "after") if self.kind == "update" else ()
 
     @functools.cached_property

@@ -45,6 +45,7 @@ class Operator:
         spec = self.spec
         options = {name: optional.pop(name) for name in UPDATE_OPTIONS if spec.kind == "update" and name in optional}
         given = _name_arguments(spec, arguments, optional)
+        after = arrays_of("after", given.pop("after", None))
         shape = check_options(shape, backend)
         given = {
             name: x if isinstance(x, jax.Array) else jnp.asarray(check_host_array(spec.public_name(name), x))
@@ -57,7 +58,7 @@ class Operator:
         if spec.kind == "propagate":
             return bind(propagate_p, *operands, spec=spec, n_out=spec.sizes(shape)[1], backend=backend)
         options = check_update_options(given.keys(), **options)
-        return bind(update_p, *operands, spec=spec, backend=backend, **options)
+        return bind(update_p, *operands, *map(jnp.asarray, after), spec=spec, backend=backend, **options)
 
     def available_backends(self, platform: str) -> tuple[str, ...]:
         """Return the names of the backends that can run on `platform` ('cpu', 'gpu', ...), best first."""
@@ -158,6 +159,11 @@ def check_host_array(name: str, x):
     return shared if jax.dtypes.canonicalize_dtype(shared.dtype) == shared.dtype else _narrow(name, np.asarray(shared))
 
 
+def arrays_of(name: str, tree: Any) -> list[Any]:
+    """The arrays and numbers of a pytree, as JAX may take them; a Quantity is its numbers."""
+    return [x if isinstance(x, jax.Array) else check_host_array(name, x) for x in jax.tree.leaves(tree)]
+
+
 def _is_like_jax(x: np.ndarray) -> bool:
     """Whether JAX can use this memory on a CPU, where it wants 64 bytes aligned, without a change of dtype."""
     return x.flags.c_contiguous and x.ctypes.data % 64 == 0 and jax.dtypes.canonicalize_dtype(x.dtype) == x.dtype
@@ -212,8 +218,6 @@ def check_dtypes(spec: Spec, given: dict[str, Any]) -> None:
 @functools.lru_cache(maxsize=256)
 def _expected_instead(operand: str, dtype: Any) -> str | None:
     """What an operand should be where this dtype is not among it."""
-    if operand == "after":
-        return None
     if operand == "weight":
         ok, expected = str(dtype) in WEIGHT_DTYPES, f"one of {', '.join(WEIGHT_DTYPES)}"
     elif operand in STRUCTURE:
@@ -254,8 +258,6 @@ def _settle_dtypes(spec: Spec, given: dict[str, Any]) -> list[jax.Array]:
         x = given.get(operand)
         if x is None:
             return jnp.zeros(0, dtypes[operand])
-        if operand == "after":
-            return jnp.asarray(x)
         if operand == "spike":
             x = jnp.asarray(x)
             has_derivative = spec.kind == "propagate" and jnp.issubdtype(x.dtype, jnp.floating)
@@ -274,7 +276,7 @@ def kernel_dtypes(given: dict[str, Any]) -> dict[str, np.dtype]:
     return {
         "indices": index, "weight_indices": index, "indptr": _common_index_dtype(given["indptr"].dtype),
         "weight": weight, "w_min": weight, "w_max": weight, "trace": arithmetic, "gain": arithmetic,
-        "spike": np.dtype(bool), "after": np.dtype(bool),
+        "spike": np.dtype(bool),
     }  # fmt: skip
 
 

@@ -30,7 +30,7 @@ SOFT = ("HARD", "LINEAR", "POWER")
 
 # The structs of cuda/call.cu.
 _OPERAND = np.dtype([("data", np.uint64), ("size", np.int64), ("strides", np.int64, DIMS)])
-FIELDS = ("result", *(name for name in UPDATE_OPERANDS if name != "after"), "rows")
+FIELDS = ("result", *UPDATE_OPERANDS, "rows")
 _NUMBERS = ("rank", "members", "lists", "row_bits", "n_other", "zeroed", "soft_upper")
 CALL = np.dtype(
     [(name, _OPERAND) for name in FIELDS]

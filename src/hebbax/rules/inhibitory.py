@@ -101,7 +101,7 @@ class InhibitorySTDP:
         pre_spike: Plain,
         post_spike: Plain,
         dt: WithUnit,
-        after: WithUnit | None = None,
+        after: Any = None,
         backend: str | None = None,
     ) -> tuple[Any, PairTraces]:
         """Return the weight and the traces after a step of length `dt`; the arguments are those of `PairSTDP.step`."""

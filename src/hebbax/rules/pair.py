@@ -114,7 +114,7 @@ class PairSTDP:
         pre_spike: Plain,
         post_spike: Plain,
         dt: WithUnit,
-        after: WithUnit | None = None,
+        after: Any = None,
         backend: str | None = None,
     ) -> tuple[Any, PairTraces]:
         """Return the weight and the traces after a step of length `dt`, with the spikes at its end.
@@ -133,8 +133,8 @@ class PairSTDP:
             Whether each postsynaptic neuron spikes.
         dt : Quantity
             Length of the step.
-        after : Array or Quantity, optional
-            What was computed from `weight` in the same step, as in `update_csr_on_binary_pre`.
+        after : pytree of arrays, optional
+            All that was computed from `weight` in the same step, as in `update_csr_on_binary_pre`.
         backend : str, optional
             Of the updates (see `hebbax.backends`).
         """

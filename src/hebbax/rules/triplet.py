@@ -118,7 +118,7 @@ class TripletSTDP:
         pre_spike: Plain,
         post_spike: Plain,
         dt: WithUnit,
-        after: WithUnit | None = None,
+        after: Any = None,
         backend: str | None = None,
     ) -> tuple[Any, TripletTraces]:
         """Return the weight and the traces after a step of length `dt`; the arguments are those of `PairSTDP.step`."""
