@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hebbax._core import connectivity
 from hebbax._core.docs import documented
@@ -153,11 +154,12 @@ def _by_row(indices: Any, indptr: Any, shape: tuple[int, int]) -> tuple[Any, Any
             expected = indices.size if name == "indices" else n_post + 1
             if x.shape != (expected,):
                 raise ShapeError(f"{name}: got shape {x.shape}, expected {(expected,)} for shape {shape}")
-        indices, indptr = (jnp.asarray(x, index_dtype(x.dtype)) for x in (indices, indptr))
-        column = jnp.searchsorted(indptr, jnp.arange(indices.size), side="right") - 1
+        dtype = index_dtype(np.promote_types(indices.dtype, indptr.dtype))
+        indices, indptr = jnp.asarray(indices, dtype), jnp.asarray(indptr, dtype)
+        column = jnp.searchsorted(indptr, jnp.arange(indices.size, dtype=dtype), side="right") - 1
         row = jnp.where((column >= 0) & (column < n_post), indices, n_pre)  # what no column holds goes to the end
         slots = jnp.argsort(row, stable=True)
-        return column[slots], jnp.searchsorted(row[slots], jnp.arange(n_pre + 1)), slots
+        return column[slots], jnp.searchsorted(row[slots], jnp.arange(n_pre + 1, dtype=dtype)), slots
     pre = connectivity.checked_ids("indices", indices, n_pre, shape)
     column_starts = connectivity.checked_indptr("indptr", indptr, n_post, pre.size, f" for shape {shape}")
     row_starts, post, slots = connectivity.transposed(column_starts, pre, shape[::-1])

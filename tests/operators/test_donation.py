@@ -104,7 +104,10 @@ def simulation(network, rng, *, kernel, after, record=False):
         weight = call(UPDATE_PRE, {"weight": weight, **given}, **bounds)
         given = {"spike": post_spike, "trace": pre_trace, **post}
         weight = call(UPDATE_POST, {"weight": weight, **given}, **bounds)
-        pre_trace, post_trace = 0.9 * pre_trace + 0.01 * pre_spike, 0.9 * post_trace + 0.01 * post_spike
+        pre_trace, post_trace = (
+            0.9 * trace + jnp.where(spike, 0.01, 0)
+            for trace, spike in ((pre_trace, pre_spike), (post_trace, post_spike))
+        )
         return (weight, jnp.where(post_spike, 0, voltage), pre_trace, post_trace), (post_spike, seen)
 
     weight = jnp.array(rng.uniform(-1, 1, network.nse), jnp.float32)
