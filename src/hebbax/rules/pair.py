@@ -131,8 +131,9 @@ class PairSTDP:
             Whether each presynaptic neuron spikes.
         post_spike : Array, shape (n_post,), bool or real
             Whether each postsynaptic neuron spikes.
-        dt : Quantity
-            Length of the step.
+        dt : Quantity, scalar
+            Length of the step. Where it is so short that float32 traces do not decay as they should, a RuntimeWarning
+            says so.
         after : pytree of arrays, optional
             All that was computed from `weight` in the same step, as in `update_csr_on_binary_pre`.
         backend : str, optional
