@@ -77,9 +77,6 @@ def wrong_operands(spec):
             yield bound, np.full(NSE, -(2**32)), OverflowError, [str(-(2**32)), "int64", "jax_enable_x64"]
             yield bound, np.full(NSE, "1"), TypeError, ["<U1"]
             yield bound, np.full(NSE, None), TypeError, ["object"]
-        yield "after", "current", TypeError, ["str", "array"]
-        yield "after", {"seen": [np.ones(2), "current"], "current": None}, TypeError, ["str", "array"]
-        yield "after", np.full(2, None), TypeError, ["object"]
 
 
 def wrong_options(spec):
@@ -130,6 +127,13 @@ def mu_that_is_traced(spec, function):
     arguments = [correct(spec)[name] for name in spec.arguments]
     options = {"w_min": 0.0, "w_max": 1.0, "soft_bound": "upper", "shape": SHAPE}
     return lambda: jax.jit(lambda mu: function(*arguments, **options, mu=mu))(0.5)
+
+
+def wrong_after():
+    """(what an update cannot wait for, words of the message)"""
+    yield "current", ["str", "an array"]
+    yield {"seen": [np.ones(2), "current"], "current": None}, ["str", "an array"]
+    yield np.full(2, None), ["object"]
 
 
 def bounds_in_the_wrong_order(spec):
@@ -208,6 +212,10 @@ def cases():
                 yield case(f"{options}", spec, error, words, correct(spec), **options)
                 wrong = functools.partial(operator, *arguments, shape=SHAPE, **options)
                 yield f"{spec.name}_p: {options}", wrong, error, words
+            for after, words in wrong_after():
+                for name, function in ((spec.name, getattr(hebbax, spec.name)), (f"{spec.name}_p", operator)):
+                    wrong = functools.partial(function, *arguments, shape=SHAPE, after=after)
+                    yield f"{name}: after = {after}", wrong, TypeError, ["after", *words]
             for name, function in ((spec.name, getattr(hebbax, spec.name)), (f"{spec.name}_p", operator)):
                 yield f"{name}: mu is traced", mu_that_is_traced(spec, function), TypeError, ["mu", "a number"]
         for name, function, words in wrong_calls_of_the_operator(spec):

@@ -84,6 +84,7 @@ def reordered(x: Any, permutation: Any, nse: int, back: bool) -> Any:
         in_list = np.empty_like(numbers)
         in_list[..., permutation] = numbers
         return with_unit(in_list, unit)
+    check_jax()
     numbers = jnp.asarray(numbers)
     out = numbers.at[..., permutation].set(numbers, unique_indices=True) if back else numbers[..., permutation]
     return with_unit(out, unit)
