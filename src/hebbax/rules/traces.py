@@ -70,7 +70,7 @@ def decay(rule: Any, name: str, dt: Any, synapses: Synapses, side: Side, dtype: 
     if np.ndim(time):
         raise ShapeError(f"dt: got shape {np.shape(time)}, expected a scalar")
     if isinstance(time, jax.core.Tracer):
-        return Decay(side, time / tau, dtype)
+        return Decay(side, time.astype(dtype) / jnp.asarray(tau, dtype), dtype)
     time = float(time)
     if not time >= 0:
         raise ValueError(f"dt: got {dt}, expected at least 0")
