@@ -10,9 +10,14 @@ HERE = Path(__file__).parent
 LIMIT = 240  # seconds after which a child that hangs is ended
 
 
-def environment(**changes):
-    """Of children: without this process's virtual devices, and without proxies between processes."""
-    kept = {name: x for name, x in os.environ.items() if name != "XLA_FLAGS" and not name.lower().endswith("_proxy")}
+VIRTUAL_DEVICES = "--xla_force_host_platform_device_count"
+
+
+def environment(devices=1, **changes):
+    """Of children: with virtual devices of their own, and without proxies between processes."""
+    kept = {name: x for name, x in os.environ.items() if not name.lower().endswith("_proxy")}
+    flags = [flag for flag in kept.get("XLA_FLAGS", "").split() if not flag.startswith(VIRTUAL_DEVICES)]
+    kept["XLA_FLAGS"] = " ".join([*flags, *([f"{VIRTUAL_DEVICES}={devices}"] if devices > 1 else [])])
     return kept | {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)} | changes
 
 

@@ -1,6 +1,10 @@
 """Fixtures for every test; the tests of one machine's CPU need no other platform."""
 
+import gc
+import itertools
 import os
+import zlib
+from collections import defaultdict
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported, here and in the children
 
@@ -10,6 +14,10 @@ from hypothesis import settings
 
 import hebbax
 from problems import BACKENDS, CPU_KERNELS, KERNELS, PROPAGATES, SPECS, UPDATES
+
+gc.set_threshold(
+    100_000, 50, 100
+)  # JAX makes and keeps so many objects that to look for cycles took a tenth of the time
 
 settings.register_profile("hebbax", deadline=None, max_examples=25, print_blob=True)  # compiling takes its time
 settings.load_profile("hebbax")
@@ -24,6 +32,40 @@ def pytest_generate_tests(metafunc):
     ):  # fmt: skip
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, values, **how)
+
+
+@pytest.hookimpl(tryfirst=True)  # before cases are selected by their marks
+def pytest_collection_modifyitems(items):
+    """Mark as slow the cases of a test without which every two of its parameters' values, or as many as its mark
+    `together` says, still meet in another one: an operator and a backend, say, or a backend and a dtype.
+
+    For most of the time of a case goes into compiling it. `make test-all` and CI run all cases.
+    """
+    tests = defaultdict(list)
+    for item in items:
+        if hasattr(item, "callspec") and item.get_closest_marker("slow") is None:
+            mark, values = item.get_closest_marker("together"), values_of(item)
+            meetings = set(itertools.combinations(values, min(mark.args[0] if mark else 2, len(values))))
+            tests[item.nodeid.partition("[")[0]].append((item, meetings))
+    for cases in tests.values():
+        met = set()
+        while cases:
+            # Which brings most together that have not met: of several, one or another, so that tests differ in it.
+            best = max(cases, key=lambda case: (len(case[1] - met), zlib.crc32(case[0].nodeid.encode())))
+            cases.remove(best)
+            if best[1] <= met:
+                best[0].add_marker("slow")
+            met |= best[1]
+
+
+def values_of(item):
+    """The values of a case's parameters; those that one mark lists together count as one."""
+    left = {name: id(value) for name, value in item.callspec.params.items()}
+    values = []
+    for mark in item.iter_markers("parametrize"):
+        names = mark.args[0].replace(" ", "").split(",") if isinstance(mark.args[0], str) else mark.args[0]
+        values.append(tuple((name, left.pop(name)) for name in names))
+    return [*values, *left.items()]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 Usage: python out_of_range.py BACKEND THREADS, where `inplace` is a backend too: the functions of hebbax.inplace
 """
 
+import functools
 import re
 import sys
 
@@ -44,11 +45,15 @@ def wrong_indptr(indptr, nse):
     yield "lengths that overflow when summed", np.where(np.arange(indptr.size) % 2, info.max, 0).astype(indptr.dtype)
 
 
+@functools.cache
+def network_of(size):
+    return random_network(np.random.default_rng(0), *size)
+
+
 def cases(spec, size, index_dtype):
     """Yield (what, the array's name, operands, shape); every neuron spikes, so that every element is looked at."""
     shape, nse, *_ = size
-    rng = np.random.default_rng(0)
-    given = operands(spec, rng, random_network(rng, *size), p_spike=1.0, index_dtype=index_dtype)
+    given = operands(spec, np.random.default_rng(1), network_of(size), p_spike=1.0, index_dtype=index_dtype)
     for name in ("indices", "weight_indices") if spec.permuted else ("indices",):
         limit = nse if name == "weight_indices" else spec.sizes(shape)[1]
         values, positions = list(wrong_elements(limit, index_dtype)), (0, nse // 2, nse - 1)

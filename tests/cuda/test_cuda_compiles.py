@@ -20,30 +20,31 @@ ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 INDEX_DTYPES = ("int32", "int64")
 
 
-def variants(kind):
+def variants(kind, weight_dtypes=tuple(DTYPES), index_dtypes=INDEX_DTYPES):
     """The C++ names of all kernels of an operator, from the table of operators."""
     specs = [spec.like(kind) for spec in (UPDATE_POST, UPDATE_PRE)]
     soft = SOFT if kind == "update" else SOFT[:1]
     found = {}
-    for spec, *dtypes, softness in itertools.product(specs, DTYPES, INDEX_DTYPES, INDEX_DTYPES, soft):
+    for spec, *dtypes, softness in itertools.product(specs, weight_dtypes, index_dtypes, index_dtypes, soft):
         found |= dict.fromkeys(expressions(spec, *dtypes, soft=softness).values())
     return tuple(found)
 
 
-# Those that take longest are left out of `make test`: machine code for one architecture takes 15 s.
-SLOW = {("update", "sm_75"), ("update", "sm_80")}
-
-
-@pytest.mark.parametrize(
-    "kind, architecture",
-    [
-        pytest.param(*case, marks=pytest.mark.slow if case in SLOW else ())
-        for case in itertools.product(KINDS, ARCHITECTURES)
-    ],
-)
+@pytest.mark.slow  # machine code of all updates for one architecture takes 15 s
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_all_variants_compile(kind, architecture):
     names = variants(kind)
     assert len(names) == {"update": 4 * 2 * 2 * 3 + 2 + 4, "propagate": 4 * 2 * 2 + 2, "collect": 4 * 2 * 2 + 2}[kind]
+    check_compiles(kind, names, architecture)
+
+
+@pytest.mark.parametrize("kind, architecture", [*zip(KINDS, ARCHITECTURES, strict=True)])
+def test_the_usual_variants_compile(kind, architecture):
+    check_compiles(kind, variants(kind, ("float32",), ("int32",)), architecture)
+
+
+def check_compiles(kind, names, architecture):
     size, lowered, log = nvrtc.compile_for(architecture, source(kind), names, (*OPTIONS, "--ptxas-options=-v"))
     assert size > 1000 * len(names) and len(set(lowered.values())) == len(names)
     spilled = [line for line in log.splitlines() if re.search(r"[1-9]\d* bytes spill", line)]

@@ -191,6 +191,7 @@ def slurm(rank, port):
     return environment(JAX_COORDINATOR_ADDRESS=f"localhost:{port}", **job, **own)
 
 
+@pytest.mark.slow
 def test_devices_and_processes_give_the_same_result_as_one_device(tmp_path):
     (one,), expected = simulate_in(tmp_path / "one", [environment()])
     _, two = simulate_in(tmp_path / "two", [environment()], "--devices", "2")

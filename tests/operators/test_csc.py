@@ -14,6 +14,7 @@ import oracle
 from hebbax._core.specs import UPDATE_POST, UPDATE_PRE
 from problems import DTYPES, INDEX_ERRORS, call, enable_x64, operands, random_network
 
+pytestmark = pytest.mark.together(1)
 SHAPE = (20, 30)
 EVENTS = {"pre": (hebbax.update_csc_on_binary_pre, UPDATE_PRE), "post": (hebbax.update_csc_on_binary_post, UPDATE_POST)}
 PER_SYNAPSE = ("weight", "w_min", "w_max")
@@ -123,6 +124,7 @@ def test_worked_example(backend):
     np.testing.assert_array_equal(out, [0.625, 0.625, 0.125, 0.125])
 
 
+@pytest.mark.together(2)
 @pytest.mark.parametrize("sorted_rows", [False, True], ids=["unsorted", "sorted"])
 @pytest.mark.parametrize("more", MORE)
 def test_as_in_csr_order(event, rng, backend, more, sorted_rows):

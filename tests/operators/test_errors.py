@@ -20,6 +20,7 @@ def test_error(name):
     assert error_cases.wrong_message(*CASES[name]) is None
 
 
+@pytest.mark.slow
 def test_every_error_also_fires_under_python_O():
     script = str(Path(error_cases.__file__))
     child = subprocess.run([sys.executable, "-O", script], capture_output=True, text=True)

@@ -160,6 +160,7 @@ def check_bounded(out, weight, w_max):
     np.testing.assert_array_equal(out, np.clip(weight, -bound, bound))
 
 
+@pytest.mark.together(1)
 @pytest.mark.parametrize("unit", [None, u.mV, u.volt], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_scalar_bound_does_not_stick_to_the_next_call(backend, dtype, unit):
@@ -172,6 +173,7 @@ def test_a_scalar_bound_does_not_stick_to_the_next_call(backend, dtype, unit):
                 check_bounded(bounded(weight, w_max, unit, backend), numbers, w_max)
 
 
+@pytest.mark.together(1)
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize("unit", [None, u.mV], ids=str)
 def test_scalar_bounds_inside_jit_and_outside_do_not_disturb_each_other(backend, unit, x64):
@@ -296,6 +298,7 @@ def test_gain_multiplies_the_trace(backend):
     np.testing.assert_array_equal(out, np.float32([0.0, 1.0, 0.0, 0.5, 0.0, 2.0]))
 
 
+@pytest.mark.together(1)
 @pytest.mark.parametrize("gain", [-2, -2.0, np.float64(-2), np.array(-2, np.int8), jnp.float32(-2)], ids=repr)
 def test_gain_may_be_one_for_all(update, network, rng, backend, gain):
     """Whatever makes it one; the same as an array of it (with products that are exact, on every backend)."""
@@ -339,6 +342,7 @@ AFTER = {
 }
 
 
+@pytest.mark.together(1)
 @pytest.mark.parametrize("after", AFTER)
 def test_after_is_any_tree_of_arrays_and_changes_nothing(update, network, rng, backend, after):
     given, options = operands(update, rng, network), {"shape": network.shape, "backend": backend}

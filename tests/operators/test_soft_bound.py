@@ -12,6 +12,7 @@ import hebbax
 import oracle
 from problems import DTYPES, KERNELS, call, enable_x64, operands, random_network
 
+pytestmark = pytest.mark.together(1)
 SHAPE = (20, 30)
 SOFT = ("upper", "lower")
 # Powers that the kernels treat apart: none, 1, and others below and above 1.
@@ -70,6 +71,7 @@ def assert_within_roundings(actual, exact):
 # -- values
 
 
+@pytest.mark.together(2)
 @pytest.mark.parametrize("mu", POWERS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_values(update, backend, network, rng, dtype, mu):

@@ -12,6 +12,7 @@ import pytest
 
 import hebbax
 import oracle
+from hebbax._cpu import cpus
 from problems import DTYPES, INDEX_ERRORS, SPECS, Network, call, enable_x64, operands, random_network
 
 THREADS = (1, 2, 3, 8)
@@ -67,6 +68,7 @@ def test_bitwise_the_same_for_any_number_of_threads(spec, network, cpu_kernel, d
     np.testing.assert_array_equal(results[0].astype(np.float64), expected.astype(np.float64))
 
 
+@pytest.mark.together(1)
 def test_gain_is_bitwise_the_same_for_any_number_of_threads(update, network, cpu_kernel, threads):
     rng = np.random.default_rng(1)
     given = operands(update, rng, network, p_spike=1.0)
@@ -89,6 +91,7 @@ SOFT = {
 }  # fmt: skip
 
 
+@pytest.mark.together(1)
 @pytest.mark.parametrize("soft", SOFT)
 def test_a_soft_bound_is_bitwise_the_same_for_any_number_of_threads(update, network, cpu_kernel, threads, soft):
     soft_bound, mu, arrays = SOFT[soft]
@@ -116,9 +119,15 @@ def test_a_soft_bound_is_bitwise_the_same_for_any_number_of_threads(update, netw
     oracle.assert_close(first, expected)
 
 
-def test_subnormals_are_the_same_for_any_number_of_threads(spec, cpu_kernel, threads):
+@pytest.fixture(scope="module")
+def large_network():
+    return random_network(np.random.default_rng(0), (600, 500), 1_200_000, sorted_rows=True)
+
+
+@pytest.mark.together(1)
+def test_subnormals_are_the_same_for_any_number_of_threads(spec, large_network, cpu_kernel, threads):
     """Pool threads must round and flush as the calling thread does."""
-    network = random_network(np.random.default_rng(0), (600, 500), 1_200_000, sorted_rows=True)
+    network = large_network
     given = operands(spec, np.random.default_rng(1), network, p_spike=1.0)
     given |= {name: given[name] * np.float32(1e-39) for name in ("weight", "trace") if name in given}
     results = []
@@ -176,6 +185,20 @@ def child(code="", **environment):
     )  # fmt: skip
 
 
+@pytest.fixture
+def default_in(monkeypatch):
+    """`default_in(variable=value, ...)`: the number of threads of a process that starts in such an environment."""
+    for name in ("HEBBAX_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def default(**environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return cpus.default_num_threads()
+
+    return default
+
+
 @pytest.mark.parametrize(
     "environment, expected",
     [
@@ -188,25 +211,29 @@ def child(code="", **environment):
     ],
     ids=str,
 )
-def test_environment_sets_the_number_of_threads(environment, expected):
-    result = child(**environment)
-    assert result.stdout.split() == [str(expected)], result.stderr
+def test_environment_sets_the_number_of_threads(default_in, environment, expected):
+    assert default_in(**environment) == expected
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot tie a process to CPUs")
-def test_by_default_as_many_threads_as_the_process_may_use():
+def test_by_default_as_many_threads_as_the_process_may_use(default_in):
     result = child("import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})")
     assert result.stdout.split() == ["1"], result.stderr
-    assert 1 <= int(child().stdout) <= len(os.sched_getaffinity(0))
+    assert 1 <= default_in() <= len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize("value", ["many", "abc", "0", "-1", "1.5", "1025", "3000000000", "²"])
-def test_nonsense_in_the_environment_is_named(value):
-    result = child(HEBBAX_NUM_THREADS=value)
+def test_nonsense_in_the_environment_is_named(default_in, value):
+    with pytest.raises(ValueError, match=rf"^HEBBAX_NUM_THREADS: got '?{value}'?, expected .* 1 to 1024"):
+        default_in(HEBBAX_NUM_THREADS=value)
+
+
+def test_a_process_reads_its_environment():
+    result = child(HEBBAX_NUM_THREADS="3", OMP_NUM_THREADS="6")
+    assert result.stdout.split() == ["3"], result.stderr
+    result = child(HEBBAX_NUM_THREADS="many")
     assert result.returncode == 1
-    last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith("ValueError: HEBBAX_NUM_THREADS: got ") and "1 to 1024" in last
-    assert value in last or not value.isascii()
+    assert result.stderr.strip().splitlines()[-1].startswith("ValueError: HEBBAX_NUM_THREADS: got 'many', expected ")
 
 
 AT_MOST = """

@@ -41,6 +41,7 @@ def numbers(pattern, text):
     return [float(x) for x in re.findall(pattern, text)]
 
 
+@pytest.mark.slow
 def test_learn_stdp_comes_closer_to_the_target_and_draws_it(stdp, tmp_path, capsys):
     stdp.main(iterations=20, seconds=0.5, seed=0, output=tmp_path / "new" / "folder")
     out = capsys.readouterr().out
@@ -67,6 +68,7 @@ def test_learn_stdp_follows_the_derivative_of_its_loss(stdp):
         assert abs(float(slope)) > 0.05 * scale, name
 
 
+@pytest.mark.slow
 def test_surrogate_gradients_train_the_network(surrogate, capsys):
     surrogate.main(iterations=61, batch=32, seed=0)
     out = capsys.readouterr().out

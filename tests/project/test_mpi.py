@@ -35,6 +35,7 @@ def simulate(ranks, output, *options):
     return child.stdout, dict(np.load(output))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neurons, inputs, steps", [(400, 50, 100), (2, 2, 300)])  # one of three ranks has no neuron
 def test_weights_are_those_of_one_rank_bit_for_bit(tmp_path, neurons, inputs, steps):
     options = "--neurons", neurons, "--inputs", inputs, "--steps", steps

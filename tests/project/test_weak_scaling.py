@@ -35,6 +35,7 @@ def test_rows_add_up(weak_scaling, monkeypatch):
     assert (two.compute, two.gather, two.step, two.efficiency) == (2.0, 2.0, 4.0, 0.25)
 
 
+@pytest.mark.slow
 def test_it_measures_and_writes_a_table(tmp_path):
     sizes = ["--neurons", "50", "--synapses", "10", "--nodes", "2", "--rounds", "1", "--duration", "0.001"]
     sizes += ["--latency", "2", "--bandwidth", "25"]

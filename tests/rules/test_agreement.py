@@ -3,7 +3,7 @@
 What the tests print, `pytest -rP` shows; `docs/agreement.md` has it in tables.
 """
 
-from functools import partial
+import functools
 
 import brainunit as u
 import jax
@@ -15,6 +15,7 @@ import stdp_reference
 import hebbax
 from problems import enable_x64
 
+pytestmark = pytest.mark.together(1)
 DT, SECONDS = 0.1, 30  # ms, s
 
 # The parameters of NEST's own test of its stdp_synapse: learning rate, asymmetry, time constants in ms, largest weight.
@@ -23,7 +24,9 @@ NEST_PAIR = dict(
     tau_plus=TAU_PLUS, tau_minus=TAU_MINUS, a_plus=LAMBDA * W_MAX, a_minus=ALPHA * LAMBDA * W_MAX,
     w_min=0.0, w_max=W_MAX,
 )  # fmt: skip
-EXPONENTS = [(0.0, 0.0), (0.4, 0.4), (1.0, 1.0), (0.4, 1.0), (1.0, 0.0)]  # mu_plus, mu_minus
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+# mu_plus, mu_minus
+EXPONENTS = [(0.0, 0.0), slow(0.4, 0.4), slow(1.0, 1.0), (0.4, 1.0), slow(1.0, 0.0)]
 
 # Pfister & Gerstner (2006), table 3 (visual cortex); times in ms. Where A3- is 0, tau_x has no effect.
 TRIPLET = {
@@ -116,19 +119,19 @@ def compare(rng, rule, reference):
 @pytest.mark.parametrize("mu_plus, mu_minus", EXPONENTS)
 def test_the_pair_rule_agrees_with_the_closed_form(rng, mu_plus, mu_minus, pairing):
     parameters = dict(NEST_PAIR, mu_plus=mu_plus, mu_minus=mu_minus, pairing=pairing)
-    compare(rng, hebbax.PairSTDP(**quantities(parameters)), partial(stdp_reference.pair, **parameters))
+    compare(rng, hebbax.PairSTDP(**quantities(parameters)), functools.partial(stdp_reference.pair, **parameters))
 
 
-@pytest.mark.parametrize("model", TRIPLET)
+@pytest.mark.parametrize("model", [name if "full" in name else slow(name) for name in TRIPLET])
 def test_the_triplet_rule_agrees_with_the_closed_form(rng, model):
     parameters = TRIPLET[model] | dict(w_min=0.0, w_max=1.0)
-    compare(rng, hebbax.TripletSTDP(**quantities(parameters)), partial(stdp_reference.triplet, **parameters))
+    compare(rng, hebbax.TripletSTDP(**quantities(parameters)), functools.partial(stdp_reference.triplet, **parameters))
 
 
 def test_the_inhibitory_rule_agrees_with_the_closed_form(rng):
     parameters = dict(tau=20.0, eta=0.01, w_min=0.0, w_max=1.0)
     rule = hebbax.InhibitorySTDP(**quantities(parameters), target_rate=25.0 * u.Hz)
-    compare(rng, rule, partial(stdp_reference.inhibitory, **parameters, target_rate=0.025))  # a millisecond
+    compare(rng, rule, functools.partial(stdp_reference.inhibitory, **parameters, target_rate=0.025))  # a millisecond
 
 
 def test_the_pair_window_is_a_pair_of_exponentials():
@@ -166,7 +169,7 @@ def mean_square_error(changes):
     return np.mean([((changes[lag] - MEASURED[lag]) / ERROR[lag]) ** 2 for lag in changes])
 
 
-@pytest.mark.parametrize("model", TRIPLET)
+@pytest.mark.parametrize("model", [name if name == "all, minimal" else slow(name) for name in TRIPLET])
 def test_the_triplet_rule_has_the_measured_frequency_dependence(model):
     """Pfister & Gerstner (2006), the figure that shows the weight change over the pairs' frequency."""
     changes = pairing_experiment(hebbax.TripletSTDP(**quantities(TRIPLET[model])))
@@ -198,6 +201,7 @@ def best_pair_rule(pairing):
     return {lag: best[0] * up[lag] + best[1] * down[lag] for lag in up}, best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairing", ["all", "nearest"])
 def test_no_pair_rule_has_it(pairing):
     """What the triplet rule is for: the best pair rule misses most of the measurement."""
@@ -207,7 +211,7 @@ def test_no_pair_rule_has_it(pairing):
     assert error > 5.0  # whatever their signs
 
 
-@pytest.mark.parametrize("target", [5.0, 12.0, 25.0])
+@pytest.mark.parametrize("target", [slow(5.0), 12.0, slow(25.0)])
 def test_the_inhibitory_rule_reaches_its_target_rate(rng, target):
     """Noisy integrate-and-fire neurons that would fire at about 40 Hz, with plastic inhibition, as in Vogels et al.
 

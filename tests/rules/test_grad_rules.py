@@ -186,9 +186,12 @@ def test_finite_differences(rule, network):
         )  # fmt: skip
 
 
-def test_nobody_spikes(rule, network):
+@pytest.mark.parametrize(
+    "name", [name if "powers" in name else pytest.param(name, marks=pytest.mark.slow) for name in RULES]
+)
+def test_nobody_spikes(name, network):
     """Nothing is NaN, and every weight is itself, also where it rests on a bound."""
-    cls, parameters, options = rule
+    cls, parameters, options = RULES[name]
     synapses, weight, pre, post = network
     weight = np.where(np.arange(weight.size) % 3, np.where(np.arange(weight.size) % 2, weight, 0.9), 0.1)
     weight = weight.astype(np.float32)
@@ -232,9 +235,9 @@ def test_a_rule_is_a_pytree_that_is_differentiated(network):
     def of_leaves(leaves):
         return loss(jax.tree.unflatten(treedef, leaves), weight)
 
-    gradient = jax.tree.unflatten(treedef, jax.grad(of_leaves)(leaves))
+    gradient = jax.tree.unflatten(treedef, jax.jit(jax.grad(of_leaves))(leaves))
     tangent = [jnp.float32(x) for x in (0.5, 0.25, 1, 2, 3, 4)][: len(leaves)]
-    _, slope = jax.jvp(of_leaves, (leaves,), (tangent,))
+    _, slope = jax.jvp(jax.jit(of_leaves), (leaves,), (tangent,))
     np.testing.assert_allclose(
         slope, sum(x * y for x, y in zip(jax.tree.leaves(gradient), tangent, strict=True)), rtol=1e-4
     )

@@ -66,6 +66,7 @@ def average(trials, shape, **options):
     return total / trials
 
 
+@pytest.mark.together(1)
 @pytest.mark.parametrize("autapses", [True, False])
 @pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
 @pytest.mark.parametrize("options", [

@@ -32,12 +32,13 @@ def test_on_four_devices():
         "no:xdist",
         str(HERE / "four_devices.py"),
     ]
-    env = environment(XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    env = environment(devices=4)
     (status,), (output,) = run_together([command], [env])
     assert status == 0, output
     assert " passed" in output and "skipped" not in output.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_on_two_processes():
     command = [sys.executable, str(HERE / "two_processes.py")]
     address = f"127.0.0.1:{free_port()}"

@@ -222,6 +222,7 @@ def from_each(W, numbers):
     yield hebbax.Synapses.from_dense(numbers(W))
 
 
+@pytest.mark.together(1)
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("make", [np.asarray, jnp.asarray])

@@ -9,6 +9,7 @@ from derivatives import update_problem
 
 from problems import call, operands, random_network
 
+pytestmark = pytest.mark.together(1)
 SHAPE = (21, 31)
 
 

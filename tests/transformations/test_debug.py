@@ -7,6 +7,7 @@ import pytest
 
 from problems import call, operands, random_network
 
+pytestmark = pytest.mark.together(1)
 SHAPE = (21, 31)
 
 

@@ -9,6 +9,7 @@ from jax import export
 
 from problems import CSC_SPECS, SPECS, call, operands, random_network
 
+pytestmark = pytest.mark.together(1)
 SHAPE = (9, 10)
 # `jax.export` promises that what it saves can be run for months. We promise that for no kernel, so this is asked for.
 OURS = [export.DisabledSafetyCheck.custom_call(f"hebbax_{name}") for name in ("update", "propagate", "collect")]

@@ -8,6 +8,7 @@ import pytest
 
 from problems import call, operands, random_network
 
+pytestmark = pytest.mark.together(1)
 SHAPE = (23, 29)  # which no other test has: what that compiled would not be compiled again
 
 

@@ -12,6 +12,7 @@ from derivatives import update_problem
 
 from problems import call, operands, random_network
 
+pytestmark = pytest.mark.together(1)
 SHAPE, NSE = (9, 10), 80
 
 

@@ -48,6 +48,7 @@ def subsets(spec):
     return [("weight",), structure, ("trace", "gain"), ("w_min",), ("w_max",), ("weight", "trace", "spike"), every]
 
 
+@pytest.mark.together(1)
 def test_vmap_over_any_operands_is_a_loop(spec, plastic, backend):
     given, options = plastic(spec)
     results = []
@@ -62,6 +63,7 @@ def test_vmap_over_any_operands_is_a_loop(spec, plastic, backend):
         assert not np.array_equal(result[0], result[1]) and not np.array_equal(result[0], result[2])
 
 
+@pytest.mark.together(1)
 def test_vmap_over_indptr(spec, plastic, backend):
     given, options = plastic(spec)
     batch = np.stack([given["indptr"], np.minimum(given["indptr"], 20), np.zeros_like(given["indptr"])])
@@ -106,6 +108,7 @@ def test_nested_vmap(spec, plastic, backend):
             same(backend, out[i, j], function(weights[i], spikes[j]))
 
 
+@pytest.mark.together(1)
 def test_vmap_inside_a_loop_with_units_and_an_empty_batch(update, plastic, backend):
     given, options = plastic(update)
     given |= {name: given[name] * u.mS for name in ("weight", "trace", "w_min", "w_max")}
@@ -121,6 +124,7 @@ def test_vmap_inside_a_loop_with_units_and_an_empty_batch(update, plastic, backe
     assert jax.vmap(function)(weights[:0]).shape == (0, 30)
 
 
+@pytest.mark.together(1)
 def test_vmap_over_something_else(spec, rng, backend):
     network = random_network(rng, (21, 31), 160)
     given = operands(spec, rng, network)
@@ -129,6 +133,7 @@ def test_vmap_over_something_else(spec, rng, backend):
     np.testing.assert_array_equal(out, jnp.arange(3.0)[:, None] * expected)
 
 
+@pytest.mark.together(1)
 def test_three_levels(spec, plastic, backend):
     given, options = plastic(spec)
     names = ("weight", "spike", "trace" if spec.kind == "update" else "weight")
@@ -153,6 +158,7 @@ def test_three_levels(spec, plastic, backend):
     assert len(np.unique(out.reshape(8, -1), axis=0)) > 4
 
 
+@pytest.mark.together(1)
 @pytest.mark.parametrize("names", [("gain",), ("w_min", "w_max"), ("trace", "w_max")], ids=str)
 def test_scalars_in_a_batch(update, plastic, backend, names):
     """One gain or bound per element of the batch, for all synapses."""
@@ -171,6 +177,7 @@ def test_scalars_in_a_batch(update, plastic, backend, names):
     assert not np.array_equal(out[0], out[1]) and not np.array_equal(out[1], out[2])
 
 
+@pytest.mark.together(1)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_dtypes(spec, plastic, kernel, dtype):
     given, options = plastic(spec)
@@ -182,6 +189,7 @@ def test_dtypes(spec, plastic, kernel, dtype):
     assert not np.array_equal(out[0], out[1])
 
 
+@pytest.mark.together(1)
 @pytest.mark.parametrize("dtype", ["int8", "float16", "float32"])
 def test_batched_spikes_that_are_numbers(spec, plastic, kernel, dtype):
     given, options = plastic(spec)
@@ -193,6 +201,7 @@ def test_batched_spikes_that_are_numbers(spec, plastic, kernel, dtype):
     assert not np.array_equal(out[0], out[1])
 
 
+@pytest.mark.together(1)
 def test_empty_batch_and_empty_networks(spec, plastic, backend, rng):
     given, options = plastic(spec)
     function = jax.vmap(lambda w: call(spec, given | {"weight": w}, backend=backend, **options))
@@ -254,11 +263,13 @@ def smooth(plastic):
     return make
 
 
+@pytest.mark.together(1)
 def test_vmap_of_grad(spec, smooth, backend):
     given, options = smooth(spec)
     check_vmap_of_grad(spec, given, options, backend)
 
 
+@pytest.mark.together(1)
 def test_vmap_of_grad_in_bounds(update, smooth, backend):
     given, options = smooth(update)
     given["weight"] = np.clip(given["weight"], given["w_min"], given["w_max"])
@@ -278,6 +289,7 @@ def check_vmap_of_grad(spec, given, options, backend):
         assert not np.array_equal(x[0], x[1])
 
 
+@pytest.mark.together(1)
 def test_grad_of_vmap_with_shared_operands(spec, smooth, backend):
     """One weight, trace, gain and bound for a batch of spikes: their gradients are sums over the batch."""
     given, options = smooth(spec)
