@@ -12,6 +12,7 @@ import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 
 from hebbax._core import unitless
 from hebbax._core.docs import documented
@@ -25,7 +26,8 @@ WithUnit: TypeAlias = Plain | u.Quantity
 _PASSED: set[type] = {type(None), float}
 _config: Any = jax.config  # (whose flags have no types)
 
-_BOUNDS = slice(-4, -2)  # where an update's parameters are `w_min` and `w_max`
+# Where an update's parameters are `w_min` and `w_max`: counted from the end, since their number before differs.
+_BOUNDS = slice(-len(UPDATE_POST.optional), 2 - len(UPDATE_POST.optional))
 
 
 def call(spec: Spec, shape: tuple[int, int], backend: str | None, values: tuple, options: tuple = ()) -> Any:
@@ -122,10 +124,13 @@ def _keep_on_device(bound: Any, weight: jax.Array) -> Any:
     Not where a mesh is set, to which that array would belong; and what else decides about it is part of the key.
     """
     number = getattr(bound, "mantissa", bound)
-    if type(number) is not float or not jax.sharding.get_abstract_mesh().empty:
+    sharding = weight.sharding
+    if type(number) is not float or type(sharding) is not SingleDeviceSharding:
+        return bound
+    if not jax.sharding.get_abstract_mesh().empty:
         return bound
     unit, dtype = getattr(bound, "unit", None), unitless.arithmetic_dtype(weight.dtype)
-    where = weight.sharding, _config.jax_default_device, _config.jax_enable_x64
+    where = sharding, _config.jax_default_device, _config.jax_enable_x64
     return _device_scalar(number.hex(), unit, dtype, where)
 
 
@@ -133,7 +138,7 @@ def _keep_on_device(bound: Any, weight: jax.Array) -> Any:
 def _device_scalar(number: str, unit: u.Unit | None, dtype: np.dtype, where: tuple) -> Any:
     del where  # (only what it must not be mistaken for)
     with jax.ensure_compile_time_eval():  # or, inside somebody's `jit`, a tracer would be kept
-        x = jnp.asarray(float.fromhex(number), dtype)
+        x = jnp.asarray(float.fromhex(number), jax.dtypes.canonicalize_dtype(dtype))
     return x if unit is None else u.Quantity(x, unit=unit)
 
 

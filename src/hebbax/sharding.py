@@ -66,6 +66,7 @@ from hebbax._core.layout import (
     to_host,
 )
 from hebbax._core.pytree import assemble, pytree
+from hebbax._core.sides import side_of
 from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit, check_bound_order
@@ -190,7 +191,10 @@ class ShardedSynapses:
 
         Padding takes part in what is computed of the whole array: for a mean or a loss, join the weights first.
         """
-        numbers, unit = host_numbers("weight", weight, self.count)
+        return self._split_synapses("weight", weight)
+
+    def _split_synapses(self, name: str, x: Any) -> Any:
+        numbers, unit = host_numbers(name, x, self.count)
         places = self._slots()
 
         def part(k: int) -> np.ndarray:
@@ -203,19 +207,36 @@ class ShardedSynapses:
     def split_rule(self, rule: T) -> T:
         """Split the parameters of a rule that differ between neurons or synapses, for its steps on these synapses.
 
-        What is per presynaptic neuron, shape `(neurons, 1)`, is then whole on every device. Padding is 1.
+        Parameters
+        ----------
+        rule : rule of hebbax
+            As for `Synapses`: the parameters of all neurons, the bounds of all synapses, the same in every process.
+
+        Returns
+        -------
+        rule
+            What is per presynaptic neuron is whole on every device. Padding is 1.
+
+        Raises
+        ------
+        hebbax.errors.ShapeError, TypeError
+            A parameter's shape does not fit, or it is traced, or this is not a rule.
         """
-
-        def split(x: Any) -> Any:
+        sides = getattr(rule, "sides", None)
+        if sides is None or isinstance(rule, type):
+            raise TypeError(f"rule: got {rule!r}, expected a rule of hebbax, such as PairSTDP(...)")
+        parts: dict[str, Any] = {}
+        for name in (*sides, "w_min", "w_max"):
+            x = getattr(rule, name)
             shape = np.shape(u.get_mantissa(x))
-            if shape == (self.pre.n, 1):
-                return split_neurons(x[:, 0], self.pre, self.mesh, None, fill=1)[:, None]
-            if shape == (1, self.post.n):
-                return split_neurons(x, self.post, self.mesh, self.axis, fill=1)
-            return self.split_weight(x) if len(shape) == 1 else x
-
-        fields = dataclasses.fields(rule)  # type: ignore[arg-type]
-        return dataclasses.replace(rule, **{x.name: split(getattr(rule, x.name)) for x in fields})  # type: ignore[type-var]
+            if name not in sides:
+                parts[name] = self._split_synapses(name, x) if shape else x
+            elif (side := side_of(name, shape, sides[name], (self.pre.n, self.post.n))) == "pre":
+                flat = x.reshape(-1)
+                parts[name] = split_neurons(flat, self.pre, self.mesh, None, fill=1, name=name)[:, None]
+            else:
+                parts[name] = x if side is None else split_neurons(x, self.post, self.mesh, self.axis, 1, name)
+        return dataclasses.replace(rule, **parts)  # type: ignore[type-var]
 
     def join_pre(self, x: WithUnit) -> Any:
         """Join an array over presynaptic neurons, the inverse of `split_pre`, as `join_post` does it."""

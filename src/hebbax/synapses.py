@@ -431,10 +431,11 @@ class Synapses:
         check_jax()
         numbers, unit = building.weight_numbers("weight", weight, self.indices.shape)
         numbers = jnp.asarray(numbers)
+        wide = numbers.astype(arithmetic_dtype(numbers.dtype))  # sums are rounded once
         rows = jnp.arange(self.n_pre, dtype=self.indices.dtype)
         pre = jnp.repeat(rows, jnp.diff(self.indptr), total_repeat_length=self.nse)
-        dense = jnp.zeros(self.shape, numbers.dtype).at[pre, self.indices].add(numbers)
-        return building.with_unit(dense, unit)
+        dense = jnp.zeros(self.shape, wide.dtype).at[pre, self.indices].add(wide)
+        return building.with_unit(dense.astype(numbers.dtype), unit)
 
     def to_scipy(self, weight: Plain) -> scipy.sparse.csr_array:
         """Return `W` as a SciPy CSR array on the host; weights of 16 bits, which SciPy lacks, become float32.

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doe
 
 SETUP = """
 import multiprocessing, warnings
-import jax, jax.numpy as jnp, numpy as np
+import brainunit as u, jax, jax.numpy as jnp, numpy as np
 import hebbax
 
 warnings.simplefilter("ignore")  # JAX's own, about forks
@@ -39,6 +39,7 @@ WAYS = {
     )[0]),
     "random": lambda: hebbax.Synapses.random((4, 4), outdegree=1).nse,
     "dense": lambda: hebbax.Synapses.from_dense(np.ones((2, 2), np.float32))[0].nse,
+    "new rule": lambda: hebbax.InhibitorySTDP(*MADE_BEFORE).eta,
     "rule": lambda: RULE.init(NETWORK).pre.size,
     "step": lambda: RULE.step(NETWORK, np.zeros(1, np.float32), STATE, np.ones(1, bool), np.ones(1, bool), 1.0)[0].size,
 }
@@ -76,6 +77,8 @@ def run(script):
 def test_after_jax_and_openmp_have_run():
     """JAX is refused at once, with what to do instead; the kernels themselves work, on one thread."""
     said = run("""
+ONE = jnp.ones(())
+MADE_BEFORE = ONE * u.ms, ONE * u.nS, ONE * u.Hz, 0 * ONE * u.nS, ONE * u.nS
 NETWORK, _ = hebbax.Synapses.from_dense(np.ones((1, 1), np.float32))
 STATE = RULE.init(NETWORK)
 hebbax.set_num_threads(2)
@@ -83,7 +86,7 @@ print("parent:", inplace())
 forked("inplace", *WAYS)
 """)
     assert said.pop("parent") == said.pop("inplace") == "(400000.0, 400000.0)"
-    assert len(said) == 7
+    assert len(said) == 8
     for way, words in said.items():
         assert words.startswith("RuntimeError: this process was forked from one in which JAX was running"), way
         assert "'spawn'" in words and "hebbax.inplace" in words

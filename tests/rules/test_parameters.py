@@ -265,13 +265,60 @@ def test_traced_and_per_neuron_time_constants_decay_alike():
         np.testing.assert_allclose(out, np.exp(-1 / taus[:, 0]), rtol=1e-6)
 
 
-@pytest.mark.parametrize("ratio, words", [(1e-7, "about as with"), (1e-8, "decays never")])
+@pytest.mark.parametrize("ratio, words", [(1e-7, "about as with"), (1e-8, "never decays")])
 def test_a_warning_where_rounding_is_stronger_than_the_decay(ratio, words):
     with pytest.warns(RuntimeWarning, match=rf"^tau_plus: got 20 ms, but in steps of .*e-0\d ms .*{words}.*x64"):
         rule = hebbax.PairSTDP(20 * u.ms, 20 * u.ms, 0.1, 0.1, 0.0, 1.0)
         slower = dataclasses.replace(rule, tau_minus=1e-6 * u.ms)
         no = np.zeros(N, bool)
         slower.step(SYNAPSES, WEIGHT, rule.init(SYNAPSES), no, no, 20 * ratio * u.ms)
+
+
+@pytest.mark.parametrize("cls, given", RULES, ids=RULE_IDS)
+def test_the_warning_is_about_the_line_that_called(cls, given):
+    slow = cls(**given | {name: 1e8 for name in given if name.startswith("tau")})
+    no = np.zeros(N, bool)
+    with pytest.warns(RuntimeWarning, match="never decays") as raised:
+        slow.step(SYNAPSES, WEIGHT, slow.init(SYNAPSES), no, no, 1.0)
+    assert {warning.filename for warning in raised} == {__file__}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int32, jnp.bfloat16])
+def test_parameters_of_any_dtype_are_taken_as_the_numbers_that_they_are(dtype):
+    """A trace is of float32, whatever a time constant is; also where nothing or only the step's length is traced."""
+    taus = np.array([3, 7, 200, 504, 820])[:, None].astype(dtype)
+    rule = hebbax.PairSTDP(**PAIR | {"tau_plus": taus, "a_plus": taus})
+    traces = rule.init(SYNAPSES)._replace(pre=jnp.ones(N))
+    no = jnp.zeros(N, bool)
+
+    def step(rule, dt):
+        return rule.step(SYNAPSES, WEIGHT, traces, no, no, dt)[1].pre
+
+    with jax.numpy_dtype_promotion("strict"):
+        outs = step(rule, 1.0), jax.jit(step)(jax.tree.map(jnp.asarray, rule), 1.0), jax.jit(step)(rule, dtype(1))
+        outs += (jax.jit(lambda dt: step(rule, dt))(jnp.asarray(1, dtype)),)
+    for out in outs:
+        np.testing.assert_allclose(out, np.exp(-1 / taus[:, 0].astype(float)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        (lambda x: x._replace(pre=x.pre.astype(jnp.bfloat16)), "got traces of bfloat16 and float32, expected all of"),
+        (lambda x: jax.tree.map(lambda y: y.astype(jnp.float16), x), "got traces of float16, expected all of float32"),
+    ],
+)
+def test_traces_are_of_one_dtype_that_can_hold_them(wrong, words):
+    rule, no = hebbax.PairSTDP(**PAIR), np.zeros(N, bool)
+    with pytest.raises(TypeError, match=f"^state: {words}"):
+        rule.step(SYNAPSES, WEIGHT, wrong(rule.init(SYNAPSES)), no, no, 1.0)
+
+
+@pytest.mark.parametrize("value", [[1.0], [[1.0], [2.0]], [[1.0], [2.0, 3.0]], (1.0 * u.ms,)])
+def test_lists_are_no_arrays(value):
+    for name in ("tau_plus", "a_minus", "w_max"):
+        with pytest.raises(TypeError, match=rf"^{name}: got [\[(].*, expected a number, an array or a Quantity"):
+            hebbax.PairSTDP(**PAIR | {name: value})
 
 
 def test_the_time_constant_that_the_warning_names_is_the_one_that_comes_out():

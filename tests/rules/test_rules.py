@@ -353,6 +353,8 @@ def test_bounds_may_differ_between_synapses(network):
         (dict(dt=-1.0 * u.ms), ValueError, "dt: got -1. ms, expected at least 0"),
         (dict(dt=jnp.float32(-1) * u.ms), ValueError, "expected at least 0"),
         (dict(dt=None), TypeError, "dt: got None"),
+        (dict(dt="1"), TypeError, "dt: got '1', expected a number"),
+        (dict(dt=1j), TypeError, "dt: got 1j, expected a number"),
         (dict(dt=np.ones(2) * u.ms), hebbax.ShapeError, "dt: got shape (2,), expected a scalar"),
         (dict(state=None), TypeError, "state: got NoneType, expected "),
         (dict(state=(1, 2)), TypeError, "state: got tuple, expected "),

@@ -312,6 +312,37 @@ def test_parameters_per_neuron_and_synapse_are_split_too(mesh):
     recurrent.assert_same((*joined, sharded.join_post(spikes)), expected)
 
 
+def test_what_split_rule_refuses(mesh):
+    synapses = recurrent.make()[0]
+    sharded, rule = sharding.split(synapses, mesh, recurrent=True), recurrent.RULES["pair"]
+    for name, shape, words in (
+        ("tau_plus", (36, 1), "or (37, 1), one per presynaptic neuron"),
+        ("w_max", (5,), f"expected (..., {synapses.nse})"),
+    ):
+        wrong = dataclasses.replace(rule, **{name: np.ones(shape, np.float32) * getattr(rule, name).unit})
+        with pytest.raises(hebbax.ShapeError, match=rf"^{name}: got shape .*{re.escape(words)}"):
+            sharded.split_rule(wrong)
+    unsplit = dataclasses.replace(rule, tau_plus=np.ones((37, 1)) * u.ms)
+    with pytest.raises(hebbax.ShapeError, match=r"^tau_plus: .*as split_rule of these synapses makes it"):
+        unsplit.step(sharded, sharded.split_weight(np.ones(synapses.nse)), rule.init(sharded), None, None, 1 * u.ms)
+    for wrong in (hebbax.PairSTDP, "a rule"):
+        with pytest.raises(TypeError, match=r"^rule: got .*, expected a rule of hebbax"):
+            sharded.split_rule(wrong)
+
+
+def test_a_network_of_one_neuron_is_split_by_what_its_parameters_may_be(mesh):
+    synapses, weight = hebbax.Synapses.from_dense(np.float32([[0.5]]))
+    sharded = sharding.split(synapses, mesh)
+    one = np.full((1, 1), 5.0, np.float32)
+    rule = sharded.split_rule(hebbax.PairSTDP(one, one, 0.1, 0.1, 0.0, 1.0))
+    spikes = sharded.split_pre(np.array([True])), sharded.split_post(np.array([True]))
+    weight, state = sharded.split_weight(weight), rule.init(sharded)
+    for _ in range(2):
+        weight, state = rule.step(sharded, weight, state, *spikes, 1.0)
+    np.testing.assert_allclose(sharded.join_weight(weight), 0.5, rtol=1e-6)  # up as much as down
+    assert sharded.join_pre(state.pre)[0] == pytest.approx(1 + np.exp(-0.2))
+
+
 def test_bounds_that_are_numbers_belong_to_no_mesh():
     """The same ones under one mesh after the other, and on one device after the other."""
     devices, given = jax.devices(), (jnp.full(4, 0.5), jnp.array([True, False]), jnp.array([0.75, -0.9]))

@@ -229,3 +229,17 @@ def test_a_rule_changes_each_as_if_it_were_alone(network, rng):
     out, expected = simulate(network, jnp.asarray(weight)[pair.ravel()]), simulate(single, weight)
     np.testing.assert_array_equal(out, expected[pair.ravel()])
     assert np.mean(expected != weight) > 0.9
+
+
+def test_a_dense_matrix_sums_16_bits_in_float32():
+    synapses, weight = hebbax.Synapses.from_coo(
+        np.zeros(300, int), np.zeros(300, int), jnp.ones(300, jnp.bfloat16), shape=(1, 1), multapses=True
+    )
+    dense = synapses.todense(weight)
+    assert dense.dtype == jnp.bfloat16 and dense[0, 0] == 300
+
+
+@pytest.mark.parametrize("flag", ["sum_duplicates", "multapses", "return_permutation"])
+def test_flags_are_true_or_false(flag):
+    with pytest.raises(TypeError, match=f"^{flag}: got 'no', expected True or False"):
+        hebbax.Synapses.from_coo([0], [0], np.ones(1, np.float32), shape=(1, 1), **{flag: "no"})

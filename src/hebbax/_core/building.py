@@ -31,7 +31,9 @@ def from_pairs(
     multapses: bool, return_permutation: bool,
 ) -> tuple[dict[str, Any], jax.Array, jax.Array | None]:  # fmt: skip
     """The fields of `Synapses`, the weight in CSR order, and which of the pairs, in any order, each synapse is."""
-    connectivity.check_flag("multapses", multapses)
+    flags = {"sum_duplicates": sum_duplicates, "multapses": multapses, "return_permutation": return_permutation}
+    for name, flag in flags.items():
+        connectivity.check_flag(name, flag)
     for name, given in (("multapses", multapses), ("return_permutation", return_permutation)):
         if sum_duplicates and given:
             raise ValueError(

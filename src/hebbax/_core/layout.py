@@ -162,9 +162,9 @@ def to_host(x: Any) -> np.ndarray:
     )
 
 
-def split_neurons(x: Any, layout: Layout, mesh: Mesh, axis: str | None, fill: int = 0) -> Any:
+def split_neurons(x: Any, layout: Layout, mesh: Mesh, axis: str | None, fill: int = 0, name: str = "x") -> Any:
     """An array over neurons, padded; its last axis is split over one of the mesh, if that is given."""
-    numbers, unit = host_numbers("x", x, layout.n)
+    numbers, unit = host_numbers(name, x, layout.n)
     leading, starts = numbers.shape[:-1], layout.starts
 
     def part(k: int) -> np.ndarray:

@@ -160,8 +160,9 @@ def check_host_array(name: str, x):
 
 
 def arrays_of(name: str, tree: Any) -> list[Any]:
-    """The arrays and numbers of a pytree, as JAX may take them; a Quantity is its numbers."""
-    return [x if isinstance(x, jax.Array) else check_host_array(name, x) for x in jax.tree.leaves(tree)]
+    """The arrays of a pytree, as JAX may take them; a Quantity is its numbers, and numbers of Python are left out."""
+    leaves = [x for x in jax.tree.leaves(tree) if not isinstance(x, (bool, int, float, complex))]
+    return [x if isinstance(x, jax.Array) else check_host_array(name, x) for x in leaves]
 
 
 def _is_like_jax(x: np.ndarray) -> bool:

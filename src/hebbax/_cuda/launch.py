@@ -49,7 +49,7 @@ def missing() -> str | None:
 
 def _in_forked_child() -> None:
     global _lost_in_fork
-    _lost_in_fork = _lost_in_fork or missing.cache_info().currsize > 0
+    _lost_in_fork = _lost_in_fork or (missing.cache_info().currsize > 0 and missing() is None)
     missing.cache_clear()
 
 

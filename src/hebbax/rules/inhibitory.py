@@ -9,9 +9,10 @@ import brainunit as u
 import jax.numpy as jnp
 
 from hebbax._core.pytree import pytree
+from hebbax._core.sides import Side
 from hebbax.operators import Plain, WithUnit, in_unit
-from hebbax.rules.parameters import EITHER, NONE, POST, Factors, Side, check, concrete, factors
-from hebbax.rules.traces import PairTraces, add_spikes, check_state, decay, zeros
+from hebbax.rules._parameters import EITHER, NONE, POST, Factors, check, concrete, factors
+from hebbax.rules._traces import PairTraces, add_spikes, check_state, decay, zeros
 from hebbax.synapses import Synapses
 
 
@@ -85,7 +86,7 @@ class InhibitorySTDP:
         low, high = concrete(self.w_min), concrete(self.w_max)
         if low is not None and high is not None and (low < 0).any() and (high > 0).any():
             raise ValueError(
-                f"w_min: got {self.w_min} with w_max {self.w_max}, expected bounds of one sign: weights are either "
+                f"w_min: got {low.min()} where w_max is {high.max()}, expected bounds of one sign: weights are either "
                 f"positive or negative numbers"
             )
 
@@ -105,8 +106,7 @@ class InhibitorySTDP:
         backend: str | None = None,
     ) -> tuple[Any, PairTraces]:
         """Return the weight and the traces after a step of length `dt`; the arguments are those of `PairSTDP.step`."""
-        check_state(state, PairTraces)
-        unit, dtype = u.get_unit(weight), jnp.result_type(*state)
+        unit, dtype = u.get_unit(weight), check_state(state, PairTraces)
         left = decay(self, "tau", dt, synapses, "pre", dtype)
         rate = factors(self, "eta", synapses, unit, dtype).times(Factors(self._sign(dtype)))
         pre, post = left.of(state.pre), left.of(state.post)

@@ -6,12 +6,12 @@ import dataclasses
 from typing import Any, ClassVar
 
 import brainunit as u
-import jax.numpy as jnp
 
 from hebbax._core.pytree import pytree
+from hebbax._core.sides import Side
 from hebbax.operators import Plain, WithUnit
-from hebbax.rules.parameters import EITHER, POST, PRE, Side, check, check_range, factors
-from hebbax.rules.traces import Pairing, PairTraces, add_spikes, check_state, decay, zeros
+from hebbax.rules._parameters import EITHER, POST, PRE, check, check_range, factors
+from hebbax.rules._traces import Pairing, PairTraces, add_spikes, check_state, decay, zeros
 from hebbax.synapses import Synapses
 
 
@@ -133,14 +133,13 @@ class PairSTDP:
             Whether each postsynaptic neuron spikes.
         dt : Quantity, scalar
             Length of the step. Where it is so short that float32 traces do not decay as they should, a RuntimeWarning
-            says so.
+            says so (not of a rule that is an argument of `jit`, whose values cannot be seen).
         after : pytree of arrays, optional
             All that was computed from `weight` in the same step, as in `update_csr_on_binary_pre`.
         backend : str, optional
             Of the updates (see `hebbax.backends`).
         """
-        check_state(state, PairTraces)
-        unit, dtype = u.get_unit(weight), jnp.result_type(*state)
+        unit, dtype = u.get_unit(weight), check_state(state, PairTraces)
         plus = decay(self, "tau_plus", dt, synapses, "pre", dtype)
         minus = decay(self, "tau_minus", dt, synapses, "post", dtype)
         up = factors(self, "a_plus", synapses, unit, dtype).times(plus.factors)

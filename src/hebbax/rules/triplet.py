@@ -6,12 +6,12 @@ import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
 import brainunit as u
-import jax.numpy as jnp
 
 from hebbax._core.pytree import pytree
+from hebbax._core.sides import Side
 from hebbax.operators import Plain, WithUnit
-from hebbax.rules.parameters import EITHER, POST, PRE, Factors, Side, check, factors
-from hebbax.rules.traces import Pairing, add_spikes, check_state, decay, zeros
+from hebbax.rules._parameters import EITHER, POST, PRE, Factors, check, factors
+from hebbax.rules._traces import Pairing, add_spikes, check_state, decay, zeros
 from hebbax.synapses import Synapses
 
 OTHER: dict[Side, Side] = {"pre": "post", "post": "pre"}
@@ -122,8 +122,7 @@ class TripletSTDP:
         backend: str | None = None,
     ) -> tuple[Any, TripletTraces]:
         """Return the weight and the traces after a step of length `dt`; the arguments are those of `PairSTDP.step`."""
-        check_state(state, TripletTraces)
-        unit, dtype = u.get_unit(weight), jnp.result_type(*state)
+        unit, dtype = u.get_unit(weight), check_state(state, TripletTraces)
         sides: tuple[tuple[str, Side], ...] = (
             ("tau_plus", "pre"), ("tau_x", "pre"), ("tau_minus", "post"), ("tau_y", "post"),
         )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import warnings
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -13,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from hebbax._core.forks import check_jax
+from hebbax._core.sides import Side
 from hebbax.errors import ShapeError
 from hebbax.operators import in_unit
-from hebbax.rules.parameters import Factors, Side, per_neuron
+from hebbax.rules._parameters import Factors, check_number, number_of, per_neuron
 from hebbax.synapses import Synapses
 
 Pairing: TypeAlias = Literal["all", "nearest"]
@@ -63,35 +65,40 @@ class Decay(NamedTuple):
 
 def decay(rule: Any, name: str, dt: Any, synapses: Synapses, side: Side, dtype: Any) -> Decay:
     """The decay of traces of this dtype with the rule's time constant of that name."""
-    if dt is None:
-        raise TypeError("dt: got None, expected a number or a Quantity")
-    tau, tau_unit = per_neuron(rule, name, synapses), u.get_unit(getattr(rule, name))
-    time = in_unit("dt", dt, tau_unit)
-    if np.ndim(time):
-        raise ShapeError(f"dt: got shape {np.shape(time)}, expected a scalar")
-    if isinstance(time, jax.core.Tracer):
-        return Decay(side, time.astype(dtype) / jnp.asarray(tau, dtype), dtype)
-    time = float(time)
-    if not time >= 0:
+    check_number("dt", dt)
+    unit = u.get_unit(getattr(rule, name))
+    scale = in_unit("dt", u.Quantity(1.0, unit=u.get_unit(dt)), unit)
+    if shape := np.shape(u.get_mantissa(dt)):
+        raise ShapeError(f"dt: got shape {shape}, expected a scalar")
+    time = number_of(dt, dtype) * scale
+    if isinstance(time, float) and not time >= 0:
         raise ValueError(f"dt: got {dt}, expected at least 0")
-    ratio = time / tau
-    if not isinstance(ratio, jax.core.Tracer):
-        _warn_if_too_slow(name, time, float(np.min(ratio, initial=math.inf)), tau_unit, jnp.dtype(dtype))
+    ratio = time / per_neuron(rule, name, synapses, dtype)
+    if not isinstance(ratio, jax.Array):
+        _warn_if_too_slow(name, time, float(np.min(ratio, initial=math.inf)), unit, jnp.dtype(dtype))
     return Decay(side, ratio, dtype)
 
 
 def _warn_if_too_slow(name: str, time: float, ratio: float, unit: u.Unit, dtype: np.dtype) -> None:
-    """Say where rounding changes the time constant. (Numbers, because Quantities are traced under `jit`.)"""
+    """Say where rounding changes the time constant. (In numbers: Quantities are traced under `jit`.)"""
     stretch = _stretch(ratio, dtype) if 0 < ratio < _SLOW else 1.0
     if abs(stretch - 1) > _WRONG:
         of = "" if unit == u.UNITLESS else f" {unit}"
-        how = f"about as with {time / ratio * stretch:.3g}{of}" if math.isfinite(stretch) else "never"
+        does = f"decays about as with {time / ratio * stretch:.3g}{of}" if math.isfinite(stretch) else "never decays"
         warnings.warn(
-            f"{name}: got {time / ratio:.6g}{of}, but in steps of {time:g}{of} a trace of {dtype} decays {how}, by "
+            f"{name}: got {time / ratio:.6g}{of}, but in steps of {time:g}{of} a trace of {dtype} {does}, by "
             f"rounding; take longer steps, or traces of float64 (with JAX's x64 flag)",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=_level_of_caller(),
         )
+
+
+def _level_of_caller() -> int:
+    """The `stacklevel` with which the function that calls this one warns of the first line outside hebbax."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("hebbax."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 @functools.lru_cache
@@ -125,8 +132,12 @@ def zeros(*sizes: int) -> tuple[jax.Array, ...]:
     return tuple(jnp.zeros(n) for n in sizes)
 
 
-def check_state(state: Any, expected: type) -> None:
-    """Raise unless this is the state of a rule that `init` or a step has returned."""
+def check_state(state: Any, expected: type) -> Any:
+    """Raise unless this is the state of a rule that `init` or a step has returned; return the dtype of its traces."""
     check_jax()
     if not isinstance(state, expected):
         raise TypeError(f"state: got {type(state).__name__}, expected {expected.__name__}, as `init` returns it")
+    dtypes = sorted({jnp.result_type(trace).name for trace in state})  # type: ignore[attr-defined]
+    if dtypes not in (["float32"], ["float64"]):
+        raise TypeError(f"state: got traces of {' and '.join(dtypes)}, expected all of float32, or all of float64")
+    return jnp.dtype(dtypes[0])

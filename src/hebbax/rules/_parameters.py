@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hebbax._core.forks import check_jax
+from hebbax._core.sides import Side, side_of
 from hebbax._core.unitless import check_mu
 from hebbax.errors import ShapeError
 from hebbax.operators import check_bound_order, in_unit
 from hebbax.synapses import Synapses
-
-Side = Literal["pre", "post"]
 
 # A rule's class attribute `sides` says of which neurons each of its parameters may have one value each.
 NONE: tuple[Side, ...] = ()
@@ -58,45 +58,43 @@ class Factors(NamedTuple):
 
 def factors(rule: Any, name: str, synapses: Synapses, unit: u.Unit, dtype: Any) -> Factors:
     """A rule's parameter in a unit, checked against the structure; arrays get this dtype, which is that of traces."""
-    value = getattr(rule, name)
-    side = _side(rule, name, np.shape(u.get_mantissa(value)), synapses.shape)
-    number = in_unit(name, value, unit)
+    side = _side(rule, name, synapses)
+    number = in_unit(name, getattr(rule, name), unit)
     if isinstance(number, (int, float, np.generic)):
         return Factors(float(number))
     number = jnp.asarray(number, dtype)
     return Factors(number) if side is None else Factors.along(side, number.reshape(-1))
 
 
-def per_neuron(rule: Any, name: str, synapses: Synapses) -> Any:
-    """The numbers of a rule's parameter, checked against the structure: a float, or an array, scalar or of one axis.
-
-    It is of JAX only where it is traced.
-    """
-    number = u.get_mantissa(getattr(rule, name))
-    _side(rule, name, np.shape(number), synapses.shape)
-    if isinstance(number, jax.core.Tracer):
-        return number.reshape(-1) if number.ndim else number
-    number = np.asarray(number)
-    return number.reshape(-1) if number.ndim else float(number)
+def per_neuron(rule: Any, name: str, synapses: Synapses, dtype: Any) -> Any:
+    """The numbers of a rule's parameter, checked against the structure: `number_of`, with one axis or none."""
+    _side(rule, name, synapses)
+    number = number_of(getattr(rule, name), dtype)
+    return number if isinstance(number, float) or number.ndim == 0 else number.reshape(-1)
 
 
-def _side(rule: Any, name: str, shape: tuple[int, ...], sizes: tuple[int, int] | None = None) -> Side | None:
-    """Of which neurons the parameter has one value each; None: one for all. Raises where its shape is not so.
+def number_of(value: Any, dtype: Any) -> Any:
+    """The numbers of a value: a float, or an array of float64 and NumPy, or, where it is traced, of JAX and `dtype`."""
+    number = concrete(value)
+    if number is None:
+        return u.get_mantissa(value).astype(dtype)
+    return number.astype(np.float64) if number.ndim else float(number)
 
-    Shapes are those that broadcast against the weight matrix, so that a square network is not ambiguous.
-    """
-    if shape == ():
+
+def concrete(value: Any) -> np.ndarray | None:
+    """The numbers of a parameter; None where they cannot be seen, since it is traced, or also in other processes."""
+    number = u.get_mantissa(value)
+    if isinstance(number, jax.core.Tracer) or (isinstance(number, jax.Array) and not number.is_fully_addressable):
         return None
-    n_pre, n_post = sizes or (None, None)
-    wanted = {"pre": (n_pre, 1), "post": (1, n_post)}
-    for side in rule.sides[name]:
-        if len(shape) == 2 and all(want in (None, got) for got, want in zip(shape, wanted[side], strict=True)):
-            return side
-    words = ["a scalar"]
-    for side in rule.sides[name]:
-        dims = str(wanted[side]).replace("None", f"n_{side}")
-        words.append(f"{dims}, one per {side}synaptic neuron")
-    raise ShapeError(f"{name}: got shape {shape}, expected {', or '.join(words)}")
+    return np.asarray(number)
+
+
+def _side(rule: Any, name: str, synapses: Synapses | None = None) -> Side | None:
+    shape = np.shape(u.get_mantissa(getattr(rule, name)))
+    if synapses is None:
+        return side_of(name, shape, rule.sides[name])
+    hint = ", as split_rule of these synapses makes it" if hasattr(synapses, "split_rule") else ""
+    return side_of(name, shape, rule.sides[name], synapses.shape, hint)
 
 
 def check(
@@ -111,13 +109,14 @@ def check(
 
     `positive` are time constants, or all plain numbers; `weights` and the bounds have one unit.
     """
+    check_jax()
     for name in rule.sides:
-        _check_number(name, getattr(rule, name))
-        _side(rule, name, np.shape(u.get_mantissa(getattr(rule, name))))
+        check_number(name, getattr(rule, name))
+        _side(rule, name)
     for name in ("w_min", "w_max"):
-        _check_number(name, getattr(rule, name))
-        if np.ndim(u.get_mantissa(getattr(rule, name))) > 1:
-            shape = np.shape(u.get_mantissa(getattr(rule, name)))
+        check_number(name, getattr(rule, name))
+        shape = np.shape(u.get_mantissa(getattr(rule, name)))
+        if len(shape) > 1:
             raise ShapeError(f"{name}: got shape {shape}, expected a scalar or (nse,)")
     exponents = [name for name in ("mu_plus", "mu_minus") if hasattr(rule, name)]
     for name in exponents:
@@ -136,17 +135,12 @@ def check(
         raise ValueError(f"pairing: got {pairing!r}, expected 'all' or 'nearest'")
 
 
-def concrete(value: Any) -> np.ndarray | None:
-    """The numbers of a parameter, None where it is traced."""
-    number = u.get_mantissa(value)
-    return None if isinstance(number, jax.core.Tracer) else np.asarray(number)
-
-
-def _check_number(name: str, value: Any) -> None:
-    number = u.get_mantissa(value)
+def check_number(name: str, value: Any) -> None:
+    """Raise unless this is a real number, an array of them, or a Quantity."""
+    number = None if isinstance(value, (list, tuple)) else u.get_mantissa(value)
     dtype = None if number is None else number.dtype if hasattr(number, "dtype") else np.asarray(number).dtype
     if dtype is None or not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
-        raise TypeError(f"{name}: got {number!r}, expected a number, an array or a Quantity")
+        raise TypeError(f"{name}: got {value!r}, expected a number, an array or a Quantity")
 
 
 def check_range(rule: Any, names: tuple[str, ...], fits: Callable[[np.ndarray], Any], expected: str) -> None:
