@@ -13,13 +13,15 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 BIN = $(abspath $(VENV))/bin
 # meson, cython-lint and others look for their helpers on PATH.
 WITH_PATH = PATH="$(BIN):$$PATH"
-# In a few processes: most of the time goes into compiling.
-PYTEST = "$(BIN)/python" -m pytest -n auto --maxprocesses 4
-# For `make test`: XLA compiles in half of the time, to code that is slower, where it knows these flags; and JAX does
-# not note where in the tests each operation comes from, which took a twelfth of the time.
-QUICK_XLA = --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
-QUICKLY = JAX_TRACEBACK_FILTERING=off JAX_TRACEBACK_IN_LOCATIONS_LIMIT=0 XLA_FLAGS="$$XLA_FLAGS $$(XLA_FLAGS="$(QUICK_XLA)" "$(BIN)/python" -c \
-  'from jaxlib.xla_client import CompileOptions as parse; parse()' 2>/dev/null && echo "$(QUICK_XLA)")"
+# In a few processes, each with tests that are side by side, which share what is compiled: most of the time goes there.
+PYTEST = "$(BIN)/python" -m pytest -n auto --maxprocesses 4 --dist worksteal
+# For `make test`: plain JAX compiles in a third of the time, to slower code, by those of these flags that XLA knows (it
+# ends a process where it does not), and JAX does not look up the lines of the tests that operations come from.
+QUICK_XLA = backend_optimization_level=0 llvm_disable_expensive_passes=true \
+  cpu_use_fusion_emitters=false cpu_parallel_codegen_split_count=1
+QUICKLY = export JAX_TRACEBACK_IN_LOCATIONS_LIMIT=0 JAX_TRACEBACK_FILTERING=off; for flag in $(QUICK_XLA:%=--xla_%); do \
+  XLA_FLAGS=$$flag "$(BIN)/python" -c 'from jaxlib.xla_client import CompileOptions as parse; parse()' 2>/dev/null && \
+  export XLA_FLAGS="$$XLA_FLAGS $$flag"; done;
 PIP = $(WITH_PATH) "$(BIN)/python" -m pip install -qq
 # Folders too, because a deleted file changes only its folder.
 SOURCES := meson.build $(shell find src cuda -not -name __pycache__ -not -name '*.pyc')

@@ -19,8 +19,10 @@ gc.set_threshold(
     100_000, 50, 100
 )  # JAX makes and keeps so many objects that to look for cycles took a tenth of the time
 
-settings.register_profile("hebbax", deadline=None, max_examples=25, print_blob=True)  # compiling takes its time
-settings.load_profile("hebbax")
+def pytest_configure(config):
+    few = "not slow" in config.getoption("markexpr")
+    settings.register_profile("hebbax", deadline=None, max_examples=8 if few else 25, print_blob=True)
+    settings.load_profile("hebbax")
 
 
 def pytest_generate_tests(metafunc):

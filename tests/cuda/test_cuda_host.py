@@ -331,6 +331,7 @@ def lack(request, monkeypatch):
     lowering.best_backend.cache_clear()
 
 
+@pytest.mark.together(1)
 def test_a_lack_is_named_and_plain_jax_runs_with_one_warning(lack, spec, given):
     (entry,) = (backend for backend in hebbax.backends() if backend.name == "cupy")
     assert entry.missing and "\n" not in entry.missing
@@ -350,6 +351,7 @@ def test_a_lack_is_named_and_plain_jax_runs_with_one_warning(lack, spec, given):
         lower()
 
 
+@pytest.mark.together(1)
 def test_a_backend_that_is_asked_for_and_cannot_run_is_an_error(lack, spec, given):
     with pytest.raises(ValueError, match=f"^backend: got 'cupy'.*'cupy' cannot be used: {lack}"):
         call(spec, given, shape=SHAPE, backend="cupy")

@@ -1,5 +1,6 @@
 """Indices out of range: kernels report them and never crash (in a child, for a crash would take pytest along)."""
 
+import itertools
 import subprocess
 import sys
 
@@ -8,13 +9,18 @@ import pytest
 
 import oracle
 import out_of_range
-from problems import INDEX_ERRORS, call, enable_x64, operands, random_network
+from problems import CPU_KERNELS, INDEX_ERRORS, call, enable_x64, operands, random_network
 
 
-@pytest.mark.together(1)
-@pytest.mark.parametrize("threads", [1, 2])
-def test_child_reports_every_index_out_of_range_and_ends_with_an_exception(cpu_kernel, threads):
-    command = [sys.executable, out_of_range.__file__, cpu_kernel, str(threads)]
+@pytest.mark.parametrize(
+    "name, threads",
+    [
+        pytest.param(*case, marks=() if case == ("cython", 2) else pytest.mark.slow)
+        for case in itertools.product(CPU_KERNELS, (1, 2))
+    ],
+)
+def test_child_reports_every_index_out_of_range_and_ends_with_an_exception(name, threads):
+    command = [sys.executable, out_of_range.__file__, name, str(threads)]
     child = subprocess.run(command, capture_output=True, text=True)
     *lines, last = child.stdout.splitlines()
     assert child.returncode >= 0, f"killed by signal {-child.returncode} in: {last}"

@@ -188,7 +188,6 @@ def _threads_restored():
 @example(case=SOFT[0])
 @example(case=SOFT[1])
 @example(case=SOFT[2])
-@settings(max_examples=10)  # for each of them compiles anew
 @given(case=cases)
 def test_every_backend_agrees_with_the_oracle(spec, case):
     check(spec, case)

@@ -17,6 +17,7 @@ from hebbax import sharding
 from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE
 from problems import DEGREES, DTYPES, SPECS, UPDATES, enable_x64, random_network
 
+pytestmark = pytest.mark.together(1)
 SHARDS = 4
 
 

@@ -19,8 +19,8 @@ HERE = Path(__file__).parent
 NO_COLLECTIVES = 77  # the exit status of two_processes.py
 
 
-def test_on_four_devices():
-    """The tests in four_devices.py, with four virtual devices."""
+def test_on_four_devices(pytestconfig):
+    """The tests in four_devices.py, with four virtual devices; as many cases as here."""
     command = [
         sys.executable,
         "-m",
@@ -30,6 +30,8 @@ def test_on_four_devices():
         "no:cacheprovider",
         "-p",
         "no:xdist",
+        "-m",
+        pytestconfig.getoption("markexpr"),
         str(HERE / "four_devices.py"),
     ]
     env = environment(devices=4)

@@ -232,7 +232,7 @@ def test_dtype_and_unit_are_kept(rng, dtype, make, unit, x64):
     with enable_x64(x64):
         expected = jnp.asarray(W).dtype  # float64 becomes float32 without the flag
         for synapses, weight in from_each(W, lambda x: make(x) if unit is None else make(x) * unit):
-            dense = synapses.todense(weight)
+            dense = jax.jit(synapses.todense)(weight)
             if unit is not None:
                 assert weight.unit == dense.unit == unit
                 weight, dense = weight.mantissa, dense.mantissa

@@ -137,7 +137,7 @@ def test_int64_where_anything_does_not_fit_int32(small_int32, rng, shape, nse):
         with enable_x64(True):
             synapses = build()
             assert {getattr(synapses, name).dtype for name in ARRAYS} == {np.dtype(np.int64)}
-            np.testing.assert_array_equal(synapses.todense(np.ones(nse)), W)
+            np.testing.assert_array_equal(jax.jit(synapses.todense)(np.ones(nse)), W)
             spike = np.ones(shape[1], bool)
             np.testing.assert_array_equal(synapses.propagate_on_post(np.ones(nse), spike), W.sum(axis=1))
 

@@ -28,7 +28,7 @@ def problem(network, rng):
                 "w_max": np.float32(1),
                 "gain": np.float32(0.5),
             }
-        batch = {n: jnp.stack([jnp.roll(jnp.asarray(given[n]), k) for k in range(BATCH)]) for n in names}
+        batch = {n: jnp.asarray([np.roll(given[n], k) for k in range(BATCH)]) for n in names}
         fixed = {name: jnp.asarray(x) for name, x in given.items() if name not in names}
 
         def function(fixed, batch):
@@ -92,7 +92,7 @@ def test_no_memory_for_batched_weights(update, problem):
 def test_an_ensemble_in_scan(update, problem):
     """Eight networks, each with its own spikes: one call a step, in place."""
     function, fixed, batch = problem(update, ("weight", "spike"))
-    spikes = jnp.stack([jnp.roll(batch["spike"], k, 1) for k in range(4)])
+    spikes = jnp.asarray([np.roll(batch["spike"], k, 1) for k in range(4)])
 
     def simulate(weights, spikes):
         return jax.lax.scan(lambda w, s: (function(fixed, {"weight": w, "spike": s}), None), weights, spikes)[0]
