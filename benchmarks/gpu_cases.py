@@ -25,17 +25,16 @@ ITEM, SECTOR = 4, 32  # bytes of float32 and of int32, and of the least that a G
 
 
 class Scale(NamedTuple):
-    """Sizes of the networks; from how many updated elements on bandwidth is judged; bytes of the array copied."""
+    """Sizes of the networks; bytes of the array copied."""
 
     neurons: tuple[int, int, int]
     synapses: tuple[int, int]
-    many: int
     copied: int
 
 
 SCALES = {
-    "cuda": Scale((10_000, 100_000, 1_000_000), (100, 1_000), 1_000_000, 1 << 31),
-    "cpu": Scale((100, 1_000, 10_000), (10, 100), 1_000, 1 << 26),
+    "cuda": Scale((10_000, 100_000, 1_000_000), (100, 1_000), 1 << 31),
+    "cpu": Scale((100, 1_000, 10_000), (10, 100), 1 << 26),
 }
 
 
