@@ -81,7 +81,7 @@ def main() -> int:
     given = arguments().parse_args()
     if given.stage:
         options = Options(given.platform, given.cases, given.rounds, given.until)
-        return run_stage(STAGES[given.stage].cases, options, given.into)
+        return run_stage(given.stage, options, given.into)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and so end the stage's processes
     names = given.stages.split(",")
     if unknown := [name for name in names if name not in STAGES]:
@@ -131,7 +131,8 @@ def run(name: str, given: argparse.Namespace, end: float, packages: list[str], f
         return found | {"ended": "not started: no time was left"}
     into = folder / f"{name}.json"
     into.unlink(missing_ok=True)
-    command = [sys.executable, __file__, "--stage", name, "--into", str(into), "--until", str(time.time() + limit)]
+    until = str(time.time() + limit)
+    command = [sys.executable, __file__, "--stage", stage.cases, "--into", str(into), "--until", until]
     command += ["--platform", given.platform, "--cases", given.cases, "--rounds", str(given.rounds)]
     with (folder / f"{name}.log").open("w") as log:
         for _ in range(RESTARTS):

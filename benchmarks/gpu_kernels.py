@@ -37,8 +37,6 @@ def cases(options: Options) -> Cases:
     scale = gpu_cases.SCALES[options.platform]
     timer = Timer(options)
     sizes = [(n, synapses) for n in scale.neurons for synapses in scale.synapses]
-    if not options.on_gpu:
-        sizes = sizes[:1]  # fibres play the threads
     yield "copy", functools.partial(copy, timer, scale.copied // 4)
     for n, synapses in sorted(sizes, key=lambda size: size[0] * size[1]):
         for rate in gpu_cases.RATES:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from tables import groups, microseconds
 
 OURS, CLIP = "hebbax", "hebbax clip"  # with weight_in_bounds=True; default: every weight is clipped
@@ -25,10 +27,11 @@ STEPS = (
 )
 KERNELS = (
     "Microseconds of one call of `hebbax.inplace` on the device, medians, bounds given, `weight_in_bounds=True`, eight "
-    "spike vectors in turn. Limits: of updates onto spiking neurons, as many bare reads and writes at random places; of "
-    "updates from spiking neurons, the bytes of their weights and indices at the bandwidth of a copy; of sums, as many "
-    "bare atomic additions."
+    "spike vectors in turn. Limits: of updates onto spiking neurons, as many bare reads and writes at random places; "
+    "of updates from spiking neurons, the bytes of their weights and indices at the bandwidth of a copy; of sums, as "
+    "many bare atomic additions."
 )
+NOTHING: dict = {"cases": {}}  # a stage that was not asked for
 REHEARSAL = "Rehearsal on a CPU, in small sizes: no time here says anything about a GPU."
 
 
@@ -76,7 +79,8 @@ def summary(results: dict) -> str:
     told = []
     for name, stage in results["stages"].items():
         told += [f"{name} FAILED: {text}" for text in failures(stage)]
-        told += [f"{name}, {case} skipped: {x['skipped']}" for case, x in stage["cases"].items() if "skipped" in x]
+        reasons = Counter(case["skipped"] for case in stage["cases"].values() if "skipped" in case)
+        told += [f"{name}: {count} skipped: {reason}" for reason, count in reasons.items()]
         if missing := left_out(stage):
             told.append(f"{name}: no time for {len(missing)}: {', '.join(missing[:3])}{', ...' * (len(missing) > 3)}")
     return "\n".join([*told, verdict(results)])
@@ -85,12 +89,14 @@ def summary(results: dict) -> str:
 def verdict(results: dict) -> str:
     if results["platform"] == "cpu":
         return REHEARSAL
-    steps = [
-        case for name in ("steps", "peers") for case in measured(results["stages"].get(name, {"cases": {}})).values()
+    targets = [
+        target["reached"]
+        for name in ("steps", "peers")
+        for case in measured(results["stages"].get(name, NOTHING)).values()
+        for target in case["targets"]
     ]
-    targets = [target["reached"] for case in steps for target in case["targets"]]
     targets += [row[-1] == "reached" for row in kernel_rows(results) if row[-1]]
-    return f"{sum(targets)} of {len(targets)} targets reached" if targets else "no target was measured"
+    return f"{sum(targets)} of {len(targets)} targets reached." if targets else "No target was measured."
 
 
 # -- Markdown
@@ -98,9 +104,9 @@ def verdict(results: dict) -> str:
 
 def markdown(results: dict) -> str:
     stages = results["stages"]
-    about = stages.get("machine", {"cases": {}})
+    about = stages.get("machine", NOTHING)
     card = measured(about).get("card", {}).get("device", "an unknown card")
-    out = [f"# hebbax on {card}", f"{verdict(results)}{'' if results['platform'] == 'cpu' else '.'}"]
+    out = [f"# hebbax on {card}", f"**{verdict(results)}**"]
     rows = [[name, stage["title"], line(name, stage).partition(": ")[2]] for name, stage in stages.items()]
     out += [table(("stage", "what", "how it went"), rows)]
     notes = summary(results).splitlines()[:-1]
@@ -110,13 +116,13 @@ def markdown(results: dict) -> str:
     if rows := kernel_rows(results):
         out += ["## Kernels", KERNELS, copied(results), table(KERNEL_COLUMNS, rows)]
     for name in ("steps", "peers"):
-        found = {"cases": list(measured(stages.get(name, {"cases": {}})).values())}
+        found = {"cases": list(measured(stages.get(name, NOTHING)).values())}
         if found["cases"]:
             out += [f"## {stages[name]['title'].capitalize()}", STEPS]
         for group, cases in groups(found):
             out += [f"### {group}", table(COLUMNS, [cells(case) for case in cases])]
     out += ["## How", f"`{results['command']}`, {results['date']}, commit {results['commit']}."]
-    out += [f"- {name}: {case}" for name, case in flat(measured(about)).items()]
+    out += ["\n".join(f"- {name}: {case}" for name, case in flat(measured(about)).items())]
     return "\n\n".join(out) + "\n"
 
 
@@ -128,7 +134,7 @@ def table(header: tuple, rows: list[list[str]]) -> str:
 def flat(found: dict) -> dict[str, str]:
     """One entry for each fact about the machine."""
     return {
-        name: "; ".join(f"{key} {x}".replace("\n", " ").strip() for key, x in case.items() if x != "")
+        name: "; ".join(f"{key} {x}".replace("\n", " ").strip() for key, x in case.items())
         for name, case in found.items()
     }
 
@@ -136,9 +142,9 @@ def flat(found: dict) -> dict[str, str]:
 def loop_rows(stages: dict) -> list[list[str]]:
     """How often Python is entered in a step, with default flags, in CUDA graphs and without."""
     return [
-        [stage, name.partition(", Python")[0], microseconds(case["us_a_step"]), significant(case["python_a_step"])]
+        [stage, name.removesuffix(", scan"), microseconds(case["us_a_step"]), significant(case["python_a_step"])]
         for stage in ("smoke", "graphs", "no-graphs")
-        for name, case in measured(stages.get(stage, {"cases": {}})).items()
+        for name, case in measured(stages.get(stage, NOTHING)).items()
         if "us_a_step" in case
     ]
 
@@ -150,7 +156,7 @@ def copied(results: dict) -> str:
 
 def kernel_rows(results: dict) -> list[list[str]]:
     """Times of operators beside their limits."""
-    found, rows = measured(results["stages"].get("kernels", {"cases": {}})), []
+    found, rows = measured(results["stages"].get("kernels", NOTHING)), []
     for name, case in found.items():
         task, _, size = name.partition(": ")
         if " p" not in task:  # not an operator

@@ -24,11 +24,9 @@ def watch(options, tool: str) -> str:
     """What the tool says at the end."""
     from gpu_stage import Skipped
 
-    folders = [os.environ.get("CUDA_PATH", ""), os.environ.get("CUDA_HOME", ""), "/usr/local/cuda"]
-    sanitizer = shutil.which("compute-sanitizer") or next(
-        filter(None, (shutil.which("compute-sanitizer", path=Path(folder, "bin")) for folder in folders if folder)),
-        None,
-    )
+    toolkits = [os.environ.get("CUDA_PATH"), os.environ.get("CUDA_HOME"), "/usr/local/cuda"]
+    folders = [os.environ.get("PATH", ""), *(f"{toolkit}/bin" for toolkit in toolkits if toolkit)]
+    sanitizer = shutil.which("compute-sanitizer", path=os.pathsep.join(folders))
     command = [sys.executable, __file__]
     if sanitizer:
         command = [sanitizer, "--tool", tool, "--error-exitcode", str(FOUND), *command]
@@ -49,10 +47,10 @@ def main() -> None:
     tests = Path(__file__).resolve().parent.parent / "tests"
     sys.path.insert(0, str(tests))
     import numpy as np
-    import oracle
-    import problems
 
     import hebbax
+    import oracle
+    import problems
 
     if problems.WHY_NO_CUPY:
         raise RuntimeError(problems.WHY_NO_CUPY)

@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import problems  # which, in a rehearsal, installs the stand-in for CuPy
 from gpu_stage import Cases, Options, Skipped, python_entries
-from problems import DTYPES, SPECS, call, enable_x64, operands, random_network
 
 import hebbax
+import problems  # which, in a rehearsal, installs the stand-in for CuPy
 from hebbax._core.specs import PROPAGATE_PRE, UPDATE_PRE, Spec
+from problems import DTYPES, SPECS, call, enable_x64, operands, random_network
 
 OURS, REFERENCE = "cupy", "jax"
 SHAPE, NSE = (300, 200), 5000
@@ -40,11 +40,9 @@ def cases(options: Options) -> Cases:
 def loops(options: Options) -> Cases:
     """What differs where XLA captures calls in CUDA graphs."""
     for spec in SPECS:
-        yield f"{spec.name}, scan", functools.partial(scan, spec)
+        yield f"{spec.name}, scan", functools.partial(scan, options, spec)
     yield "n = 1 024, spikes scanned, sums stored", fused
     yield "from a new thread", other_thread
-    for spec in SPECS:
-        yield f"{spec.name}, Python in a step", functools.partial(python_in_a_step, options, spec)
 
 
 def problem(spec: Spec, dtype: str = "float32", shape=SHAPE, nse: int = NSE, **structure: Any) -> dict[str, jax.Array]:
@@ -104,10 +102,6 @@ def loop_arguments(spec: Spec, steps: int = STEPS) -> tuple:
     return (given["weight"], jnp.zeros(spec.sizes(SHAPE)[1])), given, spikes
 
 
-def scan(spec: Spec) -> None:
-    agree(lambda backend, *given: loop_of(spec, backend)(*given), *loop_arguments(spec))
-
-
 def fused() -> None:
     """Slices of 128 bytes and sums that are stored, which XLA may hand to a call without copying them."""
     shape = (1024, 1024)
@@ -130,29 +124,34 @@ def fused() -> None:
 
 
 def other_thread() -> None:
-    for spec in SPECS:
+    for spec in (UPDATE_PRE, PROPAGATE_PRE):
         loop, arguments, got = loop_of(spec, OURS), loop_arguments(spec), []
         loop(*arguments)  # compiled here, called there
-        thread = threading.Thread(
-            target=lambda f=loop, x=arguments, into=got: into.append(jax.block_until_ready(f(*x)))
-        )
+
+        def work(loop=loop, arguments=arguments, got=got):
+            got.append(jax.block_until_ready(loop(*arguments)))
+
+        thread = threading.Thread(target=work)
         thread.start()
         thread.join()
         same(got[0], loop_of(spec, REFERENCE)(*arguments))
 
 
-def python_in_a_step(options: Options, spec: Spec) -> dict[str, float | None]:
-    """How often Python is entered in a step of a loop, and the microseconds of one."""
+def scan(options: Options, spec: Spec) -> dict[str, float | None]:
+    """Compare loops; return how often Python is entered in a step, and the microseconds of one."""
     loop = loop_of(spec, OURS)
-    few, many = (10, 1000) if options.on_gpu else (2, 20)
-    arguments = {steps: loop_arguments(spec, steps) for steps in (few, many)}
+    few, many = (10, 1000) if options.on_gpu else (3, 30)
     entered, times = {}, {}
-    for steps, x in arguments.items():
-        jax.block_until_ready(loop(*x))
+    for steps in (few, many):
+        arguments = loop_arguments(spec, steps)
+        got = jax.block_until_ready(loop(*arguments))
+        if steps == few:
+            same(got, loop_of(spec, REFERENCE)(*arguments))
         with python_entries() as entries:
-            jax.block_until_ready(loop(*x))
+            jax.block_until_ready(loop(*arguments))
         entered[steps] = entries.count
-        times[steps] = min(seconds(lambda x=x: jax.block_until_ready(loop(*x))) for _ in range(options.rounds))
+        runs = [seconds(lambda x=arguments: jax.block_until_ready(loop(*x))) for _ in range(options.rounds)]
+        times[steps] = min(runs)
     told = {"us_a_step": 1e6 * (times[many] - times[few]) / (many - few), "python_a_step": None}
     if None not in entered.values():
         told["python_a_step"] = (entered[many] - entered[few]) / (many - few)

@@ -47,27 +47,28 @@ def run_stage(where: str, options: Options, into: Path) -> int:
     """Run what the function `where` gives, but for what is in `into` already; return the exit status."""
     for folder in (TESTS, TESTS / "cuda"):  # networks, the oracle, and what plays the GPU in a rehearsal
         sys.path.insert(0, str(folder))
-    found = json.loads(into.read_text()) if into.exists() else {"cases": {}, "left_out": []}
+    module, name = where.split(".")
+    listed = {
+        case: function
+        for case, function in getattr(importlib.import_module(module), name)(options)
+        if re.search(options.cases, case)
+    }
+    found = json.loads(into.read_text()) if into.exists() else {"cases": {}}
 
     def write() -> None:
         new = into.with_suffix(".new")
+        found["left_out"] = [case for case in listed if case not in found["cases"]]
         new.write_text(json.dumps(found, ensure_ascii=False))
         os.replace(new, into)
 
-    found["left_out"] = []
-    module, name = where.split(".")
-    for case, function in getattr(importlib.import_module(module), name)(options):
-        if case in found["cases"] or not re.search(options.cases, case):
-            continue
+    for case in [case for case in listed if case not in found["cases"]]:
         longest = max((told.get("seconds", 0) for told in found["cases"].values()), default=0)
         if time.time() + longest > options.until - 1:  # such cases may take as long
-            found["left_out"].append(case)
-            write()
-            continue
+            break
         found["cases"][case] = {"running": True}
         write()
         start = time.monotonic()
-        told = outcome(function)
+        told = outcome(listed[case])
         found["cases"][case] = told | {"seconds": round(time.monotonic() - start, 2)}
         write()
         print(f"{case}: {told.get('failure') or told.get('skipped') or 'done'}", flush=True)

@@ -45,7 +45,7 @@ def peer_cases(options: Options) -> Cases:
 
 def _cases(options: Options, ours: bool) -> Cases:
     run = Runner(options, ours)
-    for case in gpu_cases.cases(gpu_cases.SCALES[options.platform], quick=not options.on_gpu):
+    for case in gpu_cases.cases(gpu_cases.SCALES[options.platform]):
         yield case.label, functools.partial(run, case)
 
 

@@ -12,7 +12,7 @@ from gpu_stage import TESTS, Cases, Options
 
 FOLDERS = ("operators", "outside_jax", "transformations", "cuda")
 NAMES = "cupy or every_backend_agrees"
-REHEARSED = "cupy and float32 and updates_are_those_of_the_oracle"
+REHEARSED = ("cuda",), "updates_are_those_of_the_oracle and float32"
 WORKERS = 8
 OUTCOME = re.compile(r"\b(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b")
 SPARED = 5  # seconds for what is said at the end
@@ -25,8 +25,8 @@ def cases(options: Options) -> Cases:
 def run(options: Options) -> dict:
     """How many passed, failed and so on, also where there was no time for all."""
     command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider"]
-    command += [str(TESTS / folder) for folder in FOLDERS]
-    command += ["-k", NAMES if options.on_gpu else REHEARSED]
+    folders, names = (FOLDERS, NAMES) if options.on_gpu else REHEARSED
+    command += [*(str(TESTS / folder) for folder in folders), "-k", names]
     if options.on_gpu and importlib.util.find_spec("xdist"):
         command += ["-n", str(WORKERS)]
     limit = options.until - time.time() - SPARED
