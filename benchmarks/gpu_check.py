@@ -147,7 +147,8 @@ def run(name: str, given: argparse.Namespace, end: float, packages: list[str], f
                 break
             into.write_text(json.dumps(found))
     if ended and not running and ended != f"exit status {AGAIN}":
-        found["ended"] = ended
+        said = [line for line in (folder / f"{name}.log").read_text().splitlines() if line.strip()]
+        found["ended"] = ": ".join([ended, *said[-1:]])
     return found | {"seconds": round(time.monotonic() - start, 1)}
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import cases as all_cases
 import gpu_cases
 import jax
-import jax.numpy as jnp
 import numpy as np
 from gpu_stage import Cases, Options, Skipped, first_line
 
@@ -70,7 +69,7 @@ class Timer:
         for field, value in work.items():
             argument[field] = value
         grid = blocks or max(1, min(-(-work["count"] // THREADS), self.multiprocessors * BLOCKS))
-        self.kernels[name]((grid,), (1 if name == "spin" else THREADS,), (argument[0],))
+        self.kernels[name]((grid,), (1 if name == "spin" else THREADS,), (argument,))
 
     def array(self, x: Any) -> Any:
         """Memory of JAX's as CuPy's; in a rehearsal a copy."""
@@ -103,6 +102,7 @@ class Timer:
         return told(samples, "the host's clock")
 
     def on_the_device(self, calls: list[Callable[[], Any]], stream: Any) -> dict:
+        self.cupy.cuda.Device().synchronize()  # what filled the arrays ran on other streams
         for call in calls:  # compiles, and leaves scratch memory in CuPy's pool
             call()
         stream.synchronize()
@@ -187,7 +187,7 @@ def operator(timer: Timer, case: all_cases.Case) -> dict:
     timer.check_memory(4 * COPIES * case.n * case.synapses)
     half = network(timer, case.n, case.synapses).half(case.spec)
     state = gpu_cases.initial_state(case.n, case.n * case.synapses)
-    spikes = [timer.array(jnp.asarray(row)) for row in gpu_cases.spikes(case)[:PATTERNS]]
+    spikes = [timer.cupy.asarray(row) for row in gpu_cases.spikes(case)[:PATTERNS]]
     weight = timer.cupy.array(timer.array(state["weight"]))  # which may be written to
     other = "pre_trace" if case.spec.event == "post" else "post_trace"
     given = {"indices": half.indices, "indptr": half.indptr, "shape": (case.n, case.n)}

@@ -8,6 +8,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,6 +33,16 @@ def cases(options):
     yield "hangs", lambda: time.sleep(60)
     yield "never", lambda: None
 
+def lost():
+    raise RuntimeError("an illegal memory access")
+
+def contexts(options):
+    yield "before", os.getpid
+    yield "wrong", wrong
+    yield "same process", os.getpid
+    yield "lost", lost
+    yield "after", os.getpid
+
 def broken(options):
     raise RuntimeError("no case")
 """
@@ -46,7 +57,7 @@ def gpu_check(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     stages = {
         name: gpu_check.Stage(name, f"stage_of_a_test.{name}", seconds, {})
-        for name, seconds in (("cases", 4), ("broken", 60))
+        for name, seconds in (("cases", 4), ("broken", 60), ("contexts", 60))
     }
     monkeypatch.setattr(gpu_check, "STAGES", stages)
     return gpu_check
@@ -55,12 +66,14 @@ def gpu_check(monkeypatch, tmp_path):
 @pytest.fixture
 def run(gpu_check, monkeypatch, tmp_path):
     """`run(*options)`: the exit status and the results."""
+    monkeypatch.setenv("PATH", str(tmp_path))  # without nvidia-smi
 
-    def run(*options):
-        command = ["gpu_check.py", "--platform", "cpu", "--output", str(tmp_path / "out"), *options]
-        monkeypatch.setattr(sys, "argv", command)
+    def run(*options, platform="cpu"):
+        options = ("--platform", platform, *options)
+        monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--output", str(tmp_path / "out"), *options])
         status = gpu_check.main()
-        return status, json.loads((tmp_path / "out" / "gpu-rehearsal-on-a-cpu.json").read_text())
+        (path,) = (tmp_path / "out").glob("gpu-*.json")
+        return status, json.loads(path.read_text())
 
     return run
 
@@ -83,10 +96,19 @@ def test_a_case_that_fails_hangs_or_ends_the_process_costs_no_other(run, capsys)
 
 
 def test_cases_are_chosen_by_name_and_a_stage_that_cannot_start_is_a_failure(run):
-    status, results = run("--cases", "good|after")
+    status, results = run("--stages", "cases,broken", "--cases", "good|after")
     assert list(results["stages"]["cases"]["cases"]) == ["good", "after that"]
-    assert results["stages"]["broken"]["ended"] == "exit status 1" and status == 12
+    assert results["stages"]["broken"]["ended"] == "exit status 1: RuntimeError: no case" and status == 12
     assert "good" in (run("--stages", "cases", "--cases", "good")[1]["stages"]["cases"]["cases"])
+
+
+@pytest.mark.parametrize("platform, processes", [("cpu", 1), ("cuda", 2)])
+def test_what_loses_the_gpu_ends_its_process_and_a_wrong_result_does_not(run, platform, processes):
+    status, results = run("--stages", "contexts", platform=platform)
+    found = results["stages"]["contexts"]["cases"]
+    before, same, after = (found[name]["result"] for name in ("before", "same process", "after"))
+    assert before == same and len({before, after}) == processes and status == 13
+    assert [name for name, case in found.items() if "failure" in case] == ["wrong", "lost"]
 
 
 def test_without_time_nothing_is_started(run):
@@ -108,7 +130,7 @@ def test_wheels_are_used_without_being_installed(run, tmp_path, monkeypatch):
 def test_an_unknown_stage_is_refused(run, capsys):
     with pytest.raises(SystemExit):
         run("--stages", "cases,nonsense")
-    assert "--stages: got nonsense, expected some of cases, broken" in capsys.readouterr().err
+    assert "--stages: got nonsense, expected some of cases, broken, contexts" in capsys.readouterr().err
 
 
 def test_outcomes_of_tests_are_counted_once(monkeypatch):
@@ -154,6 +176,57 @@ def test_limits_compile_for_a_gpu(monkeypatch):
     size, lowered, log = nvrtc.compile_for("sm_90", gpu_kernels.SOURCE, names, options)
     assert size > 1000 and set(lowered) == set(names)
     assert not [line for line in log.splitlines() if re.search(r"[1-9]\d* bytes spill", line)]
+
+
+class Card:
+    """What the timer uses of `cupy`: a device on which a call takes 3 microseconds, and that does nothing by itself."""
+
+    def __init__(self, captures):
+        self.time, self.capturing, self.captures, self.launched = 0.0, None, captures, []
+        self.cuda = self.Device = self
+        self.Stream = lambda non_blocking: self
+        self.get_elapsed_time = lambda before, after: 1e3 * (after.at - before.at)
+
+    def __call__(self, *_):  # Device()
+        return self
+
+    __enter__, __exit__ = __call__, lambda *_: None
+    synchronize = upload = lambda *_: None
+
+    def call(self):
+        if self.capturing is None:
+            self.time += 3e-6
+        else:
+            self.capturing.append(1)
+
+    def begin_capture(self):
+        if not self.captures:
+            raise RuntimeError("not now")
+        self.capturing = []
+
+    def end_capture(self):
+        captured, self.capturing = self.capturing, None
+        return SimpleNamespace(upload=self.upload, launch=lambda stream: [self.call() for _ in captured])
+
+    def Event(self):
+        event = SimpleNamespace(at=None, synchronize=self.synchronize)
+        event.record = lambda stream: setattr(event, "at", self.time)
+        return event
+
+
+@pytest.mark.parametrize("captures", [True, False])
+def test_kernels_are_timed_as_a_graph_or_else_queued(monkeypatch, captures):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpu_kernels
+    from gpu_stage import Options
+
+    timer, card = object.__new__(gpu_kernels.Timer), Card(captures)
+    timer.options, timer.cupy, spun = Options("cuda", "", 3, 0.0), card, []
+    monkeypatch.setattr(timer, "launch", lambda name, **work: spun.append((name, work["count"] > 0)))
+    found = timer([card.call] * 4)
+    assert found["us"] == pytest.approx(3) and len(found["samples_us"]) == 3
+    how = "CUDA graph" if captures else r"queued, .*RuntimeError: not now"
+    assert re.match(how, found["how"]) and spun == [("spin", True)] * 4
 
 
 def rehearse(folder, *options):
