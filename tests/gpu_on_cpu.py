@@ -25,6 +25,7 @@ def install():
     )
     lowering.buffer_callback = _with_a_stream
     lowering._device_numbers = lambda: [0]
+    lowering.cuda_plugin_missing = lambda: None
     launch.missing.cache_clear()
     lowering.best_backend.cache_clear()
     return launch.missing()

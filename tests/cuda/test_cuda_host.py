@@ -5,8 +5,11 @@ CuPy is played by `emulated`, which keeps a log.
 
 import contextlib
 import mmap
+import re
 import sys
 import warnings
+from importlib.metadata import EntryPoint
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +18,7 @@ import pytest
 
 import gpu_on_cpu
 import hebbax
-from hebbax._core import lowering
+from hebbax._core import compat, lowering
 from hebbax._core.specs import UPDATE_POST, UPDATE_PRE
 from hebbax._cuda import launch
 from hebbax._cuda.plan import expressions, plan_call
@@ -311,6 +314,10 @@ REASONS = {
         lambda m: without(m, (cupy.cuda.nvrtc, "getVersion"), RuntimeError("libnvrtc.so.13: not found")),
         r"CuPy finds no CUDA compiler, NVRTC \(RuntimeError: libnvrtc.so.13: not found\): install hebbax\[cuda13\]",
     ),
+    "no headers": (
+        lambda m: without(m, (sys.modules["cuda.pathfinder"], "find_nvidia_header_directory")),
+        r"CuPy finds no CUDA headers, without which it compiles nothing: install hebbax\[cuda13\]",
+    ),
 }  # fmt: skip
 
 
@@ -329,6 +336,54 @@ def lack(request, monkeypatch):
     monkeypatch.undo()
     launch.missing.cache_clear()
     lowering.best_backend.cache_clear()
+
+
+def test_older_cupy_compiles_without_headers(monkeypatch):
+    without(monkeypatch, (sys.modules["cuda.pathfinder"], "find_nvidia_header_directory"))
+    monkeypatch.setattr(cupy, "__version__", "14.0.1")
+    launch.missing.cache_clear()
+    assert launch.missing() is None
+
+
+@pytest.fixture
+def no_plugin(monkeypatch):
+    """JAX without its plugin for CUDA, as it is where only the CPU's was installed."""
+    monkeypatch.setattr(compat, "entry_points", lambda group: [])
+    monkeypatch.setattr(compat.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(lowering, "cuda_plugin_missing", compat.cuda_plugin_missing)
+    for cached in (compat.cuda_plugin_missing, lowering.best_backend):
+        cached.cache_clear()
+    yield "JAX has no plugin for CUDA: install jax[cuda13] or jax[cuda12], whichever the driver supports"
+    for cached in (compat.cuda_plugin_missing, lowering.best_backend):
+        cached.cache_clear()
+
+
+def test_a_missing_plugin_of_jax_is_named(no_plugin, spec, given):
+    (entry,) = (backend for backend in hebbax.backends() if backend.name == "cupy")
+    assert entry.missing == no_plugin
+    with pytest.raises(ValueError, match=re.escape(f"'cupy' cannot be used: {no_plugin}")):
+        call(spec, given, shape=SHAPE, backend="cupy")
+
+
+def test_arrays_of_cupy_need_no_plugin_of_jax(no_plugin, spec, rng):
+    given = operands(spec, rng, random_network(rng, SHAPE, NSE))
+    there = {spec.public_name(name): cupy.asarray(x) for name, x in given.items()}
+    with playing() as log:
+        getattr(hebbax.inplace, spec.name)(**there, shape=SHAPE)
+    assert spec.kind in kinds(log)
+
+
+@pytest.mark.parametrize("found", ["entry point", "module"])
+def test_a_plugin_of_jax_is_found(no_plugin, monkeypatch, tmp_path, found):
+    if found == "entry point":
+        entry = EntryPoint("xla_cuda13", "jax_plugins.xla_cuda13", "jax_plugins")
+        monkeypatch.setattr(compat, "entry_points", lambda group: [entry] if group == "jax_plugins" else [])
+    else:
+        (tmp_path / "xla_cuda12").mkdir()
+        (tmp_path / "xla_cuda12" / "__init__.py").touch()
+        package = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+        monkeypatch.setattr(compat.importlib.util, "find_spec", {"jax_plugins": package}.get)
+    assert compat.cuda_plugin_missing() is None
 
 
 @pytest.mark.together(1)

@@ -197,4 +197,6 @@ def modules():
         __version__="14.2.0", cuda=cuda, RawModule=RawModule, is_available=lambda: machine.devices > 0,
         **{name: getattr(np, name) for name in ("bool_", "uint8", "int32", "int64", "float16", "float32", "float64")},
     )  # fmt: skip
-    return {"cupy": cupy, "cupy.cuda": cuda}
+    pathfinder = ModuleType("cuda.pathfinder")
+    pathfinder.find_nvidia_header_directory = {"cudart": "/cuda/include"}.get
+    return {"cupy": cupy, "cupy.cuda": cuda, "cuda.pathfinder": pathfinder}

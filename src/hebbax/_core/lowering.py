@@ -17,7 +17,7 @@ from jax.interpreters import mlir
 
 from hebbax import _cpu
 from hebbax._core import reference
-from hebbax._core.compat import buffer_callback
+from hebbax._core.compat import buffer_callback, cuda_plugin_missing
 from hebbax._core.specs import Spec
 from hebbax._cuda import launch
 from hebbax._cuda.plan import plan_call
@@ -44,11 +44,15 @@ class Entry(NamedTuple):
     missing: Callable[[], str | None]
 
 
+def _cupy_missing() -> str | None:
+    return launch.missing() or cuda_plugin_missing()  # the second only JAX needs, not `hebbax.inplace`
+
+
 # In order of preference.
 ENTRIES = (
     Entry("cython", ("cpu",), "compiled kernels, called by XLA itself", lambda: _cpu.missing),
     Entry("callback", ("cpu",), "the same kernels, called by XLA through Python", lambda: _cpu.missing),
-    Entry("cupy", ("cuda",), "CUDA kernels, compiled and launched through CuPy", launch.missing),
+    Entry("cupy", ("cuda",), "CUDA kernels, compiled and launched through CuPy", _cupy_missing),
     Entry("jax", PLATFORMS, "plain JAX", lambda: None),
 )
 

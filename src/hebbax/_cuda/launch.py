@@ -44,7 +44,17 @@ def missing() -> str | None:
     except Exception as error:
         how = "install hebbax[cuda13] or hebbax[cuda12], as CuPy is"
         return f"CuPy finds no CUDA compiler, NVRTC ({_first_line(error)}): {how}"
+    if not _finds_headers(cupy):
+        return "CuPy finds no CUDA headers, without which it compiles nothing: install hebbax[cuda13] or hebbax[cuda12]"
     return None
+
+
+def _finds_headers(cupy: Any) -> bool:
+    """Whether CuPy finds CUDA's headers, which it wants since 14.1, though the kernels include none."""
+    if tuple(map(int, cupy.__version__.split(".")[:2])) < (14, 1):
+        return True
+    pathfinder = importlib.import_module("cuda.pathfinder")  # whom CuPy asks
+    return pathfinder.find_nvidia_header_directory("cudart") is not None
 
 
 def _in_forked_child() -> None:
