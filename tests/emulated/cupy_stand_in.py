@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 
 from emulated import compiler, device_arrays, driver
-from emulated.machine import CUDADriverError, CUDARuntimeError, Load, Memset, machine
+from emulated.machine import CUDADriverError, CUDARuntimeError, GraphMemory, Load, Memset, machine
 
 
 class CompileException(Exception):
@@ -144,6 +144,9 @@ class Stream:
     def synchronize(self):
         pass
 
+    def is_capturing(self):
+        return machine.capturing is not None and machine.capturing == self.ptr
+
 
 _DEFAULT = Stream(0)
 
@@ -173,6 +176,19 @@ def _memset(ptr, value, size, stream):
     ctypes.memset(ptr, value, size)
 
 
+def _malloc_async(size, stream):
+    """In a stream that is captured, memory of the graph's: see `GraphMemory`."""
+    machine.check_work_on(stream, CUDARuntimeError)
+    memory = np.full(max(size, 1), 0xA5, np.uint8)
+    machine.log.append(GraphMemory(memory.ctypes.data, size, machine.device, stream, memory))
+    return memory.ctypes.data
+
+
+def _free_async(ptr, stream):
+    machine.check_work_on(stream, CUDARuntimeError)
+    machine.log.append(GraphMemory(ptr, 0, machine.device, stream, None))
+
+
 @functools.cache
 def modules():
     """The stand-in's modules, by the names they are imported by."""
@@ -184,7 +200,7 @@ def modules():
         nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)), driver=SimpleNamespace(CUDADriverError=CUDADriverError),
         runtime=SimpleNamespace(
             CUDARuntimeError=CUDARuntimeError, driverGetVersion=lambda: 13000, memsetAsync=_memset,
-            getDeviceCount=lambda: machine.devices, getDevice=lambda: machine.device,
+            mallocAsync=_malloc_async, freeAsync=_free_async, getDeviceCount=lambda: machine.devices, getDevice=lambda: machine.device,
             setDevice=lambda device: Device(device).use(),
         ),
     )  # fmt: skip

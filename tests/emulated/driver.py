@@ -11,7 +11,10 @@ from emulated.machine import XLA_STREAM, CUDADriverError, Launch, Memset, contex
 from hebbax._cuda.plan import CALL
 
 _LARGEST = ((2**31 - 1, 65535, 65535), (1024, 1024, 64))
-_NAMES = {1: "CUDA_ERROR_INVALID_VALUE", 719: "CUDA_ERROR_LAUNCH_FAILED", 900: "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"}
+_NAMES = {
+    1: b"CUDA_ERROR_INVALID_VALUE", 400: b"CUDA_ERROR_INVALID_HANDLE", 719: b"CUDA_ERROR_LAUNCH_FAILED",
+    905: b"CUDA_ERROR_STREAM_CAPTURE_ISOLATION",
+}  # fmt: skip
 
 
 class Function(NamedTuple):
@@ -121,7 +124,7 @@ def _pop_context(context):
 
 @ctypes.CFUNCTYPE(c_int, c_int, ctypes.POINTER(c_char_p))
 def _name_error(result, name):
-    name[0] = _NAMES.get(result, "").encode() or None
+    name[0] = _NAMES.get(result)
     return 0
 
 

@@ -35,6 +35,17 @@ class Memset:
     stream: int
 
 
+@dataclass(frozen=True, eq=False)
+class GraphMemory:
+    """What a captured graph has for itself, from where it is asked for to where it is freed (then `size` is 0)."""
+
+    ptr: int
+    size: int
+    device: int
+    stream: int
+    memory: np.ndarray | None
+
+
 XLA_STREAM = 0x5EED
 
 _MEANINGS = {

@@ -62,6 +62,9 @@ class Host:
         """Whether kernels can use it as it is."""
         return x.flags.c_contiguous and x.flags.aligned
 
+    def check_copy(self, name: str, x: np.ndarray, dtype: np.dtype) -> None:
+        """Raise where a copy would not live as long as what reads it."""
+
     def run(self, spec: Spec, result: np.ndarray, operands: Mapping[str, np.ndarray | None], **options: Any) -> None:
         """Run the operator's kernel on operands of its dtypes, all of them flat; None: not given."""
         arrays = [None if x is None else _as_kernels_take(x) for x in operands.values()]
@@ -104,14 +107,32 @@ class Cuda:
     def is_laid_out(self, x: Any) -> bool:
         return x.flags.c_contiguous and x.data.ptr % x.dtype.itemsize == 0
 
+    def check_copy(self, name: str, x: Any, dtype: np.dtype) -> None:
+        """Raise where a copy would not live as long as what reads it: a CUDA graph, if one is captured."""
+        if self.xp.cuda.get_current_stream().is_capturing():
+            raise ValueError(
+                f"{name}: got a {type(x).__name__} of dtype {x.dtype} of which a copy is needed while a CUDA graph is "
+                f"captured, which outlives it, expected a contiguous array of dtype {dtype} on CUDA device {self.device}"
+            )
+
     def run(self, spec: Spec, result: Any, operands: Mapping[str, Any], **options: Any) -> None:
         """Run the operator's kernels on operands of its dtypes, all of them flat; None: not given."""
         shapes = tuple([None if x is None else (x.shape, x.dtype) for x in operands.values()])
         call = _cuda_call(spec, _Aval(result.shape, result.dtype), shapes, self.device, tuple(options.items()))
         stream = self.xp.cuda.get_current_stream()
         addresses = [0 if x is None else x.data.ptr for x in operands.values()]
-        scratch = self.xp.empty(call.scratch, np.uint8)
-        call.launcher(self.device, stream.ptr, [*addresses, result.data.ptr, scratch.data.ptr])
+        addresses.append(result.data.ptr)
+        if not stream.is_capturing():
+            scratch = self.xp.empty(call.scratch, np.uint8)
+            call.launcher(self.device, stream.ptr, [*addresses, scratch.data.ptr])
+            return
+        # Memory of the graph's own, which CuPy's pool cannot give to others while the graph lives.
+        runtime = self.xp.cuda.runtime
+        scratch = runtime.mallocAsync(max(call.scratch, 1), stream.ptr)
+        try:
+            call.launcher(self.device, stream.ptr, [*addresses, scratch])
+        finally:
+            runtime.freeAsync(scratch, stream.ptr)
 
 
 class _Aval(NamedTuple):

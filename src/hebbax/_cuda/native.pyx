@@ -177,7 +177,7 @@ cdef struct Call:
 
 cdef bint is_sound(const Call* call) noexcept nogil:
     cdef int64_t i
-    if not (0 < call.n_words <= WORDS and 3 <= call.n_places <= OPERANDS):
+    if not (0 < call.n_words <= WORDS and 3 <= call.n_places <= OPERANDS and call.n_launches > 0):
         return False
     for i in range(call.n_places):
         if not 0 <= call.places[i] < call.n_words:
