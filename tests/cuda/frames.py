@@ -101,15 +101,15 @@ def ask_metadata(capsule):
 class Xla:
     """An XLA that calls on a device, on a stream; `entries` of its API are known."""
 
-    def __init__(self, device=0, stream=0x51, entries=len(ENTRIES)):
+    def __init__(self, device=0, stream=0x51, entries=ENTRIES):
         self.device, self.stream, self.error = device, stream, None
         self._made = {
             "Error_Create": ctypes.CFUNCTYPE(c_void_p, POINTER(ErrorArgs))(self._new_error),
             "Stream_Get": ctypes.CFUNCTYPE(c_void_p, POINTER(StreamArgs))(self._get_stream),
             "DeviceOrdinal_Get": ctypes.CFUNCTYPE(c_void_p, POINTER(DeviceArgs))(self._get_device),
         }
-        self._api = Api(struct_size=Api.entries.offset + entries * ctypes.sizeof(c_void_p))
-        for i, name in enumerate(ENTRIES[:entries]):
+        self._api = Api(struct_size=Api.entries.offset + len(entries) * ctypes.sizeof(c_void_p))
+        for i, name in enumerate(entries):
             self._api.entries[i] = ctypes.cast(self._made[name], c_void_p) if name else None
 
     def _new_error(self, args):
@@ -141,8 +141,11 @@ class Xla:
             x = np.asarray(x)
             kept.append(x)
             dtype = S64 if x.dtype == np.int64 else 0
-            return (ARRAY, keep(Array(dtype, x.size, x.ctypes.data))) if x.ndim else (
-                SCALAR, keep(Scalar(dtype, x.ctypes.data)))
+            return (
+                (ARRAY, keep(Array(dtype, x.size, x.ctypes.data)))
+                if x.ndim
+                else (SCALAR, keep(Scalar(dtype, x.ctypes.data)))
+            )
 
         def buffers(arrays):
             pointers = [keep(Buffer(data=x.ctypes.data, rank=x.ndim)) for x in arrays]

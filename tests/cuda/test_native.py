@@ -11,7 +11,7 @@ import pytest
 from frames import ENTRIES, Xla, ask_metadata
 
 from children import environment, run_together
-from hebbax._core.specs import UPDATE_PRE
+from hebbax._core.specs import OPERANDS, UPDATE_PRE
 from hebbax._cuda import launch, native
 from hebbax._cuda.plan import plan_call
 from problems import PLATFORM, WHY_NO_CUPY, call, operands, random_network
@@ -128,7 +128,7 @@ def test_a_call_without_work_launches_a_kernel_too(rng):
 
 @pytest.mark.parametrize("stage", HANDLERS)
 def test_an_xla_that_does_not_know_the_device_is_refused(problem, stage):
-    assert "does not tell on which device" in problem.run(Xla(entries=len(ENTRIES) - 1), stage)
+    assert "does not tell on which device" in problem.run(Xla(entries=ENTRIES[:-1]), stage)
     assert not machine.log
 
 
@@ -181,8 +181,8 @@ def test_an_error_of_the_driver_has_its_words(problem):
     assert problem.run(Xla(), "initialize") is None
     machine.capturing = 0x9
     assert problem.run(Xla(), **attributes) == (
-        "cuLaunchKernel: CUDA_ERROR_STREAM_CAPTURE_ISOLATION (905): cudaErrorStreamCaptureIsolation: dependency created "
-        "on uncaptured work in another stream"
+        "cuLaunchKernel: CUDA_ERROR_STREAM_CAPTURE_ISOLATION (905): cudaErrorStreamCaptureIsolation: dependency "
+        "created on uncaptured work in another stream"
     )
 
 
@@ -200,6 +200,25 @@ def test_a_device_that_is_not_there_is_an_error(problem):
 
 
 # -- in another process
+
+REGISTERED = """
+import hebbax
+from jaxlib import xla_client
+
+def of_a_plugin(name, handlers, platform, api_version, traits):
+    if "hebbax" in name:
+        print(name, sorted(handlers), platform, api_version, int(traits))
+
+xla_client.register_custom_call_handler("CUDA", of_a_plugin)
+"""
+
+
+def test_the_handlers_are_there_for_a_plugin_that_comes_later():
+    (status,), (printed,) = run_together([[sys.executable, "-c", REGISTERED]], [environment()])
+    assert status == 0 and printed.splitlines() == [
+        f"hebbax_cuda_{kind} ['execute', 'initialize'] CUDA 1 0" for kind in OPERANDS
+    ], printed
+
 
 CHILD = """
 import json, os, sys

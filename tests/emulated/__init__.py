@@ -1,8 +1,8 @@
 """CUDA without a GPU: the kernels' sources compiled for the host, and a stand-in for CuPy that launches them.
 
 `shim.h` plays the grid, and says what it cannot show; `compiler.py` compiles; `cupy_stand_in.py` is what hebbax sees of
-CuPy, and `driver.py` of CUDA's driver. `machine` has the knobs, such as the number of devices, and the log of what hebbax
-asked for.
+CuPy, and `driver.py` of CUDA's driver. `machine` has the knobs, such as the number of devices, and the log of what
+hebbax asked for.
 """
 
 import contextlib

@@ -200,7 +200,8 @@ def modules():
         nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)), driver=SimpleNamespace(CUDADriverError=CUDADriverError),
         runtime=SimpleNamespace(
             CUDARuntimeError=CUDARuntimeError, driverGetVersion=lambda: 13000, memsetAsync=_memset,
-            mallocAsync=_malloc_async, freeAsync=_free_async, getDeviceCount=lambda: machine.devices, getDevice=lambda: machine.device,
+            mallocAsync=_malloc_async, freeAsync=_free_async,
+            getDeviceCount=lambda: machine.devices, getDevice=lambda: machine.device,
             setDevice=lambda device: Device(device).use(),
         ),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What hebbax uses of CUDA's driver, as functions with addresses, for the kernels that the stand-in for CuPy has loaded."""
+"""What hebbax uses of CUDA's driver, as functions with addresses, for kernels that the stand-in for CuPy has loaded."""
 
 import ctypes
 from ctypes import c_char_p, c_int, c_size_t, c_ubyte, c_uint, c_void_p

@@ -121,7 +121,7 @@ class Machine:
     def contexts(self):
         """Those that this thread has pushed; below them is that of the device that it has set, if it has.
 
-        By the thread's number, for a thread that Python has not made has no memory of its own from one call to the next.
+        By the thread's number: one that Python has not made has no memory of its own from one call to the next.
         """
         return self._contexts.setdefault(threading.get_ident(), [])
 

@@ -26,7 +26,7 @@ try:
     import hebbax._cuda.native as native
     from hebbax._core.dlpack import pointers
 except ImportError:  # not built here, as `launch.missing` says
-    native = None  # type: ignore[assignment]
+    native = None
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -47,7 +47,6 @@ class Entry(NamedTuple):
     name: str
     missing: dict[str, Callable[[], str | None]]
     description: str
-
 
 
 def _missing_on_cpu() -> str | None:

@@ -112,7 +112,8 @@ class Cuda:
         if self.xp.cuda.get_current_stream().is_capturing():
             raise ValueError(
                 f"{name}: got a {type(x).__name__} of dtype {x.dtype} of which a copy is needed while a CUDA graph is "
-                f"captured, which outlives it, expected a contiguous array of dtype {dtype} on CUDA device {self.device}"
+                f"captured, which outlives it, expected a contiguous array of dtype {dtype} on CUDA device "
+                f"{self.device}"
             )
 
     def run(self, spec: Spec, result: Any, operands: Mapping[str, Any], **options: Any) -> None:

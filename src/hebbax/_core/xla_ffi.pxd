@@ -106,8 +106,10 @@ cdef extern from *:
     static inline XLA_FFI_Error* hebbax_device(const XLA_FFI_CallFrame* frame, int32_t* device) {
         const XLA_FFI_Api* api = frame->api;
         size_t end = offsetof(XLA_FFI_Api, XLA_FFI_DeviceOrdinal_Get) + sizeof(api->XLA_FFI_DeviceOrdinal_Get);
-        if (api->struct_size < end)
-            return hebbax_error(api, "this version of XLA does not tell on which device it calls", XLA_FFI_Error_Code_INTERNAL);
+        if (api->struct_size < end) {
+            const char* message = "this version of XLA does not tell on which device it calls";
+            return hebbax_error(api, message, XLA_FFI_Error_Code_INTERNAL);
+        }
         XLA_FFI_DeviceOrdinal_Get_Args args;
         args.struct_size = sizeof(args);
         args.extension_start = NULL;

@@ -118,8 +118,7 @@ def encode(plan: Plan, spec: Spec, result: Any, devices: Iterable[int]) -> dict[
     names = plan.names if plan.launches else (NOTHING,)
     most = max(map(multiprocessors, devices))
     grids = [(launch.name, *launch.grid(most)) for launch in plan.launches] or [(NOTHING, 1, 1)]
-    fields = plan.template.dtype.fields
-    places = [fields[name][1] + fields[name][0].fields["data"][1] for name in (*spec.operands, "result", "rows")]
+    places = [_offset(plan.template.dtype, name) for name in (*spec.operands, "result", "rows")]
     copied = math.prod(result.shape) * result.dtype.itemsize if spec.kind == "update" else 0
     return {
         "key": np.int64(content(plan.kind, names)),
@@ -130,3 +129,9 @@ def encode(plan: Plan, spec: Spec, result: Any, devices: Iterable[int]) -> dict[
         "sizes": np.array((THREADS, plan.counters, copied), np.int64),
         "words": plan.template.reshape(-1).view(np.int64),
     }
+
+
+def _offset(call: Any, name: str) -> int:
+    """Where the struct of a call has the address of an operand."""
+    operand, offset = call.fields[name]
+    return offset + operand.fields["data"][1]

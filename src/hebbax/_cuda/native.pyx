@@ -194,7 +194,8 @@ cdef int launch_all(
     """Launch the kernels of a call on a stream of the current context; return whether that fails."""
     cdef int64_t words[WORDS]
     cdef void* parameters[1]
-    cdef const int64_t* launch = call.launches
+    cdef const int64_t* launch
+    cdef int status
     cdef size_t result = addresses[call.n_places - 2], scratch = addresses[call.n_places - 1]
     cdef unsigned threads = <unsigned> call.sizes[0]
     cdef int64_t i
@@ -202,11 +203,12 @@ cdef int launch_all(
     for i in range(call.n_places):
         words[call.places[i]] = <int64_t> addresses[i]
     parameters[0] = words
-    # XLA lets the result have the memory of the old weight, as it is asked to, but where the call has become part of a
-    # fusion that also cuts the weight out of a larger array (DynamicSliceFusion, for which it takes any typed call whose
-    # operands are slices of scanned arrays, of a multiple of 128 bytes). Then the weight has to be copied here. All else
-    # about that fusion is as it should be: aliasing is kept through it (AliasInfo looks into fusions) where the weight
-    # is no slice, spikes are read and sums written where they lie, and an optimization barrier would not prevent it.
+    # XLA gives the result the memory of the old weight, as it is asked to, except where it has made the call part of a
+    # fusion that cuts the weight out of a larger array: then the weight has to be copied here. (It makes any typed call
+    # part of a DynamicSliceFusion whose operands are slices, or whose results are written to slices, of scanned arrays,
+    # of a multiple of 128 bytes each. Read in XLA's sources: its AliasInfo looks into such a fusion, so that a weight
+    # that is no slice is still updated in place; spikes are read and sums written where they lie in the larger arrays;
+    # and an optimization barrier would not keep a call out of it, for it looks through these.)
     if call.sizes[2] and result != addresses[0]:
         if failed(driver.copy(result, addresses[0], call.sizes[2], stream), b"cuMemcpyDtoDAsync", message):
             return True
@@ -214,14 +216,15 @@ cdef int launch_all(
         if failed(driver.fill(scratch, 0, call.sizes[1], stream), b"cuMemsetD8Async", message):
             return True
     for i in range(call.n_launches):
+        launch = &call.launches[3 * i]
         if launch[0] >= loaded.count:
             snprintf(message, MESSAGE, b"%s", OTHER_VERSION)
             return True
-        if failed(driver.launch(
+        status = driver.launch(
             loaded.functions[launch[0]], <unsigned> launch[1], <unsigned> launch[2], 1, threads, 1, 1, 0, stream,
-            parameters, NULL), b"cuLaunchKernel", message):
+            parameters, NULL)
+        if failed(status, b"cuLaunchKernel", message):
             return True
-        launch += 3
     return False
 
 
