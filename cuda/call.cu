@@ -91,3 +91,6 @@ __device__ __forceinline__ void store(float16* target, float x) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(target->bits) : "f"(x));
 }
 #endif  // the shim has these two for the host
+
+// What a call launches that has nothing to do.
+__global__ void nothing(const Call call) {}

@@ -67,6 +67,8 @@ def _propagate(spec: Spec, shape: tuple[int, int], values: tuple, out: Any) -> A
             raise ShapeError(f"out: got shape {target.shape}, expected {(n_out,)} for shape {shape}")
         _check_target(memory, spec, "out", target, given)
         arithmetic = unitless.arithmetic_dtype(dtype)
+        if dtype != arithmetic:
+            memory.check_copy("out", target, arithmetic)
         sums = target if dtype == arithmetic else memory.xp.empty(n_out, arithmetic)
         _run(memory, spec, sums, given)
         if sums is not target:
@@ -151,11 +153,14 @@ def _run(memory: Host | Cuda, spec: Spec, result: Any, given: dict[str, Any], **
         x, dtype = given.get(operand), dtypes[operand]
         if x is None:
             return None
+        is_fit = x.dtype == dtype and isinstance(x, memory.xp.ndarray) and memory.is_laid_out(x)
+        if not is_fit:
+            memory.check_copy(spec.public_name(operand), x, dtype)
         if operand == "spike" and x.dtype != bool:
             x = x != 0
         if operand in STRUCTURE:
             _check_index_range(operand, x, dtype)
-        if x.dtype != dtype or not isinstance(x, memory.xp.ndarray) or not memory.is_laid_out(x):
+        if not is_fit:
             x = memory.xp.array(x, dtype, order="C")
         return x.reshape(-1)
 

@@ -18,17 +18,18 @@ import pytest
 
 import gpu_on_cpu
 import hebbax
-from hebbax._core import compat, lowering
+from hebbax._core import compat, lowering, memory
 from hebbax._core.specs import UPDATE_POST, UPDATE_PRE
-from hebbax._cuda import launch
+from hebbax._cuda import launch, native
 from hebbax._cuda.plan import expressions, plan_call
-from problems import PLATFORM, WHY_NO_CUPY, call, operands, random_network
+from problems import INDEX_ERRORS, PLATFORM, WHY_NO_CUPY, call, operands, random_network
 
 if PLATFORM != "cpu" or WHY_NO_CUPY:
     pytest.skip(WHY_NO_CUPY or "on a GPU there is no stand-in", allow_module_level=True)
 import cupy  # the stand-in
 
-from emulated import Launch, Load, machine
+from emulated import GraphMemory, Launch, Load, machine
+from emulated.machine import XLA_STREAM
 
 SHAPE, NSE = (40, 50), 700
 BOUNDS = {"w_min": -1.0, "w_max": 1.0}
@@ -52,27 +53,39 @@ def playing(**knobs):
 
 
 def forget_what_is_loaded():
-    launch._kernels.cache_clear()
+    native.forget()
     machine.loaded.clear()
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_loaded():
     forget_what_is_loaded()
+    launch.multiprocessors.cache_clear()
+    memory._cuda_call.cache_clear()
+    jax.clear_caches()
+
+
+@pytest.fixture(params=["cupy", "callback"])
+def way(request, monkeypatch):
+    """The backends of CUDA; the name of the second one is for once not that of the CPU's."""
+    monkeypatch.setitem(lowering._RUNNERS, "callback", lowering._call_back_on_cuda)
+    yield request.param
+    jax.clear_caches()
 
 
 def kinds(log):
     return [x.name.split("<")[0] if isinstance(x, Launch) else type(x).__name__ for x in log]
 
 
-def test_one_call_launches_these_kernels_on_the_stream_of_xla(spec, given):
+def test_one_call_launches_these_kernels_on_the_stream_of_xla(spec, given, way):
     options = BOUNDS if spec.kind == "update" else {}
     with playing(multiprocessors=132) as log:
-        call(spec, given, shape=SHAPE, backend="cupy", **options).block_until_ready()
+        out = call(spec, given, shape=SHAPE, backend=way, **options)
+        np.testing.assert_allclose(out, call(spec, given, shape=SHAPE, backend="jax", **options), rtol=1e-6, atol=1e-6)
     loads, launched = log[:1], log[1:]
     assert kinds(loads) == ["Load"] and loads[0].options == ("--std=c++17", "--fmad=false")
     assert kinds(launched) == ["Memset", "find_rows", spec.kind, *["clip"] * (spec.kind == "update")]
-    assert {(x.stream, x.device) for x in launched} == {(gpu_on_cpu.XLA_STREAM, 0)}
+    assert {(x.stream, x.device) for x in launched} == {(XLA_STREAM, 0)}
     memset, rows, kernel, *_ = launched
     argument = kernel.argument[0]
     assert (memset.ptr, memset.value, memset.size) == (argument["rows"]["data"], 0, 8)
@@ -92,13 +105,6 @@ def test_one_call_launches_these_kernels_on_the_stream_of_xla(spec, given):
     assert argument["zeroed"] == (0 if bounded else n_other)
 
 
-def test_the_stream_of_xla_under_a_cupy_before_the_stream_protocol(spec, given, monkeypatch):
-    monkeypatch.delattr(cupy.cuda.Stream, "from_external")
-    with playing() as log, pytest.warns(DeprecationWarning):
-        call(spec, given, shape=SHAPE, backend="cupy").block_until_ready()
-    assert {x.stream for x in log[1:]} == {gpu_on_cpu.XLA_STREAM}
-
-
 def test_nothing_on_the_host_depends_on_the_spikes(spec, given):
     step = jax.jit(lambda spike: call(spec, given | {"spike": spike}, shape=SHAPE, backend="cupy"))
     logs = []
@@ -110,34 +116,33 @@ def test_nothing_on_the_host_depends_on_the_spikes(spec, given):
     assert logs[0] == logs[1] == logs[2] and len(logs[0]) == 3
 
 
-def test_everything_is_loaded_when_jax_lowers_so_that_a_graph_can_be_captured(spec, given):
-    function = jax.jit(lambda given: call(spec, given, shape=SHAPE, backend="cupy"))
+def test_everything_is_loaded_when_jax_lowers_so_that_a_graph_can_be_captured(spec, given, way):
+    function = jax.jit(lambda given: call(spec, given, shape=SHAPE, backend=way))
     with playing() as log:
         compiled = function.lower(given).compile()
         assert kinds(log) == ["Load"]
     expected = call(spec, given, shape=SHAPE, backend="jax")
-    with playing(capturing=gpu_on_cpu.XLA_STREAM) as log:
+    with playing(capturing=XLA_STREAM) as log:
         out = compiled(given)
         np.testing.assert_array_equal(out, expected)
         assert "Load" not in kinds(log)
     forget_what_is_loaded()  # as if nothing had been loaded
-    with playing(capturing=gpu_on_cpu.XLA_STREAM), pytest.raises(jax.errors.JaxRuntimeError, match="capturing"):
+    with playing(capturing=XLA_STREAM), pytest.raises(INDEX_ERRORS, match="capturing"):
         compiled(given).block_until_ready()
 
 
-def test_xla_may_capture_the_call_in_a_graph(spec, given):
-    function = jax.jit(lambda given: call(spec, given, shape=SHAPE))
+@pytest.mark.parametrize("name", [None, "callback"])
+def test_what_runs_on_cuda_can_be_captured_in_a_graph(spec, given, name):
+    """Our own handler says so of itself: see test_native.py."""
+    function = jax.jit(lambda given: call(spec, given, shape=SHAPE, backend=name))
     text = function.trace(given).lower(lowering_platforms=("cuda",)).as_text()
-    assert text.count("xla_buffer_python_gpu_callback_cmd_buffer") == 1
+    assert text.count("xla_buffer_python_gpu_callback_cmd_buffer" if name else f"@hebbax_cuda_{spec.kind}") == 1
 
 
-def test_launches_are_on_the_device_of_xla(spec, given, monkeypatch):
-    monkeypatch.setattr(gpu_on_cpu.xla, "device", 1)
+def test_launches_are_on_the_device_of_xla(spec, given, way, monkeypatch):
     monkeypatch.setattr(lowering, "_device_numbers", lambda: [0, 1])
-    jax.clear_caches()
-    with playing(devices=2) as log:
-        call(spec, given, shape=SHAPE, backend="cupy").block_until_ready()
-    jax.clear_caches()
+    with playing(devices=2, xla_device=1) as log:
+        call(spec, given, shape=SHAPE, backend=way).block_until_ready()
     assert {x.device for x in log if not isinstance(x, Load)} == {1}
 
 
@@ -183,7 +188,8 @@ def test_inplace_runs_on_the_device_of_its_arrays_on_the_current_stream(spec, rn
         assert {(x.device, x.stream) for x in log[1:]} == {(1, 0)}
         assert cupy.cuda.Device().id == 0
         log.clear()
-        with cupy.cuda.Device(1), launch.stream_of(77, 1):
+        mine = SimpleNamespace(__cuda_stream__=lambda: (0, 77))
+        with cupy.cuda.Device(1), cupy.cuda.Stream.from_external(mine):
             function(**there, shape=SHAPE)
         assert {(x.device, x.stream) for x in log} == {(1, 77)}
         there[spec.public_name("spike")] = cupy.asarray(given["spike"])
@@ -191,6 +197,31 @@ def test_inplace_runs_on_the_device_of_its_arrays_on_the_current_stream(spec, rn
             ValueError, match=f"^{spec.public_name('spike')}: got a ndarray on device 0 .*CUDA device 1"
         ):
             function(**there, shape=SHAPE)
+
+
+def test_inplace_in_a_graph_that_the_user_captures_has_memory_of_the_graph(spec, rng):
+    given = operands(spec, rng, random_network(rng, SHAPE, NSE))
+    there = {spec.public_name(name): cupy.asarray(x) for name, x in given.items()}
+    out = {} if spec.kind == "update" else {"out": cupy.zeros(spec.sizes(SHAPE)[1], np.float32)}
+    function = getattr(hebbax.inplace, spec.name)
+    function(**{name: x.copy() for name, x in there.items()}, **out, shape=SHAPE)  # loads
+    stream = cupy.cuda.Stream.from_external(SimpleNamespace(__cuda_stream__=lambda: (0, 77)))
+    with playing(capturing=77) as log, stream:
+        result = function(**there, **out, shape=SHAPE)
+        np.testing.assert_allclose(result.get(), call(spec, given, shape=SHAPE, backend="jax"), rtol=1e-6, atol=1e-6)
+        taken, *launches, freed = log
+        assert isinstance(taken, GraphMemory) and isinstance(freed, GraphMemory) and taken.ptr == freed.ptr
+        assert {x.argument[0]["rows"]["data"] for x in launches if isinstance(x, Launch)} == {taken.ptr}
+        name = spec.public_name("spike")
+        with pytest.raises(ValueError, match=f"^{name}: got a ndarray of dtype float32 of which a copy .* dtype bool"):
+            function(**there | {name: there[name].astype(np.float32)}, **out, shape=SHAPE)
+        if spec.kind == "update":
+            with pytest.raises(ValueError, match=r"^w_min: got a ndarray of dtype float64 of which a copy is needed"):
+                function(**there, shape=SHAPE, w_min=0.5)
+        else:
+            half = there | {"weight": there["weight"].astype(np.float16)}
+            with pytest.raises(ValueError, match=r"^out: got a ndarray of dtype float16 of which a copy is needed"):
+                function(**half, shape=SHAPE)
 
 
 @pytest.mark.parametrize("rows, length", [(1, 10**6), (10**6, 10), (10**3, 10**3)])
@@ -233,7 +264,7 @@ def test_without_gpus_of_its_own_jax_lowers_plain_jax(spec, given, platforms, mo
     if platforms == ["cuda"]:
         monkeypatch.setattr(lowering, "_device_numbers", gpu_on_cpu.DEVICE_NUMBERS)
     function = jax.jit(lambda given: call(spec, given, shape=SHAPE))
-    assert "xla_buffer_python" not in function.trace(given).lower(lowering_platforms=tuple(platforms)).as_text()
+    assert "hebbax_cuda" not in function.trace(given).lower(lowering_platforms=tuple(platforms)).as_text()
 
 
 def test_a_batch_has_a_row_of_blocks_for_each_member_and_lists_rows_once_where_spikes_are_shared():
