@@ -127,6 +127,7 @@ def run(plan: Plan, addresses: Mapping[str, int], device: int, stream: Any) -> N
     for name, address in addresses.items():
         call[name]["data"] = address
     with cupy.cuda.Device(device), stream:
-        cupy.cuda.runtime.memsetAsync(addresses["rows"], 0, plan.counters, stream.ptr)
+        if plan.counters:
+            cupy.cuda.runtime.memsetAsync(addresses["rows"], 0, plan.counters, stream.ptr)
         for launch in plan.launches:
             kernels[launch.name](launch.grid(multiprocessors), (THREADS,), (call,))
