@@ -19,6 +19,7 @@ gc.set_threshold(
     100_000, 50, 100
 )  # JAX makes and keeps so many objects that to look for cycles took a tenth of the time
 
+
 def pytest_configure(config):
     few = "not slow" in config.getoption("markexpr")
     settings.register_profile("hebbax", deadline=None, max_examples=8 if few else 25, print_blob=True)

@@ -84,14 +84,14 @@ def test_one_call_launches_these_kernels_on_the_stream_of_xla(spec, given, way):
         np.testing.assert_allclose(out, call(spec, given, shape=SHAPE, backend="jax", **options), rtol=1e-6, atol=1e-6)
     loads, launched = log[:1], log[1:]
     assert kinds(loads) == ["Load"] and loads[0].options == ("--std=c++17", "--fmad=false")
-    assert kinds(launched) == ["Memset", "find_rows", spec.kind, *["clip"] * (spec.kind == "update")]
+    assert kinds(launched) == (["update", "clip"] if spec.kind == "update" else ["find_rows", "propagate"])
     assert {(x.stream, x.device) for x in launched} == {(XLA_STREAM, 0)}
-    memset, rows, kernel, *_ = launched
+    kernel = launched[0 if spec.kind == "update" else 1]
     argument = kernel.argument[0]
-    assert (memset.ptr, memset.value, memset.size) == (argument["rows"]["data"], 0, 8)
-    assert {x.block for x in launched[1:]} == {(256, 1, 1)}
-    assert (rows.grid, kernel.grid) == ((1, 1, 1), (3, 1, 1))  # 700 elements at most, and 256 threads a block
-    assert kernel.name == expressions(spec, "float32", "int32", "int32")[spec.kind]
+    assert {x.block for x in launched} == {(256, 1, 1)}
+    assert kernel.grid == (3, 1, 1)  # 700 elements at most, and 256 threads a block
+    way = "ALONE" if spec.kind == "update" else "FLAT"
+    assert kernel.name == expressions(spec, "float32", "int32", way=way)[spec.kind]
     sizes = {name: int(argument[name]["size"]) for name in ("weight", "indices", "indptr", "spike", "trace", "w_min")}
     n_event, n_other = spec.sizes(SHAPE)
     bounded = spec.kind == "update"
@@ -113,7 +113,7 @@ def test_nothing_on_the_host_depends_on_the_spikes(spec, given):
             step(spike).block_until_ready()
         launches = [x for x in log if not isinstance(x, Load)]
         logs.append([(x.name, x.grid) if isinstance(x, Launch) else x.size for x in launches])
-    assert logs[0] == logs[1] == logs[2] and len(logs[0]) == 3
+    assert logs[0] == logs[1] == logs[2] and len(logs[0]) == (1 if spec.kind == "update" else 2)
 
 
 def test_everything_is_loaded_when_jax_lowers_so_that_a_graph_can_be_captured(spec, given, way):
@@ -148,26 +148,22 @@ def test_launches_are_on_the_device_of_xla(spec, given, way, monkeypatch):
 
 def test_a_compiler_that_fails_is_named(given, spec, monkeypatch):
     monkeypatch.setattr(launch, "source", lambda kind: "nonsense")
-    with pytest.raises(
-        RuntimeError, match=rf"the CUDA kernels find_rows<int>, {spec.kind}.* on device 0 .*backend='jax'"
-    ):
+    with pytest.raises(RuntimeError, match=rf"the CUDA kernels .*{spec.kind}<.* on device 0 .*backend='jax'"):
         call(spec, given, shape=SHAPE, backend="cupy")
 
 
-def test_more_rows_than_two_rounds_of_the_search(update):
-    """70 000 rows of one element each: 256 threads look for one in three rounds."""
-    n = 70_000
+@pytest.mark.parametrize("n", [40, 3000, 70_000])
+def test_rows_of_one_element_and_of_none(update, n):
+    """Each warp looks at many; with 70 000 they are listed first, in tiles, and searched for in more than one round."""
     given = {
-        "weight": np.zeros(n, "f4"),
-        "indices": np.zeros(n, "i4"),
-        "indptr": np.arange(n + 1),
-        "spike": np.ones(n, bool),
-    }
-    given |= {
-        "trace": np.ones(1, "f4"),
-        **({"weight_indices": np.arange(n)[::-1].astype("i4")} if update.permuted else {}),
-    }
-    out = call(update, given, shape=(1, n) if update.event == "post" else (n, 1), backend="cupy")
+        "weight": np.zeros(n, "f4"), "indices": np.zeros(n, "i4"), "trace": np.ones(1, "f4"),
+        "indptr": np.arange(2 * n + 1) // 2,  # every other row is empty
+        "spike": np.ones(2 * n, bool),
+    }  # fmt: skip
+    if update.permuted:
+        given["weight_indices"] = np.arange(n)[::-1].astype("i4")
+    shape = (1, 2 * n) if update.event == "post" else (2 * n, 1)
+    out = call(update, given, shape=shape, backend="cupy")
     np.testing.assert_array_equal(out, np.ones(n))
 
 
@@ -224,23 +220,50 @@ def test_inplace_in_a_graph_that_the_user_captures_has_memory_of_the_graph(spec,
                 function(**half, shape=SHAPE)
 
 
+def shapes_only(n_event, nse, n_other=1000, indptr="i4"):
+    """Operands of `update_csr_on_binary_post` that take no memory."""
+    shapes = {
+        "weight": (nse,), "indices": (nse,), "indptr": (n_event + 1,), "weight_indices": (nse,), "spike": (n_event,),
+        "trace": (n_other,),
+    }  # fmt: skip
+    dtypes = {"weight": "f4", "trace": "f4", "spike": "?", "indptr": indptr}
+    return {name: np.broadcast_to(np.zeros((), dtypes.get(name, "i4")), shape) for name, shape in shapes.items()}
+
+
 @pytest.mark.parametrize("rows, length", [(1, 10**6), (10**6, 10), (10**3, 10**3)])
 def test_one_long_row_and_many_short_ones_fill_the_chip(rows, length):
-    """The grid does; that its blocks share out the elements of any rows is what the values show."""
-    n = rows * length
-    shapes = {
-        "weight": (n,),
-        "indices": (n,),
-        "indptr": (rows + 1,),
-        "weight_indices": (n,),
-        "spike": (rows,),
-        "trace": (1000,),
-    }
-    dtypes = {"weight": "f4", "trace": "f4", "spike": "?"}
-    given = {name: np.broadcast_to(np.zeros((), dtypes.get(name, "i4")), shape) for name, shape in shapes.items()}
+    """The grid does; that its warps share out the elements of any rows is what the values show."""
+    given = shapes_only(rows, rows * length)
     plan = plan_call(UPDATE_POST, given["weight"], given)
-    find, update = plan.launches
-    assert update.grid(132) == (2 * 132, 1) and find.grid(132)[0] == min(8 * 132, -(-rows // 1024))
+    *find, update = plan.launches
+    assert update.grid(132) == (4 * 132, 1)
+    assert [x.grid(132) for x in find] == ([(489, 1)] if rows == 10**6 else [])
+
+
+@pytest.mark.parametrize("n", [1, 1024, 32 * 1024, 32 * 1024 + 1, 10**6, 10**9])
+def test_neurons_are_cut_into_tiles(n):
+    """Into words of 32 that an update reads itself, or into so few that every block can sum up what they have."""
+    given = shapes_only(n, 2 * n)
+    call = plan_call(UPDATE_POST, given["weight"], given).template[0]
+    tiles, per_tile = int(call["tiles"]), int(call["per_tile"])
+    assert (tiles - 1) * per_tile < n <= tiles * per_tile
+    alone = n <= 32 * 1024
+    assert tiles <= (1024 if alone else 512) and (per_tile == 32 if alone else per_tile % 1024 == 0)
+
+
+def test_kernels_are_those_of_the_sizes():
+    def ways(kind="update", **sizes):
+        given = shapes_only(**sizes)
+        result = given["weight"] if kind == "update" else given["trace"]
+        return [name.split(", ")[-1].strip(">") for name in plan_call(UPDATE_POST.like(kind), result, given).names]
+
+    assert ways(n_event=32 * 1024, nse=10**6) == ["ALONE", "FLAT"]
+    assert ways(n_event=32 * 1024 + 1, nse=10**6) == ["find_rows", "FLAT", "FLAT"]
+    assert ways("propagate", n_event=10, nse=10) == ["find_rows", "FLAT"]
+    for large in ({"nse": 2**31}, {"n_other": 2**31}, {"n_event": 2**31}):
+        assert ways(**{"n_event": 10, "nse": 100} | large) == ["find_rows", "BATCHED", "BATCHED"]
+        assert ways(**{"n_event": 10, "nse": 100} | dict.fromkeys(large, 2**31 - 2))[-1] == "FLAT"
+    assert plan_call(UPDATE_POST, np.zeros(4, "f4"), shapes_only(3, 4, indptr="i8")).template[0]["wide"] == 1
 
 
 @pytest.mark.slow
@@ -282,32 +305,17 @@ def test_a_batch_has_a_row_of_blocks_for_each_member_and_lists_rows_once_where_s
     assert strides == {
         "weight": [5, 1], "indices": [0, 0], "spike": [0, 0], "trace": [0, 1], "gain": [1, 0], "rows": [0, 0],
     }  # fmt: skip
-    assert (call["members"], call["lists"], call["rank"], plan.counters) == (15, 1, 2, 8)
+    assert (call["members"], call["lists"], call["rank"], plan.counters) == (15, 1, 2, 0)
     spiking = given | {"spike": np.zeros((3, 1, 10), bool)}
     plan = plan_call(UPDATE_PRE, given["weight"], spiking)
-    assert [launch.grid(1) for launch in plan.launches] == [(1, 3), (1, 15)] and plan.counters == 24
-    assert plan.scratch == 24 + 3 * 24 * 10
+    assert [launch.grid(1) for launch in plan.launches] == [(1, 3), (1, 15)]
+    assert plan.scratch == 3 * (16 + 24 * 10)  # one tile, and 10 neurons that may have rows
 
 
-def test_what_is_too_much_for_the_kernels_is_refused():
-    def given(weight, n=10, nse=10):
-        huge = lambda size, dtype="i4": np.broadcast_to(np.zeros((), dtype), size)  # noqa: E731
-        return {
-            "weight": weight,
-            "indices": huge(nse),
-            "spike": huge(n, "?"),
-            "indptr": huge(n + 1),
-            "trace": huge(1, "f4"),
-        }
-
+def test_a_batch_of_too_many_dimensions_is_refused():
     deep = np.zeros((1,) * 9 + (10,), "f4")
     with pytest.raises(NotImplementedError, match="batch of 9 dimensions, expected at most 8"):
-        plan_call(UPDATE_PRE, deep, given(deep))
-    wide = np.broadcast_to(np.zeros((), "f4"), 2**40)
-    with pytest.raises(
-        NotImplementedError, match=r"neurons and \d+ synapses, numbers of 72 bits together, expected at most 64"
-    ):
-        plan_call(UPDATE_PRE, wide, given(wide, n=2**30, nse=2**40))
+        plan_call(UPDATE_POST, deep, shapes_only(10, 10) | {"weight": deep})
 
 
 def test_nested_vmaps(spec, rng):
