@@ -27,7 +27,7 @@ def install():
     for kind in OPERANDS:  # a CPU has no other stages
         jax.ffi.register_ffi_target(f"hebbax_cuda_{kind}", native.capsules()["execute"], platform="cpu")
     lowering.ENTRIES = tuple(
-        entry._replace(missing={**entry.missing, "cpu": launch.missing}) if entry.name == "cupy" else entry
+        entry._replace(missing={**entry.missing, "cpu": lowering._missing_on_cuda}) if entry.name == "cupy" else entry
         for entry in lowering.ENTRIES
     )
     lowering.buffer_callback = _with_a_stream
