@@ -16,7 +16,6 @@ from cases import Case, Half, Network
 from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Spec
 
 SPECS = (UPDATE_POST, UPDATE_PRE, PROPAGATE_PRE, PROPAGATE_POST)
-RATES = (0.001, 0.01, 0.1)
 # Spike vectors that take turns: so many that what a step touches is not still in the L2 cache from the last time,
 # where the weights do not fit into it anyway.
 PATTERNS = 32
@@ -25,16 +24,17 @@ ITEM, SECTOR = 4, 32  # bytes of float32 and of int32, and of the least that a G
 
 
 class Scale(NamedTuple):
-    """Sizes of the networks; bytes of the array copied."""
+    """Networks, P(spike), and bytes of the array that is copied."""
 
     neurons: tuple[int, ...]
     synapses: tuple[int, ...]
+    rates: tuple[float, ...]
     copied: int
 
 
 SCALES = {
-    "cuda": Scale((10_000, 100_000, 1_000_000), (100, 1_000), 1 << 31),
-    "cpu": Scale((100,), (10,), 1 << 22),
+    "cuda": Scale((10_000, 100_000, 1_000_000), (100, 1_000), (0.001, 0.01, 0.1), 1 << 31),
+    "cpu": Scale((100,), (10,), (0.01,), 1 << 22),
 }
 
 
@@ -42,7 +42,7 @@ def cases(scale: Scale) -> list[Case]:
     """All cases, small networks first; those on one network, and of one operator, follow one another."""
     sizes = [(n, synapses) for n in scale.neurons for synapses in scale.synapses]
     networks = sorted(sizes, key=lambda size: size[0] * size[1])
-    return [Case(spec, *size, rate) for size in networks for spec in SPECS for rate in RATES]
+    return [Case(spec, *size, rate) for size in networks for spec in SPECS for rate in scale.rates]
 
 
 def memory_needed(nse: int) -> int:

@@ -67,6 +67,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--stages", default=",".join(STAGES), help="those to run, with commas")
     parser.add_argument("--cases", default="", metavar="REGEX", help="only cases whose name matches")
     parser.add_argument("--minutes", type=float, default=9.5, help="for everything")
+    parser.add_argument("--patience", type=float, default=1.0, help="times the limits of the stages")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of a time")
     parser.add_argument("--output", type=Path, help="folder; by default results/, of a rehearsal the system's")
     parser.add_argument("--wheels", type=Path, help="folder of wheels to use without installing them")
@@ -125,7 +126,7 @@ def write(results: dict, path: Path) -> None:
 def run(name: str, given: argparse.Namespace, end: float, packages: list[str], folder: Path) -> dict:
     """Run a stage in processes of its own, as long as they end before they are through, within its limit."""
     stage, start = STAGES[name], time.monotonic()
-    limit = min(stage.seconds, end - start)
+    limit = min(given.patience * stage.seconds, end - start)
     found: dict = {"title": stage.title, "limit": round(limit), "cases": {}}
     if limit < 1:
         return found | {"ended": "not started: no time was left"}

@@ -38,7 +38,7 @@ def cases(options: Options) -> Cases:
     sizes = [(n, synapses) for n in scale.neurons for synapses in scale.synapses]
     yield "copy", functools.partial(copy, timer, scale.copied // 4)
     for n, synapses in sorted(sizes, key=lambda size: size[0] * size[1]):
-        for rate in gpu_cases.RATES:
+        for rate in scale.rates:
             case = functools.partial(all_cases.Case, n=n, synapses=synapses, rate=rate)
             elements = round(n * synapses * rate)
             size = case(None).size

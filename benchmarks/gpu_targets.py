@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from cases import Target
-from gpu_cases import RATES, Scale, Touched, bytes_moved
+from gpu_cases import Scale, Touched, bytes_moved
 from gpu_report import CLIP, OURS, UNBOUNDED
 from measure import judge as judge_ratio
 
 from hebbax._core.specs import Spec
 
 TARGETS = {"update": 2.0, "propagate": 1.0}  # times brainevent
+JUDGED = 0.01  # P(spike) of the smallest network, whose time is judged
 LATENCY = 10.0  # microseconds, of the smallest network
 ENTERED = 0.1  # times that Python is entered in a step: not at all, but for what else the process does
 
@@ -24,7 +25,7 @@ def judge(found: dict, spec: Spec, n: int, scale: Scale, row: tuple[int, float],
     samples = {name: timing["samples_us"] for name, timing in timings.items()}
     fastest = min(peers(found), key=lambda name: timings[name]["median_us"], default=None)
     found |= {"peer": fastest, "ratios": {}, "limits": {}, "targets": []}
-    smallest = n == scale.neurons[0] and row == (scale.synapses[0], RATES[1])
+    smallest = n == scale.neurons[0] and row == (scale.synapses[0], JUDGED)
     for name in (OURS, CLIP):
         if name not in timings:
             continue

@@ -240,7 +240,7 @@ def test_a_small_rehearsal(tmp_path):
     """One case of the stages that measure, and of that which compares."""
     stages = rehearse(
         tmp_path, "--stages", "machine,smoke,kernels,steps", "--rounds", "1",
-        "--cases", "backends|propagate_csr_on_binary_pre, scan|copy|10, 1%|propagate pre.*10%",
+        "--cases", "backends|propagate_csr_on_binary_pre, scan|copy|random|propagate pre",
     )  # fmt: skip
     results = {name: {case: x["result"] for case, x in stage["cases"].items()} for name, stage in stages.items()}
     assert set(results["machine"]["backends"]) == {backend.name for backend in hebbax.backends()}
@@ -258,5 +258,5 @@ def test_a_small_rehearsal(tmp_path):
 def test_the_whole_rehearsal(tmp_path):
     stages = rehearse(tmp_path, "--minutes", "6")
     cases = list(itertools.chain.from_iterable(stage["cases"].values() for stage in stages.values()))
-    assert len(stages) == 9 and len(cases) > 80 and not [case for case in cases if "failure" in case]
+    assert len(stages) == 9 and len(cases) > 50 and not [case for case in cases if "failure" in case]
     assert not any(stage.get("left_out") for stage in stages.values())
