@@ -77,6 +77,8 @@ def kernels(options: Options, spec: Spec) -> dict[str, Any]:
     from hebbax._cuda.launch import OPTIONS, source
     from hebbax._cuda.plan import expressions
 
-    names = tuple(expressions(spec, "float32", "int32", "int32").values())
+    ways = ("FLAT", "ALONE") if spec.kind == "update" else ("FLAT",)
+    of_way = [expressions(spec, "float32", "int32", way=way) for way in ways]
+    names = tuple(dict.fromkeys(name for names in of_way for name in names.values()))
     module = cupy.RawModule(code=source(spec.kind), options=OPTIONS, name_expressions=names)
     return {name: {key: module.get_function(name).attributes[key] for key in ATTRIBUTES} for name in names}

@@ -305,7 +305,7 @@ def test_a_batch_has_a_row_of_blocks_for_each_member_and_lists_rows_once_where_s
     assert strides == {
         "weight": [5, 1], "indices": [0, 0], "spike": [0, 0], "trace": [0, 1], "gain": [1, 0], "rows": [0, 0],
     }  # fmt: skip
-    assert (call["members"], call["lists"], call["rank"], plan.counters) == (15, 1, 2, 0)
+    assert (call["members"], call["lists"], call["rank"]) == (15, 1, 2)
     spiking = given | {"spike": np.zeros((3, 1, 10), bool)}
     plan = plan_call(UPDATE_PRE, given["weight"], spiking)
     assert [launch.grid(1) for launch in plan.launches] == [(1, 3), (1, 15)]

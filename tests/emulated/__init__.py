@@ -22,10 +22,11 @@ def install():
     if reason := why_no_compiler():
         return reason
     machine.reset()
-    _hidden.append({name: x for name, x in sys.modules.items() if name.partition(".")[0] == "cupy"})
+    taken = cupy_stand_in.modules()
+    _hidden.append({name: x for name, x in sys.modules.items() if name.partition(".")[0] == "cupy" or name in taken})
     for name in _hidden[-1]:
         del sys.modules[name]
-    sys.modules.update(cupy_stand_in.modules())
+    sys.modules.update(taken)
     return None
 
 

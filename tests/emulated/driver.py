@@ -1,13 +1,13 @@
 """What hebbax uses of CUDA's driver, as functions with addresses, for kernels that the stand-in for CuPy has loaded."""
 
 import ctypes
-from ctypes import c_char_p, c_int, c_size_t, c_ubyte, c_uint, c_void_p
+from ctypes import c_char_p, c_int, c_size_t, c_uint, c_void_p
 from typing import NamedTuple
 
 import numpy as np
 
 from emulated.compiler import LaunchError, Module
-from emulated.machine import XLA_STREAM, CUDADriverError, Launch, Memset, context_of, machine
+from emulated.machine import XLA_STREAM, CUDADriverError, Launch, context_of, machine
 from hebbax._cuda.plan import CALL
 
 _LARGEST = ((2**31 - 1, 65535, 65535), (1024, 1024, 64))
@@ -75,17 +75,6 @@ def _launch(address, x, y, z, threads_x, threads_y, threads_z, shared, stream, p
     return _result_of(work)
 
 
-@ctypes.CFUNCTYPE(c_int, c_size_t, c_ubyte, c_size_t, c_void_p)
-def _fill(address, value, size, stream):
-    def work():
-        _check_context()
-        machine.check_work_on(stream or 0, CUDADriverError)
-        machine.log.append(Memset(address, value, size, machine.context - context_of(0), stream or 0))
-        ctypes.memset(address, value, size)
-
-    return _result_of(work)
-
-
 @ctypes.CFUNCTYPE(c_int, c_size_t, c_size_t, c_size_t, c_void_p)
 def _copy(target, source, size, stream):
     def work():
@@ -145,7 +134,7 @@ def _xla_stream():
 
 
 FUNCTIONS = {
-    "cuLaunchKernel": _launch, "cuMemsetD8Async": _fill, "cuMemcpyDtoDAsync_v2": _copy,
+    "cuLaunchKernel": _launch, "cuMemcpyDtoDAsync_v2": _copy,
     "cuDevicePrimaryCtxRetain": _retain_context, "cuCtxGetCurrent": _current_context,
     "cuCtxPushCurrent_v2": _push_context, "cuCtxPopCurrent_v2": _pop_context, "cuGetErrorName": _name_error,
     "cuGetErrorString": _describe_error,

@@ -136,7 +136,7 @@ def encode(plan: Plan, spec: Spec, result: Any, devices: Iterable[int]) -> dict[
         "kernels": "\n".join(names),
         "launches": np.array([(names.index(name), x, y) for name, x, y in grids], np.int64).reshape(-1),
         "places": np.array(places, np.int64) // 8,
-        "sizes": np.array((THREADS, plan.counters, copied), np.int64),
+        "sizes": np.array((THREADS, copied), np.int64),
         "words": plan.template.reshape(-1).view(np.int64),
     }
 

@@ -45,7 +45,6 @@ cdef struct Driver:
     int (*launch)(
         void* function, unsigned x, unsigned y, unsigned z, unsigned threads_x, unsigned threads_y, unsigned threads_z,
         unsigned shared, void* stream, void** parameters, void** extra) noexcept nogil
-    int (*fill)(size_t address, unsigned char value, size_t bytes, void* stream) noexcept nogil
     int (*copy)(size_t target, size_t source, size_t bytes, void* stream) noexcept nogil
     int (*retain_context)(void** context, int device) noexcept nogil
     int (*current_context)(void** context) noexcept nogil
@@ -58,8 +57,8 @@ cdef struct Driver:
     void* (*xla_stream)() noexcept nogil
 
 NAMES = (
-    "cuLaunchKernel", "cuMemsetD8Async", "cuMemcpyDtoDAsync_v2", "cuDevicePrimaryCtxRetain", "cuCtxGetCurrent",
-    "cuCtxPushCurrent_v2", "cuCtxPopCurrent_v2", "cuGetErrorName", "cuGetErrorString",
+    "cuLaunchKernel", "cuMemcpyDtoDAsync_v2", "cuDevicePrimaryCtxRetain", "cuCtxGetCurrent", "cuCtxPushCurrent_v2",
+    "cuCtxPopCurrent_v2", "cuGetErrorName", "cuGetErrorString",
 )
 HOOKS = ("xla_device", "xla_stream")
 
@@ -172,7 +171,7 @@ cdef struct Call:
     int64_t n_places
     const int64_t* launches  # three numbers for each: which kernel, and the grid, x and y
     int64_t n_launches
-    const int64_t* sizes   # threads of a block, bytes of scratch memory to zero, bytes of the first operand to copy
+    const int64_t* sizes   # threads of a block, bytes of the first operand that the result is to begin as
 
 
 cdef bint is_sound(const Call* call) noexcept nogil:
@@ -196,7 +195,7 @@ cdef int launch_all(
     cdef void* parameters[1]
     cdef const int64_t* launch
     cdef int status
-    cdef size_t result = addresses[call.n_places - 2], scratch = addresses[call.n_places - 1]
+    cdef size_t result = addresses[call.n_places - 2]
     cdef unsigned threads = <unsigned> call.sizes[0]
     cdef int64_t i
     memcpy(words, call.words, call.n_words * sizeof(int64_t))
@@ -209,11 +208,8 @@ cdef int launch_all(
     # of a multiple of 128 bytes each. Read in XLA's sources: its AliasInfo looks into such a fusion, so that a weight
     # that is no slice is still updated in place; spikes are read and sums written where they lie in the larger arrays;
     # and an optimization barrier would not keep a call out of it, for it looks through these.)
-    if call.sizes[2] and result != addresses[0]:
-        if failed(driver.copy(result, addresses[0], call.sizes[2], stream), b"cuMemcpyDtoDAsync", message):
-            return True
-    if call.sizes[1]:
-        if failed(driver.fill(scratch, 0, call.sizes[1], stream), b"cuMemsetD8Async", message):
+    if call.sizes[1] and result != addresses[0]:
+        if failed(driver.copy(result, addresses[0], call.sizes[1], stream), b"cuMemcpyDtoDAsync", message):
             return True
     for i in range(call.n_launches):
         launch = &call.launches[3 * i]
@@ -297,7 +293,7 @@ cdef bint read_call(const XLA_FFI_CallFrame* frame, Call* call) noexcept nogil:
     ):
         return False
     call.key, call.n_launches = (<int64_t*> key.value)[0], numbers // 3
-    return n_sizes == 3 and numbers % 3 == 0 and is_sound(call)
+    return n_sizes == 2 and numbers % 3 == 0 and is_sound(call)
 
 
 cdef XLA_FFI_Error* find_or_load(

@@ -77,8 +77,7 @@ class Plan:
     kind: str
     names: tuple[str, ...]
     launches: tuple[Launch, ...]
-    scratch: int  # bytes of memory that it needs beside its operands, and
-    counters: int  # how many of them are to be 0 at first
+    scratch: int  # bytes of memory that it needs beside its operands
     template: np.ndarray
 
 
@@ -127,7 +126,7 @@ def plan_call(
         launches.append(Launch(names[spec.kind], nse, THREADS, members, CONSTANTS["BLOCKS"]))
     if clip_all and members and nse:
         launches.append(Launch(names["clip"], nse, 4 * THREADS, members, 8))
-    return Plan(spec.kind, tuple(names.values()), tuple(launches), max(8 * lists * list_size, 8), 0, call)
+    return Plan(spec.kind, tuple(names.values()), tuple(launches), max(8 * lists * list_size, 8), call)
 
 
 def _strides(dims: tuple[int, ...]) -> np.ndarray:
