@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
-BENCH_ARGS ?=
+GPU_ARGS ?=
 # The CUDA that the GPU's driver supports: cuda12 or cuda13.
 CUDA ?= cuda13
 # The newest release of the peer that we measure against needs Python 3.12.
@@ -45,9 +45,11 @@ test-agreement: $(VENV)/.with-agreement
 test-torch: $(VENV)/.with-torch
 	"$(BIN)/python" -m pytest tests/outside_jax -k torch $(PYTEST_ARGS)
 
-# All tests of operators that name their backend, on a GPU with the CUDA kernels.
+# On a GPU, without hurry (docs/gpu.md has the other way): what can be wrong, and then, by bench-gpu, what it takes.
+GPU_CHECK = "$(BIN)/python" benchmarks/gpu_check.py --minutes 60 --patience 10
+
 test-gpu: $(VENV)/.with-test $(VENV)/.with-gpu
-	HEBBAX_TEST_PLATFORM=cuda JAX_PLATFORMS=cuda,cpu "$(BIN)/python" -m pytest -k "cupy or every_backend_agrees" $(PYTEST_ARGS)
+	$(GPU_CHECK) --stages machine,smoke,graphs,no-graphs,sanitizer,tests --output build/test-gpu $(GPU_ARGS)
 
 lint: $(VENV)/.with-dev
 	"$(BIN)/ruff" check
@@ -65,7 +67,7 @@ bench-gpu:
 	@$(MAKE) --no-print-directory bench-gpu-here PYTHON="$(BENCH_PYTHON)" VENV="$(VENV)-bench"
 
 bench-gpu-here: $(VENV)/.with-bench $(VENV)/.with-gpu
-	"$(BIN)/python" benchmarks/gpu.py $(BENCH_ARGS)
+	$(GPU_CHECK) --stages machine,kernels,steps,peers $(GPU_ARGS)
 
 clean:
 	rm -rf build dist demo .venv .venv-* .hypothesis .mypy_cache .pytest_cache .ruff_cache

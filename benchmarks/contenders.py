@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from cases import ARGSORT, CSC_VIEW, MEMBERS, ONE, PATTERNS, RANDOM, SOFT, SYNAPSES, Case, Network
-from libraries import HIGH, LOW, NUMPY, PEER_BACKENDS, PLAIN_JAX, Library, hebbax_library, numpy_library, peer_library
+from libraries import HIGH, LOW, NUMPY, PLAIN_JAX, Library, hebbax_library, numpy_library, peer_backends, peer_library
 
 import hebbax
 from hebbax._core import connectivity
@@ -303,7 +303,7 @@ def contenders(case: Case, max_threads: int) -> Iterator[Contender]:
     if case.mode == "threads":
         return
     yield Contender("hebbax callback", of(hebbax_library("callback", True)), max_threads)
-    for backend in PEER_BACKENDS:
+    for backend in peer_backends("update_csr_on_binary_post_p", "cpu"):
         yield Contender(
             f"brainevent {backend}", lambda case, network, b=backend: loop(peer_library(b, network), case, network)
         )

@@ -16,7 +16,6 @@ from cases import Case, Half, Network
 from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Spec
 
 SPECS = (UPDATE_POST, UPDATE_PRE, PROPAGATE_PRE, PROPAGATE_POST)
-RATES = (0.001, 0.01, 0.1)
 # Spike vectors that take turns: so many that what a step touches is not still in the L2 cache from the last time,
 # where the weights do not fit into it anyway.
 PATTERNS = 32
@@ -25,29 +24,25 @@ ITEM, SECTOR = 4, 32  # bytes of float32 and of int32, and of the least that a G
 
 
 class Scale(NamedTuple):
-    """Sizes of the networks; from how many updated elements on bandwidth is judged; bytes of the array copied."""
+    """Networks, P(spike), and bytes of the array that is copied."""
 
-    neurons: tuple[int, int, int]
-    synapses: tuple[int, int]
-    many: int
+    neurons: tuple[int, ...]
+    synapses: tuple[int, ...]
+    rates: tuple[float, ...]
     copied: int
 
 
 SCALES = {
-    "cuda": Scale((10_000, 100_000, 1_000_000), (100, 1_000), 1_000_000, 1 << 31),
-    "cpu": Scale((100, 1_000, 10_000), (10, 100), 1_000, 1 << 26),
+    "cuda": Scale((10_000, 100_000, 1_000_000), (100, 1_000), (0.001, 0.01, 0.1), 1 << 31),
+    "cpu": Scale((100,), (10,), (0.01,), 1 << 22),
 }
 
 
-def cases(scale: Scale, quick: bool) -> list[Case]:
+def cases(scale: Scale) -> list[Case]:
     """All cases, small networks first; those on one network, and of one operator, follow one another."""
     sizes = [(n, synapses) for n in scale.neurons for synapses in scale.synapses]
-    rows = [(*size, rate) for size in sorted(sizes, key=lambda size: size[0] * size[1]) for rate in RATES]
-    if quick:
-        (few, some, many), (sparse, dense) = scale.neurons, scale.synapses
-        rows = [(few, sparse, 0.01), (some, dense, 0.01), (many, sparse, 0.1)]
-    networks = dict.fromkeys(row[:2] for row in rows)
-    return [Case(spec, *row) for size in networks for spec in SPECS for row in rows if row[:2] == size]
+    networks = sorted(sizes, key=lambda size: size[0] * size[1])
+    return [Case(spec, *size, rate) for size in networks for spec in SPECS for rate in scale.rates]
 
 
 def memory_needed(nse: int) -> int:

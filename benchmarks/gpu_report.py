@@ -1,29 +1,22 @@
-"""Results on a GPU: targets, one table, and Markdown. All read the dictionary that the JSON file holds."""
+"""Results of `gpu_check.py` in words and tables; all of it from the dictionary that the JSON file holds."""
 
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
-from cases import Target
-from gpu_cases import RATES, Scale, Touched, bytes_moved
-from measure import judge as judge_ratio
-from report import groups, microseconds
-from rich.console import Console
-from rich.table import Table
-
-from hebbax._core.specs import Spec
+from tables import groups, microseconds
 
 OURS, CLIP = "hebbax", "hebbax clip"  # with weight_in_bounds=True; default: every weight is clipped
 JAX = "hebbax jax"  # pure JAX, backend='jax', with weight_in_bounds=True
 UNBOUNDED = "brainevent, no bounds"
 COLUMNS = (
     "case", OURS, CLIP, "brainevent", "which", "without bounds", "pure JAX", "times brainevent", "clip: times",
-    "MB", "limit", "of limit", "clip: MB", "clip: limit", "clip: of limit", "targets",
+    "MB", "limit", "of limit", "clip: MB", "clip: limit", "clip: of limit", "Python a step", "targets",
 )  # fmt: skip
-TARGETS = {"update": 1.5, "propagate": 1.0}  # times brainevent
-OF_LIMIT, LATENCY = 0.5, 20.0  # the share of the bandwidth limit; microseconds
-LEGEND = (
+KERNEL_COLUMNS = ("case", "µs", "limit, µs", "which", "of limit", "target")
+OF_LIMIT, MANY = 0.7, 1_000_000  # what an update must reach of its limit, where so many elements are updated
+ELEMENT = 12  # bytes of a weight that is read and written, and of its index
+STEPS = (
     "Microseconds a step in `lax.scan`, medians; float32, int32; weights donated, contenders in turn in the same loop. "
     "Cases: neurons, synapses from each (random targets), P(spike). hebbax: bounds given, `weight_in_bounds=True`; "
     'clip: the default, every weight is clipped. brainevent: the fastest of its backends ("which"), bounds given: it '
@@ -32,44 +25,158 @@ LEGEND = (
     "spikes touch them; limit: these over the bandwidth of a copy; of limit: limit over hebbax's time, above 1 where "
     "data stay in the cache. Times brainevent: medians of the ratios within a round."
 )
-REHEARSAL = "Rehearsal on a CPU, in small sizes: nothing here says anything about a GPU."
+KERNELS = (
+    "Microseconds of one call of `hebbax.inplace` on the device, medians, bounds given, `weight_in_bounds=True`, eight "
+    "spike vectors in turn. Limits: of updates onto spiking neurons, as many bare reads and writes at random places; "
+    "of updates from spiking neurons, the bytes of their weights and indices at the bandwidth of a copy; of sums, as "
+    "many bare atomic additions."
+)
+NOTHING: dict = {"cases": {}}  # a stage that was not asked for
+REHEARSAL = "Rehearsal on a CPU, in small sizes: no time here says anything about a GPU."
 
 
-def peers(found: dict) -> list[str]:
-    return [name for name in found["contenders"] if name.startswith("brainevent") and name != UNBOUNDED]
+# -- a stage
 
 
-def judge(found: dict, spec: Spec, n: int, scale: Scale, row: tuple[int, float], copy_gb_s: float) -> None:
-    """Add the fastest peer, the bandwidth limit, and the targets. `row`: synapses a neuron and P(spike)."""
-    timings, touched = found["contenders"], Touched(**found["touched"])
-    samples = {name: timing["samples_us"] for name, timing in timings.items()}
-    fastest = min(peers(found), key=lambda name: timings[name]["median_us"], default=None)
-    found |= {"peer": fastest, "ratios": {}, "limits": {}, "targets": []}
-    smallest = n == scale.neurons[0] and row == (scale.synapses[0], RATES[1])
-    for name in (OURS, CLIP):
-        if name not in timings:
+def failures(stage: dict) -> list[str]:
+    """What failed: cases, those of hebbax's contenders in a case that went on, and the stage itself."""
+    told = [f"{name}: {case['failure']}" for name, case in stage["cases"].items() if "failure" in case]
+    for name, case in measured(stage).items():
+        told += [f"{name}: {who}: {case['failures'][who]}" for who in (OURS, CLIP) if who in case.get("failures", ())]
+    return told + ([stage["ended"]] if failed_itself(stage) else [])
+
+
+def failed_itself(stage: dict) -> bool:
+    return "ended" in stage and "seconds" in stage
+
+
+def failed(stage: dict) -> bool:
+    return bool(failures(stage))
+
+
+def left_out(stage: dict) -> list[str]:
+    """Cases for which there was no time."""
+    return stage.get("left_out", []) or ([stage["ended"]] if "ended" in stage and not failed_itself(stage) else [])
+
+
+def measured(stage: dict) -> dict[str, dict]:
+    """What cases have found, where that is a dictionary."""
+    return {name: case["result"] for name, case in stage["cases"].items() if isinstance(case.get("result"), dict)}
+
+
+def line(name: str, stage: dict) -> str:
+    """How a stage went."""
+    cases = stage["cases"].values()
+    counts = [f"{sum('result' in case for case in cases)} done"]
+    counts += [f"{count} skipped"] if (count := sum("skipped" in case for case in cases)) else []
+    counts += [f"{len(told)} FAILED"] if (told := failures(stage)) else []
+    counts += [f"{len(told)} left out"] if (told := left_out(stage)) else []
+    return f"{name}: {', '.join(counts)}; {stage.get('seconds', 0):.0f} of {stage['limit']} s"
+
+
+def summary(results: dict) -> str:
+    """What failed, and why something was not done, in text."""
+    told = []
+    for name, stage in results["stages"].items():
+        told += [f"{name} FAILED: {text}" for text in failures(stage)]
+        reasons = Counter(case["skipped"] for case in stage["cases"].values() if "skipped" in case)
+        told += [f"{name}: {count} skipped: {reason}" for reason, count in reasons.items()]
+        if missing := left_out(stage):
+            told.append(f"{name}: no time for {len(missing)}: {', '.join(missing[:3])}{', ...' * (len(missing) > 3)}")
+    return "\n".join([*told, verdict(results)])
+
+
+def verdict(results: dict) -> str:
+    if results["platform"] == "cpu":
+        return REHEARSAL
+    targets = [
+        target["reached"]
+        for name in ("steps", "peers")
+        for case in measured(results["stages"].get(name, NOTHING)).values()
+        for target in case["targets"]
+    ]
+    targets += [row[-1] == "reached" for row in kernel_rows(results) if row[-1]]
+    return f"{sum(targets)} of {len(targets)} targets reached." if targets else "No target was measured."
+
+
+# -- Markdown
+
+
+def markdown(results: dict) -> str:
+    stages = results["stages"]
+    about = stages.get("machine", NOTHING)
+    card = measured(about).get("card", {}).get("device", "an unknown card")
+    out = [f"# hebbax on {card}", f"**{verdict(results)}**"]
+    rows = [[name, stage["title"], line(name, stage).partition(": ")[2]] for name, stage in stages.items()]
+    out += [table(("stage", "what", "how it went"), rows)]
+    notes = summary(results).splitlines()[:-1]
+    out += ["\n".join(f"- {note}" for note in notes)] if notes else []
+    if rows := loop_rows(stages):
+        out += ["## Python and loops", table(("stage", "case", "µs a step", "Python a step"), rows)]
+    if rows := kernel_rows(results):
+        out += ["## Kernels", KERNELS, copied(results), table(KERNEL_COLUMNS, rows)]
+    for name in ("steps", "peers"):
+        found = {"cases": list(measured(stages.get(name, NOTHING)).values())}
+        if found["cases"]:
+            out += [f"## {stages[name]['title'].capitalize()}", STEPS]
+        for group, cases in groups(found):
+            out += [f"### {group}", table(COLUMNS, [cells(case) for case in cases])]
+    out += ["## How", f"`{results['command']}`, {results['date']}, commit {results['commit']}."]
+    out += ["\n".join(f"- {name}: {case}" for name, case in flat(measured(about)).items())]
+    return "\n\n".join(out) + "\n"
+
+
+def table(header: tuple, rows: list[list[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 2) + ["---"], *rows]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in lines)
+
+
+def flat(found: dict) -> dict[str, str]:
+    """One entry for each fact about the machine."""
+    return {
+        name: "; ".join(f"{key} {x}".replace("\n", " ").strip() for key, x in case.items())
+        for name, case in found.items()
+    }
+
+
+def loop_rows(stages: dict) -> list[list[str]]:
+    """How often Python is entered in a step, with default flags, in CUDA graphs and without."""
+    return [
+        [stage, name.removesuffix(", scan"), microseconds(case["us_a_step"]), significant(case["python_a_step"])]
+        for stage in ("smoke", "graphs", "no-graphs")
+        for name, case in measured(stages.get(stage, NOTHING)).items()
+        if "us_a_step" in case
+    ]
+
+
+def copied(results: dict) -> str:
+    copy = measured(results["stages"]["kernels"]).get("copy")
+    return f"A copy: {copy['gb_s']:.0f} GB/s, read and written." if copy else "No copy was measured."
+
+
+def kernel_rows(results: dict) -> list[list[str]]:
+    """Times of operators beside their limits."""
+    found, rows = measured(results["stages"].get("kernels", NOTHING)), []
+    for name, case in found.items():
+        task, _, size = name.partition(": ")
+        if " p" not in task:  # not an operator
             continue
-        least = bytes_moved(spec, n, found["nse"], touched, name == CLIP)
-        limit = least / copy_gb_s / 1e3
-        share = limit / timings[name]["median_us"]
-        found["limits"][name] = {"bytes": least, "copy_gb_s": copy_gb_s, "limit_us": limit, "of_limit": share}
-        if spec.kind == "update" and touched.elements > scale.many:
-            aim(found, f"{name}: of the bandwidth limit", share, Target(name, "", "≥", OF_LIMIT))
-        if smallest:
-            aim(found, f"{name}: microseconds", timings[name]["median_us"], Target(name, "", "<", LATENCY))
-        if fastest:
-            judged = judge_ratio(Target(fastest, name, "≥", TARGETS[spec.kind]), samples)
-            found["ratios"][name] = judged["ratio"]
-            if name == OURS:  # what is promised for the default is not said
-                aim(found, f"{name}: times {fastest}", judged["ratio"], Target(fastest, name, "≥", judged["limit"]))
+        known, which = limit(task, size, case["elements"], found)
+        share = known / case["us"] if known else None
+        judged = bool(known) and task.startswith("update") and case["elements"] > MANY
+        target = ("reached" if share >= OF_LIMIT else f"MISSED ({OF_LIMIT})") if judged else ""
+        told = microseconds(known) if known else ""
+        rows.append([name, microseconds(case["us"]), told, which, significant(share), target])
+    return rows
 
 
-def aim(found: dict, what: str, value: float, target: Target) -> None:
-    value = float(value)
-    reached = value < target.limit if target.sign == "<" else target.reached(value)
-    found["targets"].append(
-        {"what": what, "value": value, "sign": target.sign, "limit": target.limit, "reached": reached}
-    )
+def limit(task: str, size: str, elements: int, found: dict) -> tuple[float | None, str]:
+    """The microseconds that an operator needs at least, and how that is known."""
+    if task == "update pre":
+        copy = found.get("copy")
+        return (ELEMENT * elements / copy["gb_s"] / 1e3 if copy else None), "copy"
+    which = "random read-modify-write" if task == "update post" else "atomic add"
+    return found.get(f"{which}: {size}", {}).get("us"), which
 
 
 def significant(value: float | None) -> str:
@@ -77,124 +184,32 @@ def significant(value: float | None) -> str:
 
 
 def cells(found: dict) -> list[str]:
-    """A row of the table, as `COLUMNS`."""
-    timings, failures = found["contenders"], found["failures"]
+    """A row of the table of steps, as `COLUMNS`."""
+    timings, failed_ones = found["contenders"], found["failures"]
 
     def time(name):
         if name in timings:
             return microseconds(timings[name]["median_us"])
-        return "fails" if name in failures else ""
+        return "fails" if name in failed_ones else ""
 
-    def limit(name):
+    def limits(name):
         known = found["limits"].get(name)
         if not known:
             return [""] * 3
         return [significant(known["bytes"] / 1e6), microseconds(known["limit_us"]), f"{known['of_limit']:.2f}"]
 
-    failed = any(name.startswith("brainevent") for name in failures)
-    peer = time(found["peer"]) if found["peer"] else "fails" * failed
+    failing = any(name.startswith("brainevent") for name in failed_ones)
+    peer = time(found["peer"]) if found["peer"] else "fails" * failing
     which = (found["peer"] or "").removeprefix("brainevent ")
     missed = [target for target in found["targets"] if not target["reached"]]
     reached = len(found["targets"]) - len(missed)
-    verdict = [f"{reached} reached"] * bool(reached) + [f"MISSED {short(target)}" for target in missed]
+    judged = [f"{reached} reached"] * bool(reached) + [f"MISSED {short(target)}" for target in missed]
     return [
         found["size"], time(OURS), time(CLIP), peer, which, time(UNBOUNDED), time(JAX),
-        significant(found["ratios"].get(OURS)), significant(found["ratios"].get(CLIP)), *limit(OURS), *limit(CLIP),
-        "; ".join(verdict),
+        significant(found["ratios"].get(OURS)), significant(found["ratios"].get(CLIP)), *limits(OURS), *limits(CLIP),
+        significant(timings.get(OURS, {}).get("python_a_step")), "; ".join(judged),
     ]  # fmt: skip
 
 
 def short(target: dict) -> str:
     return f"{target['what']} {target['value']:.3g} ({target['sign']} {target['limit']:g})"
-
-
-def line(found: dict) -> str:
-    """All times of a case."""
-    times = [f"{name} {microseconds(timing['median_us'])}" for name, timing in found["contenders"].items()]
-    return ", ".join([*times, *(f"{name} FAILS ({reason})" for name, reason in found["failures"].items())])
-
-
-def counts(results: dict) -> list[list[str]]:
-    """How often Python was called, with XLA's default flags and, where that was measured, with those for graphs."""
-    rows = []
-    for flags, cases in ((results["flags"], results["cases"]), (results["graphs"].get("flags"), graph_cases(results))):
-        for found in cases:
-            for name, timing in found["contenders"].items():
-                if "python_calls" in timing:
-                    times = microseconds(timing["median_us"]), str(timing["python_calls"]), str(timing["steps"])
-                    rows.append([f"{found['group']}: {found['size']}", name, f"`{flags}`" if flags else "none", *times])
-    return rows
-
-
-def graph_cases(results: dict) -> list[dict]:
-    return results["graphs"].get("cases", [])
-
-
-def failures(results: dict) -> list[str]:
-    """Each reason with the contender and the number of cases."""
-    every = [*results["cases"], *graph_cases(results)]
-    counted = Counter(f"{name}: {reason}" for found in every for name, reason in found["failures"].items())
-    told = [f"{what} (cases: {count})" for what, count in counted.items()]
-    if "failure" in results["graphs"]:
-        told.append(f"with `{results['graphs']['flags']}`: {results['graphs']['failure']}")
-    return told
-
-
-def left_out(results: dict) -> dict[str, str]:
-    """Cases that no run measured, and why the last one did not."""
-    measured = {f"{found['group']}: {found['size']}" for found in results["cases"]}
-    every = {label: reason for run in results["runs"] for label, reason in run["left_out"].items()}
-    return {label: reason for label, reason in every.items() if label not in measured}
-
-
-def verdict(results: dict) -> str:
-    targets = [target for found in results["cases"] for target in found["targets"]]
-    no_peer = sum(not found["peer"] for found in results["cases"])
-    if results["platform"] == "cpu":
-        return f"the {len(targets)} targets are a GPU's, and count for nothing here"
-    text = f"{sum(target['reached'] for target in targets)} of {len(targets)} targets reached"
-    return text + (f"; {no_peer} cases without brainevent, not compared" if no_peer else "")
-
-
-def markdown(results: dict) -> str:
-    machine, runs = results["machine"], results["runs"]
-    rehearsal = results["platform"] == "cpu"
-    out = [f"# hebbax on {machine['device']}", *[f"**{REHEARSAL}**"] * rehearsal, f"{verdict(results)}."]
-    header = [" | ".join(COLUMNS), "|".join(["---"] + ["---:"] * (len(COLUMNS) - 2) + ["---"])]
-    for group, cases in groups(results):
-        out += [f"## {group}", "\n".join(f"| {row} |" for row in [*header, *(" | ".join(cells(c)) for c in cases)])]
-    if missing := left_out(results):
-        out += ["Left out:", "\n".join(f"- {label}: {reason}" for label, reason in missing.items())]
-    if told := failures(results):
-        out += ["What failed:", "\n".join(f"- {text}" for text in told)]
-    header = ["case | contender | XLA_FLAGS | µs a step | calls of Python | in steps", "---|---|---|---:|---:|---:"]
-    calls = [*header, *(" | ".join(row) for row in counts(results))]
-    out += ["## How often Python is called", "\n".join(f"| {row} |" for row in calls)]
-    about = [f"{name}: {value}" for name, value in machine.items()]
-    about += [f"{name} {number}" for name, number in results["versions"].items()]
-    ran = [f"`{r['command']}`, {r['date']}, {r['seconds']} s, copies {r['copy_gb_s']:.0f} GB/s" for r in runs]
-    out += ["## How", LEGEND, f"Commit {results['commit']}. {'; '.join(about)}.", "\n".join(f"- {run}" for run in ran)]
-    return "\n\n".join(out) + "\n"
-
-
-def show(results: dict, path: Path) -> None:
-    """The last that is printed: the table, and what failed."""
-    table = Table(title=f"hebbax on {results['machine']['device']}, {results['commit']}", pad_edge=False)
-    for number, name in enumerate(COLUMNS):
-        right = 0 < number < len(COLUMNS) - 1
-        table.add_column(name.replace(" ", "\n"), justify="right" if right else "left", no_wrap=True)
-    for group, cases in groups(results):
-        table.add_section()
-        table.add_row(f"[bold]{group}")
-        for found in cases:
-            table.add_row(*cells(found))
-    # As wide as the table needs: a narrower terminal breaks lines rather than leave out figures.
-    console = Console(width=max(Console().width, Console(width=1000).measure(table).maximum), highlight=False)
-    console.print(table)
-    if results["platform"] == "cpu":
-        console.print(REHEARSAL, markup=False)
-    for label, reason in left_out(results).items():
-        console.print(f"left out: {label}: {reason}", markup=False)
-    for text in failures(results):
-        console.print(f"failed: {text}", markup=False)
-    console.print(f"{verdict(results)}; {path.with_suffix('')}.{{json,md}}", markup=False)

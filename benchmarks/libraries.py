@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import brainevent
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,7 +61,9 @@ def _wait(weight, after):
     return weight if after is None else jax.lax.optimization_barrier((weight, after))[0]
 
 
-PEER_BACKENDS = brainevent.update_csr_on_binary_post_p.available_backends("cpu")
+def peer_backends(primitive: str, platform: str) -> tuple[str, ...]:
+    """The backends of one of brainevent's operators, which is imported when it is first needed."""
+    return getattr(importlib.import_module("brainevent"), primitive).available_backends(platform)
 
 
 def peer_library(backend: str, network: Network, sides: Iterable[str] = ("pre", "post")) -> Library:
@@ -69,6 +71,7 @@ def peer_library(backend: str, network: Network, sides: Iterable[str] = ("pre", 
 
     `sides` are those whose spikes `propagate` will be given.
     """
+    import brainevent
 
     def update(network, spec, weight, trace, spike, bounds=(LOW, HIGH), after=None):
         arguments = _arguments(network, spec, spike, trace)

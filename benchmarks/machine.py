@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import hebbax
-
 PACKAGES = ("hebbax", "jax", "jaxlib", "numpy", "brainevent", "brainunit", "numba", "scipy")
 
 
@@ -36,6 +34,8 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
 
 
 def machine() -> dict[str, str | int | list]:
+    import hebbax
+
     return {
         "cpu": _cpu_model(),
         "cpus": os.cpu_count() or 1,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cases import BOUND_ONE, BOUND_TWO, CLIP_ONE, CLIP_TWO, ONE, PEER, SOFT, TWO
-from rich.table import Table
+from tables import groups, microseconds
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 # Columns of the table, in this order; a contender that no case has is left out.
 ORDER = (
@@ -39,19 +41,6 @@ def _columns(results: dict) -> list[str]:
     return [name for name in ORDER if name in present] + [name for name in present if name not in ORDER]
 
 
-def groups(results: dict) -> Iterator[tuple[str, list[dict]]]:
-    names = list(dict.fromkeys(case["group"] for case in results["cases"]))
-    ordered = sorted(results["cases"], key=lambda case: names.index(case["group"]))
-    for name, cases in groupby(ordered, key=lambda case: case["group"]):
-        yield name, list(cases)
-
-
-def microseconds(value: float) -> str:
-    """Three significant digits, thousands apart."""
-    digits = 2 if value < 10 else 1 if value < 100 else 0
-    return f"{value:,.{digits}f}".replace(",", " ")
-
-
 def _cell(case: dict, name: str) -> str:
     if name in case["failures"]:
         return "fails"
@@ -76,6 +65,8 @@ def _ratio(target: dict) -> str:
 
 
 def table(results: dict) -> Table:
+    from rich.table import Table  # which a machine with a GPU may not have
+
     columns = _columns(results)
     out = Table(title=f"hebbax {results['versions']['hebbax']}, {results['commit']}", caption=LEGEND, pad_edge=False)
     out.add_column("case", no_wrap=True)

@@ -11,36 +11,75 @@ struct Operand {
   int64 strides[DIMS];  // members from one to the next along each dimension of the batch; 0 where they share one
 };
 
+constexpr int OPERANDS = 11;
+
 // `hebbax._cuda` fills it in: fields of 8 bytes only, so that no compiler pads it.
 struct Call {
   Operand result, weight, indices, indptr, weight_indices, spike, trace, gain, w_min, w_max;
-  Operand rows;      // scratch memory: lists of rows, see rows.cu
+  Operand rows;      // scratch memory: lists of rows, each of so many numbers of 8 bytes, see rows.cu
   int64 dims[DIMS];  // of the batch
   int64 rank;        // how many of them there are
   int64 members;     // of the batch
   int64 lists;       // of rows: one, or one for each member
-  int64 row_bits;    // that the number of rows takes
+  int64 tiles;       // that the neurons are cut into, see rows.cu
+  int64 per_tile;    // neurons
+  int64 wide;        // whether `indptr` is of int64
   int64 n_other;     // neurons that `indices` may name
   int64 zeroed;      // 4-byte words of the result that are to be zero at first
   int64 soft_upper;  // which bound is soft, where one is
   double mu;
 };
 
-// Which member of an operand belongs to a member of the batch.
-__device__ __forceinline__ int64 index_of(const Call& call, const Operand& operand, int64 member) {
-  int64 index = 0;
-  for (int64 d = call.rank - 1; d > 0; --d) {
-    index += member % call.dims[d] * operand.strides[d];
-    member /= call.dims[d];
-  }
-  return index + member * operand.strides[0];
-}
+// What a kernel is compiled for.
+enum Way {
+  BATCHED,  // any batch, any number of synapses
+  FLAT,     // no batch, and fewer than 2^31 of everything
+  ALONE,    // the same, and so few neurons that every block finds the rows itself, before which no kernel has run
+};
 
-// Where the part of an operand begins that belongs to a member of the batch.
-template <class T>
-__device__ __forceinline__ T* of(const Call& call, const Operand& operand, int64 member) {
-  return (T*) operand.data + index_of(call, operand, member) * operand.size;
-}
+// Counts of elements and of rows. 32 bits where they do: half the registers, and no arithmetic in several steps.
+template <int WAY>
+struct Count {
+  typedef unsigned type;
+};
+template <>
+struct Count<BATCHED> {
+  typedef uint64 type;
+};
+
+// A member of the batch, in shared memory: where its parts of the operands begin. A block works on every `stride`-th.
+template <int WAY>
+struct Member {
+  int64 offset[WAY == BATCHED ? OPERANDS : 1];
+
+  static __device__ __forceinline__ int64 first() { return WAY == BATCHED ? blockIdx.y : 0; }
+  static __device__ __forceinline__ int64 stride() { return WAY == BATCHED ? gridDim.y : 1; }
+  static __device__ __forceinline__ int64 count(const Call& call) { return WAY == BATCHED ? call.members : 1; }
+
+  // Each of the first threads finds one operand's. If every thread found all that it needs, the divisions would be
+  // 2 000 instructions of `update`, and its registers would not do.
+  __device__ __forceinline__ void find(const Call& call, int64 member) {
+    if (WAY != BATCHED) return;
+    __syncthreads();  // nobody reads any more where the last member's are
+    if (threadIdx.x < OPERANDS) {
+      const Operand& operand = (&call.result)[threadIdx.x];
+      int64 index = 0;
+#pragma unroll 1
+      for (int64 d = call.rank - 1; d > 0; --d) {
+        index += member % call.dims[d] * operand.strides[d];
+        member /= call.dims[d];
+      }
+      offset[threadIdx.x] = (index + member * operand.strides[0]) * operand.size;
+    }
+    __syncthreads();
+  }
+
+  // Its part of an operand.
+  template <class T>
+  __device__ __forceinline__ T* of(const Call& call, const Operand& operand) const {
+    return (T*) operand.data + (WAY == BATCHED ? offset[&operand - &call.result] : 0);
+  }
+};
 
 struct float16 {
   unsigned short bits;
@@ -91,3 +130,6 @@ __device__ __forceinline__ void store(float16* target, float x) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(target->bits) : "f"(x));
 }
 #endif  // the shim has these two for the host
+
+// What a call launches that has nothing to do.
+__global__ void nothing(const Call call) {}

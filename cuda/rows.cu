@@ -1,144 +1,240 @@
-// The rows of the spiking neurons, and how blocks share out their elements: the part that all operators have in common.
+// The rows of the spiking neurons, and how warps share out their elements: the part that all operators have in common.
 //
-// How many there are is known on the device alone. So every call launches the same blocks: `find_rows` lists the rows
-// and counts their elements, and then every block of the operator takes its part of the elements, however long the rows
-// they are in, or finds that none is left.
+// How many there are is known on the device alone. So every call launches the same blocks: `find_rows` lists the rows,
+// and then every warp of the operator takes its part of the elements, however long the rows they are in, or finds that
+// none is left. A warp searches for its first row once and then goes on from row to row, and waits for no other warp.
+// Where there are few neurons, every block of the operator looks at all of them, and no other kernel runs before it.
+//
+// Nothing is known of `indptr` but its size. So every row is cut to where `indices` is, and sums of elements stop at the
+// size of `indices`, which those of valid rows cannot exceed: whatever `indptr` says, every element that a warp comes to
+// lies in `indices`.
 
-// A list of rows lies in scratch memory: its counter, then three numbers for every row. The counter holds, packed so that
-// one atomic addition reserves both, how many elements the rows have (high bits) and how many rows there are (low bits).
-struct Rows {
-  int64* first;
-  int64 n;
+constexpr int WARP = 32, WARPS = THREADS / WARP;
+constexpr unsigned ALL = 0xffffffff;  // threads of a warp
 
-  __device__ __forceinline__ Rows(const Call& call, int64 list)
-      : first((int64*) call.rows.data + call.lists + list * 3 * call.spike.size), n(call.spike.size) {}
+__device__ __forceinline__ int lane() { return threadIdx.x % WARP; }
+__device__ __forceinline__ int warp() { return threadIdx.x / WARP; }
 
-  // How many elements all earlier rows have.
-  __device__ __forceinline__ int64& before(int64 row) const { return first[row]; }
-  // From the number of an element to its place in `indices`.
-  __device__ __forceinline__ int64& shift(int64 row) const { return first[n + row]; }
-  // The neuron whose row it is.
-  __device__ __forceinline__ int64& event(int64 row) const { return first[2 * n + row]; }
+// a + b, but no more than `most`; a is no more than that.
+template <class N>
+__device__ __forceinline__ N capped(N a, N b, N most) {
+  return b < most - a ? a + b : most;
+}
+
+template <class N>
+struct Found {
+  N elements, rows;
+
+  __device__ __forceinline__ void add(const Found& other, N most) {
+    elements = capped(elements, other.elements, most);
+    rows += other.rows;
+  }
 };
 
-__device__ __forceinline__ uint64* counter_of(const Call& call, int64 list) { return (uint64*) call.rows.data + list; }
+// What the threads of a block have found together; all of them must come here.
+template <class N>
+struct Scan {
+  Found<N> earlier, all;  // of earlier threads; of the block
 
-// Fill the lists, whose counters are 0. The order of rows is that in which blocks come to it.
-template <class P>
+  __device__ __forceinline__ Scan(const Found<N>& own, N most, Found<N>* of_warps) {
+    Found<N> sum = own;
+#pragma unroll
+    for (int lanes = 1; lanes < WARP; lanes *= 2) {
+      const Found<N> other = from(sum, lanes);
+      if (lane() >= lanes) sum.add(other, most);
+    }
+    __syncthreads();  // nobody reads any more what another scan has put there
+    if (lane() == WARP - 1) of_warps[warp()] = sum;
+    sum = from(sum, 1);
+    __syncthreads();
+    earlier = all = {0, 0};
+#pragma unroll 1
+    for (int w = 0; w < WARPS; ++w) {
+      if (w == warp()) earlier = all;
+      all.add(of_warps[w], most);
+    }
+    if (lane() > 0) earlier.add(sum, most);
+  }
+
+  static __device__ __forceinline__ Found<N> from(const Found<N>& x, int lanes) {
+    return {__shfl_up_sync(ALL, x.elements, lanes), __shfl_up_sync(ALL, x.rows, lanes)};
+  }
+};
+
+// The last of `count` numbers that is at most x, the first of which is: all lanes of a warp search together.
+template <class N, class Numbers>
+__device__ __forceinline__ N last_at_most(N x, N count, const Numbers& number) {
+  N low = 0, high = count;
+#pragma unroll 1
+  while (high - low > 1) {
+    const N stride = (high - low + WARP - 1) / WARP, probe = low + stride * lane();
+    const int at_most = __popc(__ballot_sync(ALL, probe < high && number(probe) <= x));
+    low += stride * (at_most - 1);
+    if (high - low > stride) high = low + stride;
+  }
+  return low;
+}
+
+// The part of `indices` that is a neuron's row.
+template <class N>
+struct Span {
+  N begin, size;
+};
+template <class N>
+__device__ __forceinline__ Span<N> span_of(const Call& call, uint64 event) {
+  const void* indptr = (const void*) call.indptr.data;
+  const int64 start = call.wide ? ((const int64*) indptr)[event] : ((const int*) indptr)[event];
+  const int64 end = call.wide ? ((const int64*) indptr)[event + 1] : ((const int*) indptr)[event + 1];
+  const int64 nse = call.indices.size, begin = start < 0 ? 0 : start, stop = end > nse ? nse : end;
+  return {(N) begin, begin < stop ? (N) (stop - begin) : 0};
+}
+
+// A list of rows lies in scratch memory: how many elements the rows of each tile of neurons have, how many rows these
+// are, and then three numbers for every row, those of a tile where its neurons begin.
+struct Rows {
+  const Call& call;
+  uint64* first;
+
+  __device__ __forceinline__ uint64& elements(uint64 tile) const { return first[tile]; }
+  __device__ __forceinline__ uint64& count(uint64 tile) const { return first[call.tiles + tile]; }
+  // How many elements the earlier rows of the tile have.
+  __device__ __forceinline__ uint64& before(uint64 row) const { return first[2 * call.tiles + row]; }
+  // Where in `indices` the row would begin if it were the first of the tile's elements.
+  __device__ __forceinline__ uint64& shift(uint64 row) const { return before(call.spike.size + row); }
+  // The neuron whose row it is.
+  __device__ __forceinline__ uint64& event(uint64 row) const { return before(2 * call.spike.size + row); }
+};
+
+// Fill the lists, and make zero what is to be zero. Rows come in the order of their neurons.
 __global__ void __launch_bounds__(THREADS) find_rows(const Call call) {
-  __shared__ uint64 found;    // what the block found in this round, and
-  __shared__ uint64 earlier;  // what others had found before, packed as in the counter
-  const int64 n = call.spike.size, nse = call.indices.size, round = (int64) gridDim.x * THREADS * SPIKES;
-  const P* indptr = (const P*) call.indptr.data;
+  __shared__ Found<uint64> of_warps[WARPS];
+  const uint64 n = call.spike.size, nse = call.indices.size;
   const int64 thread = ((int64) blockIdx.y * gridDim.x + blockIdx.x) * THREADS + threadIdx.x;
   for (int64 k = thread; k < call.zeroed; k += (int64) gridDim.x * gridDim.y * THREADS) {
     ((unsigned*) call.result.data)[k] = 0;
   }
   for (int64 list = blockIdx.y; list < call.lists; list += gridDim.y) {
     const unsigned char* spike = (const unsigned char*) call.spike.data + list * n;
-    const Rows rows(call, list);
-    for (int64 first = (int64) blockIdx.x * THREADS * SPIKES; first < n; first += round) {
-      if (threadIdx.x == 0) found = 0;
-      __syncthreads();
-      int64 begin[SPIKES], size[SPIKES];
-      uint64 place[SPIKES];
+    const Rows rows = {call, (uint64*) call.rows.data + list * call.rows.size};
+    for (uint64 tile = blockIdx.x; tile < call.tiles; tile += gridDim.x) {
+      const uint64 first = tile * call.per_tile, end = n - first < call.per_tile ? n : first + call.per_tile;
+      Found<uint64> found = {0, 0};
+      for (uint64 event = first + threadIdx.x * SPIKES; event - threadIdx.x * SPIKES < end; event += THREADS * SPIKES) {
+        bool spikes[SPIKES];
+        Span<uint64> span[SPIKES];
 #pragma unroll
-      for (int i = 0; i < SPIKES; ++i) {
-        const int64 event = first + i * THREADS + threadIdx.x;
-        size[i] = 0;
-        if (event < n && spike[event]) {
-          const int64 start = indptr[event], stop = indptr[event + 1] > nse ? nse : indptr[event + 1];
-          begin[i] = start < 0 ? 0 : start;
-          size[i] = begin[i] < stop ? stop - begin[i] : 0;
+        for (int i = 0; i < SPIKES; ++i) spikes[i] = event + i < end && spike[event + i];
+#pragma unroll
+        for (int i = 0; i < SPIKES; ++i) {
+          span[i] = {0, 0};
+          if (spikes[i]) span[i] = span_of<uint64>(call, event + i);
         }
-      }
+        Found<uint64> own = {0, 0};
 #pragma unroll
-      for (int i = 0; i < SPIKES; ++i) {
-        if (size[i] > 0) place[i] = atomicAdd(&found, (uint64) size[i] << call.row_bits | 1);
-      }
-      __syncthreads();
-      if (threadIdx.x == 0 && found) earlier = atomicAdd(counter_of(call, list), found);
-      __syncthreads();
+        for (int i = 0; i < SPIKES; ++i) own.add({span[i].size, span[i].size > 0}, nse);
+        const Scan<uint64> scan(own, nse, of_warps);
+        Found<uint64> before = found;
+        before.add(scan.earlier, nse);
 #pragma unroll
-      for (int i = 0; i < SPIKES; ++i) {
-        if (size[i] > 0) {
-          place[i] += earlier;
-          const int64 row = place[i] & (((uint64) 1 << call.row_bits) - 1), before = place[i] >> call.row_bits;
-          rows.before(row) = before;
-          rows.shift(row) = begin[i] - before;
-          rows.event(row) = first + i * THREADS + threadIdx.x;
+        for (int i = 0; i < SPIKES; ++i) {
+          if (span[i].size > 0) {
+            const uint64 row = first + before.rows;
+            rows.before(row) = before.elements;
+            rows.shift(row) = span[i].begin - before.elements;
+            rows.event(row) = event + i;
+            before.add({span[i].size, 1}, nse);
+          }
         }
+        found.add(scan.all, nse);
+      }
+      if (threadIdx.x == 0) {
+        rows.elements(tile) = found.elements;
+        rows.count(tile) = found.rows;
       }
     }
   }
 }
 
-constexpr int CHUNK = THREADS * ITEMS;  // elements that a block works on in one go, at most
+// What is before each tile of a list, in shared memory.
+template <int WAY>
+struct Tiles {
+  typedef typename Count<WAY>::type N;
+  static constexpr int MOST = WAY == ALONE ? WORDS : TILES;
+  N elements[MOST], rows[MOST];
+  unsigned spikes[WAY == ALONE ? MOST : 1];  // those of a tile of 32 neurons, a bit each
+  Found<N> of_warps[WARPS];
+  Found<N> all;
 
-// The rows of a chunk, in shared memory.
-struct Chunk {
-  int64 found;       // of a search
-  int rows;          // those that begin in it, and the one that holds its first element
-  int start[CHUNK];  // the first element of each of these in the chunk
-};
-
-// A block's way through the elements of all rows of a member. All threads of the block make every step.
-struct Walk {
-  Chunk& chunk;
-  const Rows rows;
-  int64 count, elements;  // of the list
-  int64 begin, size;      // of the chunk
-  int64 first;            // row of the chunk
-
-  __device__ __forceinline__ Walk(const Call& call, int64 member, Chunk& chunk)
-      : chunk(chunk), rows(call, index_of(call, call.rows, member)) {
-    const uint64 counter = *counter_of(call, index_of(call, call.rows, member));
-    const int64 nse = call.indices.size;
-    count = counter & (((uint64) 1 << call.row_bits) - 1);
-    elements = counter >> call.row_bits;
-    if (elements > nse) elements = nse;  // rows overlap: `indptr` is invalid, and the counter may have overflowed
-    // As many chunks as blocks, but whole rounds of the threads.
-    size = (elements + gridDim.x * THREADS - 1) / (gridDim.x * THREADS) * THREADS;
-    if (size > CHUNK) size = CHUNK;
-    begin = (blockIdx.x - (int64) gridDim.x) * size;
-  }
-
-  // Go on to the block's next chunk and find its rows; false when there is none.
-  __device__ __forceinline__ bool next() {
-    begin += gridDim.x * size;
-    __syncthreads();  // the last chunk is done with
-    if (begin >= elements) return false;
-    int64 low = 0, high = count;
-    while (high - low > 1) {  // find the row that holds the first element; every thread probes one place
-      const int64 stride = (high - low + THREADS - 1) / THREADS, probe = low + stride * threadIdx.x;
-      if (probe < high && rows.before(probe) <= begin) {
-        if (probe + stride >= high || rows.before(probe + stride) > begin) chunk.found = probe;
+  // Read the spikes of all neurons.
+  __device__ __forceinline__ void read(const Call& call) {
+    constexpr int READ = 4 * SPIKES;  // words of a warp in one go
+    const unsigned char* spike = (const unsigned char*) call.spike.data;
+    for (int word = warp(); word < call.tiles; word += READ * WARPS) {
+      bool x[READ];
+#pragma unroll
+      for (int i = 0; i < READ; ++i) {
+        const int event = (word + i * WARPS) * WARP + lane();
+        x[i] = event < call.spike.size && spike[event];
       }
-      __syncthreads();
-      low = chunk.found;  // somebody has: rows begin at 0
-      high = low + stride < high ? low + stride : high;
-      __syncthreads();
+#pragma unroll
+      for (int i = 0; i < READ; ++i) {
+        const unsigned bits = __ballot_sync(ALL, x[i]);
+        if (lane() == 0 && word + i * WARPS < call.tiles) spikes[word + i * WARPS] = bits;
+      }
     }
-    int loaded = 0;
-    do {
-      const int own = loaded + threadIdx.x;
-      const int64 row = low + own, start = row < count ? rows.before(row) - begin : size;
-      chunk.start[own] = start < 0 ? 0 : start > size ? size : start;
-      loaded += THREADS;
-      __syncthreads();
-      if (chunk.start[own] < size && (own + 1 == loaded || chunk.start[own + 1] >= size)) chunk.rows = own + 1;
-    } while (loaded < size && chunk.start[loaded - 1] < size);
-    first = low;
-    __syncthreads();
-    return true;
   }
 
-  // Which of the chunk's rows an element of the chunk lies in.
-  __device__ __forceinline__ int row_of(int element) const {
-    int low = 0, high = chunk.rows;
+  __device__ __forceinline__ Found<N> of_tile(const Call& call, int tile, const Rows& list) const {
+    if (WAY != ALONE) return {(N) list.elements(tile), (N) list.count(tile)};
+    unsigned bits = spikes[tile];
+    Found<N> found = {0, (N) __popc(bits)};
+#pragma unroll 1
+    while (bits) {
+      Span<N> span[SPIKES];
+#pragma unroll
+      for (int i = 0; i < SPIKES; ++i, bits &= bits - 1) {
+        span[i] = {0, 0};
+        if (bits) span[i] = span_of<N>(call, tile * WARP + __ffs(bits) - 1);
+      }
+#pragma unroll
+      for (int i = 0; i < SPIKES; ++i) found.add({span[i].size, 0}, call.indices.size);
+    }
+    return found;
+  }
+
+  // Fill it.
+  __device__ __forceinline__ void sum_up(const Call& call, const Rows& list) {
+    const int count = call.tiles;
+    const N most = call.indices.size;
+    const int each = (count + THREADS - 1) / THREADS;
+    const int begin = threadIdx.x * each, end = begin + each < count ? begin + each : count;
+    Found<N> own = {0, 0};
+    __syncthreads();  // nobody reads any more what was there; `spikes` are
+    for (int t = begin; t < end; ++t) {
+      const Found<N> found = of_tile(call, t, list);
+      elements[t] = found.elements;
+      rows[t] = found.rows;
+      own.add(found, most);
+    }
+    const Scan<N> scan(own, most, of_warps);
+    Found<N> before = scan.earlier;
+    for (int t = begin; t < end; ++t) {
+      const Found<N> found = {elements[t], rows[t]};
+      elements[t] = before.elements;
+      rows[t] = before.rows;
+      before.add(found, most);
+    }
+    if (threadIdx.x == 0) all = scan.all;
+    __syncthreads();
+  }
+
+  // The tile that holds a row; each lane looks for its own.
+  __device__ __forceinline__ int holds(N row, int count) const {
+    int low = 0, high = count;
+#pragma unroll 1
     while (high - low > 1) {
       const int middle = (low + high) / 2;
-      if (chunk.start[middle] <= element) {
+      if (rows[middle] <= row) {
         low = middle;
       } else {
         high = middle;
@@ -146,48 +242,157 @@ struct Walk {
     }
     return low;
   }
-
-  // The neuron whose row that is.
-  __device__ __forceinline__ int64 event(int row) const { return rows.event(first + row); }
 };
 
-// The elements of one chunk that a thread works on.
-template <class I, bool PERMUTED>
-struct Items {
-  int64 slot[ITEMS];  // -1 where there is no such element, or one of its indices is out of range
-  I partner[ITEMS];   // the neuron at the other end
-  int row[ITEMS];     // of the chunk's
+// A warp's way through its part of the elements of a member's rows, step by step. Each lane knows one row of those that
+// lie ahead, but for the last lane's, which only says where the others end.
+template <int WAY>
+struct Walk {
+  typedef typename Count<WAY>::type N;
+  const Call& call;
+  const Member<WAY>& member;
+  const Tiles<WAY>& tiles;
+  N at, stop;     // what is left of the warp's part
+  N first, end;   // the first lane's row, and the element before which the lanes' rows end
+  N start;        // the first element of the lane's row
+  N shift;        // from the number of one of its elements to its place in `indices`
+  N event;        // the neuron whose row it is
+  int size;       // elements of this step
+  int low, high;  // lanes whose rows these are in
 
-  __device__ __forceinline__ Items(const Call& call, const Walk& walk) {
-    const I *indices = (const I*) call.indices.data, *slots = (const I*) call.weight_indices.data;
-    const int left = walk.elements - walk.begin < walk.size ? walk.elements - walk.begin : walk.size;
+  __device__ __forceinline__ Walk(const Call& call, const Member<WAY>& member, Tiles<WAY>& tiles)
+      : call(call), member(member), tiles(tiles), size(0) {
+    if (WAY == ALONE) tiles.read(call);
+    tiles.sum_up(call, list());
+    const N elements = tiles.all.elements;
+    // Whole warps of elements, and the first of them to all multiprocessors alike.
+    const N threads = gridDim.x * THREADS, part = elements ? ((elements - 1) / threads + 1) * WARP : 0;
+    at = part * (warp() * gridDim.x + blockIdx.x);
+    stop = at >= elements ? at : elements - at < part ? elements : at + part;
+    if (at < stop) find();
+  }
+
+  __device__ __forceinline__ Rows list() const { return {call, member.template of<uint64>(call, call.rows)}; }
+
+  // Find the row of the warp's first element, or one before it. Lanes have no rows yet: theirs end where it begins.
+  __device__ __forceinline__ void find() {
+    const Tiles<WAY>& tiles = this->tiles;
+    const Rows list = this->list();
+    const N tile = last_at_most<N>(at, call.tiles, [&](N t) { return tiles.elements[t]; });
+    end = tiles.elements[tile];
+    first = tiles.rows[tile] - (WARP - 1);
+    if (WAY != ALONE) {
+      const N count = (tile + 1 < call.tiles ? tiles.rows[tile + 1] : tiles.all.rows) - tiles.rows[tile];
+      const uint64 begin = (uint64) tile * call.per_tile;
+      first += last_at_most<N>(at - end, count, [&](N row) { return list.before(begin + row); });
+    }
+  }
+
+  // Give each lane the next of the rows.
+  __device__ __forceinline__ void look() {
+    first += WARP - 1;
+    const N row = first + lane();
+    const bool is_row = row < tiles.all.rows;
+    const int tile = is_row ? tiles.holds(row, call.tiles) : 0;
+    const N within = row - tiles.rows[tile];
+    start = tiles.all.elements;
+    shift = event = 0;
+    if (WAY == ALONE) {
+      Span<N> span = {0, 0};
+      if (is_row) {
+        unsigned bits = tiles.spikes[tile];
+        for (N i = 0; i < within; ++i) bits &= bits - 1;
+        event = tile * WARP + __ffs(bits) - 1;
+        span = span_of<N>(call, event);
+      }
+      N sum = span.size;
 #pragma unroll
-    for (int i = 0; i < ITEMS; ++i) {
-      const int element = i * THREADS + threadIdx.x;
-      slot[i] = -1;
-      partner[i] = -1;
-      if (element < left) {
-        row[i] = walk.row_of(element);
-        const int64 k = walk.begin + element + walk.rows.shift(walk.first + row[i]);
-        if ((uint64) k < call.indices.size) {
-          slot[i] = PERMUTED ? slots[k] : k;
-          partner[i] = indices[k];
-        }
+      for (int lanes = 1; lanes < WARP; lanes *= 2) {
+        const N other = __shfl_up_sync(ALL, sum, lanes);
+        if (lane() >= lanes) sum = capped(sum, other, tiles.all.elements);
+      }
+      const N before = __shfl_up_sync(ALL, sum, 1);
+      if (is_row) start = capped(end, lane() > 0 ? before : 0, tiles.all.elements);
+      shift = span.begin - start;
+    } else if (is_row) {
+      const uint64 place = (uint64) tile * call.per_tile + within;
+      start = capped<uint64>(tiles.elements[tile], list().before(place), tiles.all.elements);
+      shift = list().shift(place) - tiles.elements[tile];
+      event = list().event(place);
+    }
+    end = __shfl_sync(ALL, start, WARP - 1);
+  }
+
+  // Go on to the next `most` elements or fewer; false when there are none.
+  __device__ __forceinline__ bool next(int most) {
+    at += size;
+    if (at >= stop) return false;
+    while (at >= end) look();
+    const N left = (stop < end ? stop : end) - at;
+    size = left < most ? left : most;
+    low = __popc(__ballot_sync(ALL, start <= at)) - 1;
+    high = __popc(__ballot_sync(ALL, start < at + size));
+    return true;
+  }
+};
+
+// The elements of one step that a thread works on. All loads of a kind are under way before one of them is used.
+template <class I, bool PERMUTED, int WAY, int ITEMS>
+struct Items {
+  typedef typename Count<WAY>::type N;
+  static constexpr N NONE = ~(N) 0;
+  N slot[ITEMS];     // NONE where there is no such element, or one of its indices is out of range
+  N partner[ITEMS];  // the neuron at the other end
+  int row[ITEMS];    // the lane whose row it is in
+
+  __device__ __forceinline__ Items(const Call& call, const Walk<WAY>& walk) {
+    const I *indices = (const I*) call.indices.data, *slots = (const I*) call.weight_indices.data;
+    N place[ITEMS];
+    I to[ITEMS], from[ITEMS];
+#pragma unroll
+    for (int i = 0; i < ITEMS; ++i) row[i] = walk.low;
+#pragma unroll 1
+    for (int step = WARP / 2; step > 0; step /= 2) {
+      if (step >= walk.high - walk.low) continue;
+#pragma unroll
+      for (int i = 0; i < ITEMS; ++i) {
+        const int later = row[i] + step;
+        const N start = __shfl_sync(ALL, walk.start, later);
+        if (later < walk.high && start <= walk.at + i * WARP + lane()) row[i] = later;
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < ITEMS; ++i) place[i] = __shfl_sync(ALL, walk.shift, row[i]) + walk.at + i * WARP + lane();
+    if (PERMUTED) {
+#pragma unroll
+      for (int i = 0; i < ITEMS; ++i) {
+        to[i] = -1;
+        if (i * WARP + lane() < walk.size) to[i] = slots[place[i]];
       }
     }
 #pragma unroll
     for (int i = 0; i < ITEMS; ++i) {
-      const bool in_range = (uint64) slot[i] < call.indices.size && (uint64) partner[i] < call.n_other;
-      if (!in_range) slot[i] = -1;
+      from[i] = -1;
+      if (i * WARP + lane() < walk.size) from[i] = indices[place[i]];
+    }
+#pragma unroll
+    for (int i = 0; i < ITEMS; ++i) {
+      const bool in_range = (uint64) from[i] < call.n_other && (!PERMUTED || (uint64) to[i] < call.indices.size);
+      slot[i] = in_range ? PERMUTED ? to[i] : place[i] : NONE;
+      partner[i] = from[i];
     }
   }
 
-  __device__ __forceinline__ bool has(int i) const { return slot[i] >= 0; }
+  __device__ __forceinline__ bool has(int i) const { return slot[i] != NONE; }
 };
 
-// The gain of the neuron whose row it is.
-template <class A>
-__device__ __forceinline__ A gain_of(const Call& call, const A* gain, const Walk& walk, int row) {
-  if (call.gain.size == 0) return 1;
-  return gain[call.gain.size > 1 ? walk.event(row) : 0];
+// The gain of each element's row, of which each lane has loaded its own.
+template <class A, int WAY>
+__device__ __forceinline__ A gain_of_lane(const Call& call, const A* gain, const Walk<WAY>& walk) {
+  return call.gain.size == 0 ? 1 : gain[call.gain.size > 1 ? walk.event : 0];
 }
+
+// Elements of a thread in one step: half as many of those that take two registers for a weight, or for its slot. With
+// 4, the batched `update` of float32 spilled 296 bytes of a thread.
+template <class W, int WAY>
+constexpr int items = ITEMS / (sizeof(W) > 4 ? 2 : 1) / (WAY == BATCHED ? 2 : 1);

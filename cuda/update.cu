@@ -13,21 +13,22 @@ struct Bounds {
   typedef typename Arithmetic<W>::type A;
   const Call& call;
   const W *w_min, *w_max;
-  A low, high;
+  A low, high;  // where all weights share them
 
-  __device__ __forceinline__ Bounds(const Call& call, int64 member)
-      : call(call), w_min(of<const W>(call, call.w_min, member)), w_max(of<const W>(call, call.w_max, member)) {
+  template <int WAY>
+  __device__ __forceinline__ Bounds(const Call& call, const Member<WAY>& member)
+      : call(call),
+        w_min(member.template of<const W>(call, call.w_min)),
+        w_max(member.template of<const W>(call, call.w_max)) {
     low = call.w_min.size == 1 ? load(w_min) : 0;
     high = call.w_max.size == 1 ? load(w_max) : 0;
   }
 
-  __device__ __forceinline__ void look_up(int64 slot) {
-    if (call.w_min.size > 1) low = load(w_min + slot);
-    if (call.w_max.size > 1) high = load(w_max + slot);
-  }
+  __device__ __forceinline__ bool each_has_low() const { return call.w_min.size > 1; }
+  __device__ __forceinline__ bool each_has_high() const { return call.w_max.size > 1; }
 
-  // Clip to those looked up last, and say whether that does anything. NaN where a bound is NaN, as in `jnp.clip`.
-  __device__ __forceinline__ bool clip(A& x) const {
+  // Clip, and say whether that does anything. NaN where a bound is NaN, as in `jnp.clip`.
+  __device__ __forceinline__ bool clip(A& x, A low, A high) const {
     const bool low_moves = call.w_min.size && (x < low || isnan(low));
     if (low_moves) x = low;
     const bool high_moves = call.w_max.size && (x > high || isnan(high));
@@ -37,7 +38,7 @@ struct Bounds {
 
   // What scales the change of a weight: 1 at the other bound; 0 at this one and beyond, and where there is no range.
   template <int SOFT>
-  __device__ __forceinline__ A soften(A x, bool upper, A mu) const {
+  static __device__ __forceinline__ A soften(A x, A low, A high, bool upper, A mu) {
     if (!(low < high)) return 0;
     const A per_range = 1 / (high - low);
     const A base = upper ? (x - high) * -per_range : (x - low) * per_range;
@@ -49,33 +50,64 @@ struct Bounds {
   static __device__ __forceinline__ double power(double x, double mu) { return pow(x, mu); }
 };
 
-template <class W, class I, bool PERMUTED, int SOFT>
+template <class W, class I, bool PERMUTED, int SOFT, int WAY>
 __global__ void __launch_bounds__(THREADS, BLOCKS) update(const Call call) {
   typedef typename Arithmetic<W>::type A;
-  __shared__ Chunk chunk;
-  for (int64 member = blockIdx.y; member < call.members; member += gridDim.y) {
-    W* weight = of<W>(call, call.result, member);
-    const A* trace = of<const A>(call, call.trace, member);
-    const A* gain = of<const A>(call, call.gain, member);
-    Bounds<W> bounds(call, member);
-    for (Walk walk(call, member, chunk); walk.next();) {
-      const Items<I, PERMUTED> items(call, walk);
-      A x[ITEMS], change[ITEMS];
+  constexpr int N = items<W, WAY>;
+  __shared__ Tiles<WAY> tiles;
+  __shared__ Member<WAY> member;
+  for (int64 number = member.first(); number < member.count(call); number += member.stride()) {
+    member.find(call, number);
+    W* weight = member.template of<W>(call, call.result);
+    const A* trace = member.template of<const A>(call, call.trace);
+    const A* gain = member.template of<const A>(call, call.gain);
+    const Bounds<W> bounds(call, member);
+    for (Walk<WAY> walk(call, member, tiles); walk.next(N * WARP);) {
+      const A own = gain_of_lane(call, gain, walk);
+      const Items<I, PERMUTED, WAY, N> found(call, walk);
+      W raw[N], raw_low[N], raw_high[N];
+      A change[N], low[N], high[N];
 #pragma unroll
-      for (int i = 0; i < ITEMS; ++i) {
-        if (items.has(i)) {
-          x[i] = load(weight + items.slot[i]);
-          change[i] = gain_of(call, gain, walk, items.row[i]) * trace[items.partner[i]];
+      for (int i = 0; i < N; ++i) {
+        if (found.has(i)) raw[i] = weight[found.slot[i]];
+      }
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        change[i] = 0;
+        if (found.has(i)) change[i] = trace[found.partner[i]];
+      }
+      if (bounds.each_has_low()) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+          if (found.has(i)) raw_low[i] = bounds.w_min[found.slot[i]];
+        }
+      }
+      if (bounds.each_has_high()) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+          if (found.has(i)) raw_high[i] = bounds.w_max[found.slot[i]];
         }
       }
 #pragma unroll
-      for (int i = 0; i < ITEMS; ++i) {
-        if (items.has(i)) {
-          bounds.look_up(items.slot[i]);
-          if (SOFT != HARD) change[i] = change[i] * bounds.template soften<SOFT>(x[i], call.soft_upper, call.mu);
-          x[i] = x[i] + change[i];
-          bounds.clip(x[i]);
-          store(weight + items.slot[i], x[i]);
+      for (int i = 0; i < N; ++i) {
+        low[i] = bounds.each_has_low() ? load(&raw_low[i]) : bounds.low;
+        high[i] = bounds.each_has_high() ? load(&raw_high[i]) : bounds.high;
+      }
+      if (call.gain.size) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) change[i] = __shfl_sync(ALL, own, found.row[i]) * change[i];
+      }
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        if (found.has(i)) {
+          A x = load(&raw[i]);
+          if (SOFT != HARD) {
+            const A scale = bounds.template soften<SOFT>(x, low[i], high[i], call.soft_upper, call.mu);
+            change[i] = change[i] * scale;
+          }
+          x = x + change[i];
+          bounds.clip(x, low[i], high[i]);
+          store(weight + found.slot[i], x);
         }
       }
     }
@@ -90,34 +122,38 @@ struct alignas(16) Pack {
 };
 
 // Clip all weights: they are read whole, but only what moves is written.
-template <class W>
+template <class W, int WAY>
 __global__ void __launch_bounds__(THREADS) clip(const Call call) {
-  const int64 nse = call.result.size, threads = (int64) gridDim.x * THREADS;
-  const int64 thread = (int64) blockIdx.x * THREADS + threadIdx.x;
-  for (int64 member = blockIdx.y; member < call.members; member += gridDim.y) {
-    W* weight = of<W>(call, call.result, member);
-    Bounds<W> bounds(call, member);
-    const auto clip_one = [&](W* target, int64 slot) {
-      bounds.look_up(slot);
+  typedef typename Count<WAY>::type N;
+  constexpr int WIDTH = Pack<W>::WIDTH;
+  const N nse = call.result.size, threads = gridDim.x * THREADS, thread = blockIdx.x * THREADS + threadIdx.x;
+  __shared__ Member<WAY> member;
+  for (int64 number = member.first(); number < member.count(call); number += member.stride()) {
+    member.find(call, number);
+    W* weight = member.template of<W>(call, call.result);
+    const Bounds<W> bounds(call, member);
+    const auto clip_one = [&](W* target, N slot) {
+      const auto low = bounds.each_has_low() ? load(bounds.w_min + slot) : bounds.low;
+      const auto high = bounds.each_has_high() ? load(bounds.w_max + slot) : bounds.high;
       auto x = load(target);
-      const bool moves = bounds.clip(x);
+      const bool moves = bounds.clip(x, low, high);
       if (moves) store(target, x);
       return moves;
     };
-    int64 before = (16 - ((uint64) weight & 15)) % 16 / sizeof(W);  // the first pack: packs lie at multiples of 16 bytes
+    N before = (16 - ((uint64) weight & 15)) % 16 / sizeof(W);  // the first pack: packs lie at multiples of 16 bytes
     if (before > nse) before = nse;
-    const int64 packs = (nse - before) / Pack<W>::WIDTH, after = before + packs * Pack<W>::WIDTH;
-    for (int64 p = thread; p < packs; p += threads) {
+    const N packs = (nse - before) / WIDTH, after = before + packs * WIDTH;
+    for (N p = thread; p < packs; p += threads) {
       Pack<W>* source = (Pack<W>*) (weight + before) + p;
       Pack<W> pack = *source;
       bool moves = false;
 #pragma unroll
-      for (int i = 0; i < Pack<W>::WIDTH; ++i) {
-        if (clip_one(&pack.weight[i], before + p * Pack<W>::WIDTH + i)) moves = true;
+      for (int i = 0; i < WIDTH; ++i) {
+        if (clip_one(&pack.weight[i], before + p * WIDTH + i)) moves = true;
       }
       if (moves) *source = pack;
     }
-    const int64 rest = thread < before ? thread : after + thread - before;
+    const N rest = thread < before ? thread : after + thread - before;
     if (rest < nse) clip_one(weight + rest, rest);
   }
 }

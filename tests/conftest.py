@@ -15,7 +15,10 @@ from hypothesis import settings
 import hebbax
 from problems import BACKENDS, CPU_KERNELS, KERNELS, PROPAGATES, SPECS, UPDATES
 
-gc.set_threshold(100_000, 50, 100)  # JAX makes and keeps so many objects that to look for cycles took a tenth of the time
+gc.set_threshold(
+    100_000, 50, 100
+)  # JAX makes and keeps so many objects that to look for cycles took a tenth of the time
+
 
 def pytest_configure(config):
     few = "not slow" in config.getoption("markexpr")

@@ -129,6 +129,13 @@ def mu_that_is_traced(spec, function):
     return lambda: jax.jit(lambda mu: function(*arguments, **options, mu=mu))(0.5)
 
 
+def wrong_after():
+    """(what an update cannot wait for, words of the message)"""
+    yield "current", ["str", "an array"]
+    yield {"seen": [np.ones(2), "current"], "current": None}, ["str", "an array"]
+    yield np.full(2, None), ["object"]
+
+
 def bounds_in_the_wrong_order(spec):
     plain = (1, 0.5), (np.float32(1), -1), (np.array(2.0), np.float64(1))
     for low, high in (*plain, (2 * u.mV, 1 * u.mV), (1 * u.mV, 1 * u.uvolt)):
@@ -205,6 +212,10 @@ def cases():
                 yield case(f"{options}", spec, error, words, correct(spec), **options)
                 wrong = functools.partial(operator, *arguments, shape=SHAPE, **options)
                 yield f"{spec.name}_p: {options}", wrong, error, words
+            for after, words in wrong_after():
+                for name, function in ((spec.name, getattr(hebbax, spec.name)), (f"{spec.name}_p", operator)):
+                    wrong = functools.partial(function, *arguments, shape=SHAPE, after=after)
+                    yield f"{name}: after = {after}", wrong, TypeError, ["after", *words]
             for name, function in ((spec.name, getattr(hebbax, spec.name)), (f"{spec.name}_p", operator)):
                 yield f"{name}: mu is traced", mu_that_is_traced(spec, function), TypeError, ["mu", "a number"]
         for name, function, words in wrong_calls_of_the_operator(spec):

@@ -1,30 +1,38 @@
-"""The CUDA backend without a GPU, on JAX's CPU platform: only CuPy, and XLA's stream, are played by stand-ins.
+"""The CUDA backend without a GPU, on JAX's CPU platform: CuPy, CUDA's driver and XLA's stream are played by stand-ins.
 
-Everything of hebbax is driven as on a GPU, the sources in cuda/ included, which the host's compiler compiles. JAX calls
-back through `buffer_callback` on its CPU buffers, which are then the "device's" memory.
+Everything of hebbax is driven as on a GPU, the sources in cuda/ included, which the host's compiler compiles, and the
+handler that XLA calls. XLA's CPU buffers are then the "device's" memory.
 """
 
 from types import SimpleNamespace
 
+import jax
+
 import emulated
+from emulated import driver, machine
+from emulated.machine import XLA_STREAM
 from hebbax._core import lowering
 from hebbax._core.compat import buffer_callback
-from hebbax._cuda import launch
+from hebbax._core.specs import OPERANDS
+from hebbax._cuda import launch, native
 
 DEVICE_NUMBERS = lowering._device_numbers
-XLA_STREAM = 0x5EED  # CuPy's stand-in only remembers it
-xla = SimpleNamespace(device=0)  # where its buffers are said to be
 
 
 def install():
     """Make `backend='cupy'` run on the CPU; return why it cannot, or None."""
     if reason := emulated.install():
         return reason
+    native.use_driver(**driver.addresses(driver.FUNCTIONS | driver.XLA))
+    for kind in OPERANDS:  # a CPU has no other stages
+        jax.ffi.register_ffi_target(f"hebbax_cuda_{kind}", native.capsules()["execute"], platform="cpu")
     lowering.ENTRIES = tuple(
-        entry._replace(platforms=("cuda", "cpu")) if entry.name == "cupy" else entry for entry in lowering.ENTRIES
+        entry._replace(missing={**entry.missing, "cpu": lowering._missing_on_cuda}) if entry.name == "cupy" else entry
+        for entry in lowering.ENTRIES
     )
     lowering.buffer_callback = _with_a_stream
     lowering._device_numbers = lambda: [0]
+    lowering.cuda_plugin_missing = lambda: None
     launch.missing.cache_clear()
     lowering.best_backend.cache_clear()
     return launch.missing()
@@ -37,7 +45,7 @@ class _OnDevice:
         self.__dlpack__ = buffer.__dlpack__
 
     def __dlpack_device__(self):
-        return 2, xla.device
+        return 2, machine.xla_device
 
 
 def _with_a_stream(callback, *arguments, **options):

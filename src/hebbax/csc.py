@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hebbax._core import connectivity
 from hebbax._core.docs import documented
@@ -31,7 +32,7 @@ def update_csc_on_binary_post(
     soft_bound: Literal["upper", "lower"] | None = None,
     mu: float = 1.0,
     gain: WithUnit | None = None,
-    after: WithUnit | None = None,
+    after: Any = None,
 ) -> Any:
     r"""`update_csr_on_binary_post` for weights in CSC order, where a spiking neuron's synapses lie side by side.
 
@@ -70,12 +71,8 @@ def update_csc_on_binary_post(
     ... )
     Array([0.6 , 0.75, 0.3 , 0.2 ], dtype=float32)
     """
-    operands = dict(
-        weight=weight, indices=indices, indptr=indptr, trace=pre_trace,
-        spike=post_spike, w_min=w_min, w_max=w_max, gain=gain, after=after,
-    )  # fmt: skip
-    options = dict(weight_in_bounds=weight_in_bounds, soft_bound=soft_bound, mu=mu)
-    return call(UPDATE_CSC_POST, shape, backend, operands, **options)
+    values = weight, indices, indptr, pre_trace, post_spike, w_min, w_max, gain, after
+    return call(UPDATE_CSC_POST, shape, backend, values, (weight_in_bounds, soft_bound, mu))
 
 
 @documented
@@ -94,7 +91,7 @@ def update_csc_on_binary_pre(
     soft_bound: Literal["upper", "lower"] | None = None,
     mu: float = 1.0,
     gain: WithUnit | None = None,
-    after: WithUnit | None = None,
+    after: Any = None,
 ) -> Any:
     r"""`update_csr_on_binary_pre` for weights in CSC order, where a spiking neuron's synapses are scattered.
 
@@ -138,13 +135,8 @@ def update_csc_on_binary_pre(
     Array([0.4, 0.8, 0. , 0.2], dtype=float32)
     """
     shape = check_options(shape, backend)
-    rows, starts, slots = _by_row(indices, indptr, shape)
-    operands = dict(
-        weight=weight, indices=rows, indptr=starts, weight_indices=slots, trace=post_trace,
-        spike=pre_spike, w_min=w_min, w_max=w_max, gain=gain, after=after,
-    )  # fmt: skip
-    options = dict(weight_in_bounds=weight_in_bounds, soft_bound=soft_bound, mu=mu)
-    return call(UPDATE_CSC_PRE, shape, backend, operands, **options)
+    values = weight, *_by_row(indices, indptr, shape), pre_spike, post_trace, w_min, w_max, gain, after
+    return call(UPDATE_CSC_PRE, shape, backend, values, (weight_in_bounds, soft_bound, mu))
 
 
 def _by_row(indices: Any, indptr: Any, shape: tuple[int, int]) -> tuple[Any, Any, Any]:
@@ -162,11 +154,12 @@ def _by_row(indices: Any, indptr: Any, shape: tuple[int, int]) -> tuple[Any, Any
             expected = indices.size if name == "indices" else n_post + 1
             if x.shape != (expected,):
                 raise ShapeError(f"{name}: got shape {x.shape}, expected {(expected,)} for shape {shape}")
-        indices, indptr = (jnp.asarray(x, index_dtype(x.dtype)) for x in (indices, indptr))
-        column = jnp.searchsorted(indptr, jnp.arange(indices.size), side="right") - 1
+        dtype = index_dtype(np.promote_types(indices.dtype, indptr.dtype))
+        indices, indptr = jnp.asarray(indices, dtype), jnp.asarray(indptr, dtype)
+        column = jnp.searchsorted(indptr, jnp.arange(indices.size, dtype=dtype), side="right") - 1
         row = jnp.where((column >= 0) & (column < n_post), indices, n_pre)  # what no column holds goes to the end
         slots = jnp.argsort(row, stable=True)
-        return column[slots], jnp.searchsorted(row[slots], jnp.arange(n_pre + 1)), slots
+        return column[slots], jnp.searchsorted(row[slots], jnp.arange(n_pre + 1, dtype=dtype)), slots
     pre = connectivity.checked_ids("indices", indices, n_pre, shape)
     column_starts = connectivity.checked_indptr("indptr", indptr, n_post, pre.size, f" for shape {shape}")
     row_starts, post, slots = connectivity.transposed(column_starts, pre, shape[::-1])

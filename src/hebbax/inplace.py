@@ -33,30 +33,30 @@ __all__ = [
 ]
 
 
-def _update(spec: Spec, shape: tuple[int, int], operands: dict[str, Any], **options: Any) -> Any:
-    """Update `operands["weight"]` and return it."""
-    shape = unitless.check_options(shape, None)
-    _check_writable_type("weight", operands["weight"], spec.name)
-    _check_plain("weight", operands["weight"])
-    memory = memory_of("weight", operands["weight"])
+def _update(spec: Spec, shape: tuple[int, int], values: tuple, options: tuple) -> Any:
+    """Update the weight, the first of `values`, and return it."""
+    shape = unitless.check_shape(shape)
+    _check_writable_type("weight", values[0], spec.name)
+    _check_plain("weight", values[0])
+    memory = memory_of("weight", values[0])
     with memory.here():
-        given = _arrays(memory, spec, operands, shape)
-        options = unitless.check_update_options(given.keys(), **options)
-        _check_scalar_bounds(given, finite=options["soft_bound"] is not None)
+        given = _arrays(memory, spec, values, shape)
+        settled = unitless.check_update_options(given.keys(), *options)
+        _check_scalar_bounds(given, finite=settled["soft_bound"] is not None)
         _check_target(memory, spec, "weight", given["weight"], given)
-        _run(memory, spec, given["weight"], given, **options)
-    return operands["weight"]
+        _run(memory, spec, given["weight"], given, **settled)
+    return values[0]
 
 
-def _propagate(spec: Spec, shape: tuple[int, int], operands: dict[str, Any], out: Any) -> Any:
+def _propagate(spec: Spec, shape: tuple[int, int], values: tuple, out: Any) -> Any:
     """Fill `out`, a new array of NumPy or CuPy where it is None, and return it."""
-    shape = unitless.check_options(shape, None)
+    shape = unitless.check_shape(shape)
     if out is not None:
         _check_writable_type("out", out, spec.name)
-    _check_plain("weight", operands["weight"])
-    memory = memory_of("weight", operands["weight"])
+    _check_plain("weight", values[0])
+    memory = memory_of("weight", values[0])
     with memory.here():
-        given = _arrays(memory, spec, operands, shape)
+        given = _arrays(memory, spec, values, shape)
         dtype, n_out = given["weight"].dtype, spec.sizes(shape)[1]
         if out is None:
             out = memory.xp.empty(n_out, dtype)
@@ -67,6 +67,8 @@ def _propagate(spec: Spec, shape: tuple[int, int], operands: dict[str, Any], out
             raise ShapeError(f"out: got shape {target.shape}, expected {(n_out,)} for shape {shape}")
         _check_target(memory, spec, "out", target, given)
         arithmetic = unitless.arithmetic_dtype(dtype)
+        if dtype != arithmetic:
+            memory.check_copy("out", target, arithmetic)
         sums = target if dtype == arithmetic else memory.xp.empty(n_out, arithmetic)
         _run(memory, spec, sums, given)
         if sums is not target:
@@ -74,11 +76,14 @@ def _propagate(spec: Spec, shape: tuple[int, int], operands: dict[str, Any], out
     return out
 
 
-def _arrays(memory: Host | Cuda, spec: Spec, operands: dict[str, Any], shape: tuple[int, int]) -> dict[str, Any]:
-    """The memory of every operand that is given, checked as the JAX functions check it."""
+def _arrays(memory: Host | Cuda, spec: Spec, values: tuple, shape: tuple[int, int]) -> dict[str, Any]:
+    """The memory of every operand that is given, by name, checked as the JAX functions check it.
+
+    `values` are those of `spec.parameters`, but for `after`, which is JAX's.
+    """
     given = {
         name: _array(memory, spec.public_name(name), x)
-        for name, x in operands.items()
+        for name, x in zip(spec.parameters, values, strict=False)
         if x is not None or name in spec.arguments
     }
     for name, x in given.items():
@@ -148,11 +153,14 @@ def _run(memory: Host | Cuda, spec: Spec, result: Any, given: dict[str, Any], **
         x, dtype = given.get(operand), dtypes[operand]
         if x is None:
             return None
+        is_fit = x.dtype == dtype and isinstance(x, memory.xp.ndarray) and memory.is_laid_out(x)
+        if not is_fit:
+            memory.check_copy(spec.public_name(operand), x, dtype)
         if operand == "spike" and x.dtype != bool:
             x = x != 0
         if operand in STRUCTURE:
             _check_index_range(operand, x, dtype)
-        if x.dtype != dtype or not isinstance(x, memory.xp.ndarray) or not memory.is_laid_out(x):
+        if not is_fit:
             x = memory.xp.array(x, dtype, order="C")
         return x.reshape(-1)
 
@@ -218,12 +226,8 @@ def update_csr_on_binary_post(
     >>> weight
     array([0.6 , 0.3 , 0.75, 0.2 ])
     """
-    operands = dict(
-        weight=weight, indices=indices, indptr=indptr, weight_indices=weight_indices, trace=pre_trace,
-        spike=post_spike, w_min=w_min, w_max=w_max, gain=gain,
-    )  # fmt: skip
-    options = dict(weight_in_bounds=weight_in_bounds, soft_bound=soft_bound, mu=mu)
-    return _update(UPDATE_POST, shape, operands, **options)
+    values = weight, indices, indptr, weight_indices, pre_trace, post_spike, w_min, w_max, gain
+    return _update(UPDATE_POST, shape, values, (weight_in_bounds, soft_bound, mu))
 
 
 @documented
@@ -275,12 +279,8 @@ def update_csr_on_binary_pre(
     ... )
     array([0.4, 0. , 0.8, 0.2])
     """
-    operands = dict(
-        weight=weight, indices=indices, indptr=indptr, trace=post_trace,
-        spike=pre_spike, w_min=w_min, w_max=w_max, gain=gain,
-    )  # fmt: skip
-    options = dict(weight_in_bounds=weight_in_bounds, soft_bound=soft_bound, mu=mu)
-    return _update(UPDATE_PRE, shape, operands, **options)
+    values = weight, indices, indptr, pre_spike, post_trace, w_min, w_max, gain
+    return _update(UPDATE_PRE, shape, values, (weight_in_bounds, soft_bound, mu))
 
 
 @documented
@@ -326,8 +326,7 @@ def propagate_csr_on_binary_pre(
     ... )
     array([1.3, 0.5])
     """
-    operands = dict(weight=weight, indices=indices, indptr=indptr, spike=pre_spike)
-    return _propagate(PROPAGATE_PRE, shape, operands, out)
+    return _propagate(PROPAGATE_PRE, shape, (weight, indices, indptr, pre_spike), out)
 
 
 @documented
@@ -374,5 +373,4 @@ def propagate_csr_on_binary_post(
     ... )
     array([0.5, 0.8])
     """
-    operands = dict(weight=weight, indices=indices, indptr=indptr, weight_indices=weight_indices, spike=post_spike)
-    return _propagate(PROPAGATE_POST, shape, operands, out)
+    return _propagate(PROPAGATE_POST, shape, (weight, indices, indptr, weight_indices, post_spike), out)

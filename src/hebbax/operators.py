@@ -12,6 +12,7 @@ import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 
 from hebbax._core import unitless
 from hebbax._core.docs import documented
@@ -23,53 +24,61 @@ WithUnit: TypeAlias = Plain | u.Quantity
 # Types that need no look before `jit` takes them. JAX's own array type joins them once it is met: `isinstance` of
 # `jax.Array` is slow, and an eager call at n = 1 000 spends a fifth of its time on checks otherwise.
 _PASSED: set[type] = {type(None), float}
+_config: Any = jax.config  # (whose flags have no types)
+
+# Where an update's parameters are `w_min` and `w_max`: counted from the end, since their number before differs.
+_BOUNDS = slice(-len(UPDATE_POST.optional), 2 - len(UPDATE_POST.optional))
 
 
-def call(spec: Spec, shape: tuple[int, int], backend: str | None, operands: dict[str, Any], **options: Any) -> Any:
-    """Do what only Python can see (options, NumPy integers, order of scalar bounds), then dispatch."""
+def call(spec: Spec, shape: tuple[int, int], backend: str | None, values: tuple, options: tuple = ()) -> Any:
+    """Do what only Python can see (options, NumPy integers, order of scalar bounds), then dispatch.
+
+    `values` are those of `spec.parameters`, and `options`, of an update, those of `unitless.UPDATE_OPTIONS`.
+    """
     shape = unitless.check_options(shape, backend)
-    if "w_min" in operands:
-        w_min, w_max = operands["w_min"], operands["w_max"]
+    operands = list(values)
+    if spec.kind == "update":
+        w_min, w_max = operands[_BOUNDS]
         check_bound_order(w_min, w_max)
-        if options["soft_bound"] is not None or type(options["mu"]) is not float or options["mu"] != 1.0:
-            given = [name for name, x in operands.items() if x is not None]
-            unitless.check_update_options(given, **options)  # before `jit` says that it cannot hash them
-            options["mu"] = float(options["mu"])
-            for name in ("w_min", "w_max") if options["mu"] else ():
-                bound = getattr(operands[name], "mantissa", operands[name])
+        weight_in_bounds, soft_bound, mu = options
+        if soft_bound is not None or type(mu) is not float or mu != 1.0:
+            bounds = {name: x for name, x in (("w_min", w_min), ("w_max", w_max)) if x is not None}
+            unitless.check_update_options(bounds, *options)  # before `jit` says that it cannot hash them
+            options = weight_in_bounds, soft_bound, float(mu)
+            for name, x in bounds.items() if mu else ():
+                bound = getattr(x, "mantissa", x)
                 if _is_host_scalar(bound) and np.isinf(bound):
-                    raise ValueError(f"{name}: got {operands[name]}, expected a finite bound where soft_bound is given")
-        weight = getattr(operands["weight"], "mantissa", operands["weight"])
+                    raise ValueError(f"{name}: got {x}, expected a finite bound where soft_bound is given")
+        weight = getattr(operands[0], "mantissa", operands[0])
         if isinstance(weight, jax.Array) and not isinstance(weight, jax.core.Tracer):
-            dtype = unitless.arithmetic_dtype(weight.dtype)
-            operands["w_min"], operands["w_max"] = _keep_on_device(w_min, dtype), _keep_on_device(w_max, dtype)
-    for name, x in operands.items():
+            operands[_BOUNDS] = _keep_on_device(w_min, weight), _keep_on_device(w_max, weight)
+    for k, x in enumerate(operands):
         if type(x) in _PASSED:
             continue
         if isinstance(x, jax.Array):
             _PASSED.add(type(x))
+        elif spec.parameters[k] == "after":
+            operands[k] = unitless.arrays_of("after", x)
         elif not isinstance(x, u.Quantity):
-            operands[name] = unitless.check_host_array(spec.public_name(name), x)
+            operands[k] = unitless.check_host_array(spec.public_name(spec.parameters[k]), x)
         elif not isinstance(x.mantissa, jax.Array):
-            number = unitless.check_host_array(spec.public_name(name), x.mantissa)
-            operands[name] = u.Quantity(number, unit=x.unit)
-    return _compiled(operands, (spec, shape, backend, tuple(options.items())))
+            number = unitless.check_host_array(spec.public_name(spec.parameters[k]), x.mantissa)
+            operands[k] = u.Quantity(number, unit=x.unit)
+    return _compiled(operands, (spec, shape, backend, options))
 
 
 @functools.partial(jax.jit, static_argnums=1, inline=True)  # (one static argument: each costs an eager call time)
-def _compiled(operands: dict[str, Any], static: tuple) -> Any:
+def _compiled(operands: list, static: tuple) -> Any:
     spec, shape, backend, options = static
-    weight = operands["weight"]
+    given = dict(zip(spec.parameters, operands, strict=True))
+    weight = given["weight"]
     has_unit = isinstance(weight, u.Quantity)
     unit = weight.unit if has_unit else u.UNITLESS
     units = {"weight": unit, "trace": unit, "w_min": unit, "w_max": unit, "gain": u.UNITLESS}
-    plain = {
-        name: in_unit(spec.public_name(name), x, units[name]) if name in units else x for name, x in operands.items()
-    }
-    if isinstance(plain.get("after"), u.Quantity):
-        plain["after"] = plain["after"].mantissa
+    plain = {name: in_unit(spec.public_name(name), x, units[name]) if name in units else x for name, x in given.items()}
     required = [plain.pop(name) for name in spec.arguments]
-    out = unitless.OPERATORS[spec](*required, shape=shape, backend=backend, **plain, **dict(options))
+    plain |= zip(unitless.UPDATE_OPTIONS, options, strict=False)  # no options, unless it is an update
+    out = unitless.OPERATORS[spec](*required, shape=shape, backend=backend, **plain)
     out = out.astype(jax.dtypes.canonicalize_dtype(weight.dtype))
     return u.Quantity(out, unit=unit) if has_unit else out
 
@@ -109,18 +118,27 @@ def _is_host_scalar(x: Any) -> bool:
     return isinstance(x, (float, int, np.generic)) or (isinstance(x, np.ndarray) and x.ndim == 0)
 
 
-def _keep_on_device(bound: Any, dtype: np.dtype) -> Any:
-    """A Python float as the array that it would become anyway: sending two of them takes a tenth of an eager call."""
+def _keep_on_device(bound: Any, weight: jax.Array) -> Any:
+    """A Python float as the array that it would become anyway: sending two of them takes a tenth of an eager call.
+
+    Not where a mesh is set, to which that array would belong; and what else decides about it is part of the key.
+    """
     number = getattr(bound, "mantissa", bound)
-    if type(number) is not float:
+    sharding = weight.sharding
+    if type(number) is not float or type(sharding) is not SingleDeviceSharding:
         return bound
-    return _device_scalar(number.hex(), getattr(bound, "unit", None), dtype)
+    if not jax.sharding.get_abstract_mesh().empty:
+        return bound
+    unit, dtype = getattr(bound, "unit", None), unitless.arithmetic_dtype(weight.dtype)
+    where = sharding, _config.jax_default_device, _config.jax_enable_x64
+    return _device_scalar(number.hex(), unit, dtype, where)
 
 
 @functools.lru_cache(maxsize=256)
-def _device_scalar(number: str, unit: u.Unit | None, dtype: np.dtype) -> Any:
+def _device_scalar(number: str, unit: u.Unit | None, dtype: np.dtype, where: tuple) -> Any:
+    del where  # (only what it must not be mistaken for)
     with jax.ensure_compile_time_eval():  # or, inside somebody's `jit`, a tracer would be kept
-        x = jnp.asarray(float.fromhex(number), dtype)
+        x = jnp.asarray(float.fromhex(number), jax.dtypes.canonicalize_dtype(dtype))
     return x if unit is None else u.Quantity(x, unit=unit)
 
 
@@ -141,7 +159,7 @@ def update_csr_on_binary_post(
     soft_bound: Literal["upper", "lower"] | None = None,
     mu: float = 1.0,
     gain: WithUnit | None = None,
-    after: WithUnit | None = None,
+    after: Any = None,
 ) -> Any:
     r"""Add the presynaptic traces to the weights of every synapse onto a spiking postsynaptic neuron, and clip.
 
@@ -180,12 +198,8 @@ def update_csr_on_binary_post(
     ... )
     Array([0.6 , 0.3 , 0.75, 0.2 ], dtype=float32)
     """
-    operands = dict(
-        weight=weight, indices=indices, indptr=indptr, weight_indices=weight_indices, trace=pre_trace,
-        spike=post_spike, w_min=w_min, w_max=w_max, gain=gain, after=after,
-    )  # fmt: skip
-    options = dict(weight_in_bounds=weight_in_bounds, soft_bound=soft_bound, mu=mu)
-    return call(UPDATE_POST, shape, backend, operands, **options)
+    values = weight, indices, indptr, weight_indices, pre_trace, post_spike, w_min, w_max, gain, after
+    return call(UPDATE_POST, shape, backend, values, (weight_in_bounds, soft_bound, mu))
 
 
 @documented
@@ -204,7 +218,7 @@ def update_csr_on_binary_pre(
     soft_bound: Literal["upper", "lower"] | None = None,
     mu: float = 1.0,
     gain: WithUnit | None = None,
-    after: WithUnit | None = None,
+    after: Any = None,
 ) -> Any:
     r"""Add the postsynaptic traces to the weights of every synapse from a spiking presynaptic neuron, and clip.
 
@@ -243,12 +257,8 @@ def update_csr_on_binary_pre(
     ... )
     Array([0.4, 0. , 0.8, 0.2], dtype=float32)
     """
-    operands = dict(
-        weight=weight, indices=indices, indptr=indptr, trace=post_trace,
-        spike=pre_spike, w_min=w_min, w_max=w_max, gain=gain, after=after,
-    )  # fmt: skip
-    options = dict(weight_in_bounds=weight_in_bounds, soft_bound=soft_bound, mu=mu)
-    return call(UPDATE_PRE, shape, backend, operands, **options)
+    values = weight, indices, indptr, pre_spike, post_trace, w_min, w_max, gain, after
+    return call(UPDATE_PRE, shape, backend, values, (weight_in_bounds, soft_bound, mu))
 
 
 @documented
@@ -299,8 +309,7 @@ def propagate_csr_on_binary_pre(
     >>> jax.grad(lambda pre_spike: function(pre_spike)[0])(jnp.array([1.0, 0.0]))  # the first column of W
     Array([0.5, 0.8], dtype=float32)
     """
-    operands = dict(weight=weight, indices=indices, indptr=indptr, spike=pre_spike)
-    return call(PROPAGATE_PRE, shape, backend, operands)
+    return call(PROPAGATE_PRE, shape, backend, (weight, indices, indptr, pre_spike))
 
 
 @documented
@@ -350,5 +359,4 @@ def propagate_csr_on_binary_post(
     ... )
     Array([0.5, 0.8], dtype=float32)
     """
-    operands = dict(weight=weight, indices=indices, indptr=indptr, weight_indices=weight_indices, spike=post_spike)
-    return call(PROPAGATE_POST, shape, backend, operands)
+    return call(PROPAGATE_POST, shape, backend, (weight, indices, indptr, weight_indices, post_spike))

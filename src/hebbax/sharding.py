@@ -38,9 +38,10 @@ True
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import brainunit as u
 import jax
@@ -50,7 +51,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from hebbax._core import connectivity, unitless
+from hebbax._core.building import with_unit
 from hebbax._core.compat import reshard, shard_map
+from hebbax._core.forks import check_jax
 from hebbax._core.layout import (
     Layout,
     host_numbers,
@@ -61,9 +64,9 @@ from hebbax._core.layout import (
     slots,
     split_neurons,
     to_host,
-    with_unit,
 )
 from hebbax._core.pytree import assemble, pytree
+from hebbax._core.sides import side_of
 from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit, check_bound_order
@@ -71,6 +74,7 @@ from hebbax.synapses import Synapses
 
 __all__ = ["Layout", "ShardedSynapses", "split"]
 
+T = TypeVar("T")
 FIELDS = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")
 
 
@@ -187,7 +191,10 @@ class ShardedSynapses:
 
         Padding takes part in what is computed of the whole array: for a mean or a loss, join the weights first.
         """
-        numbers, unit = host_numbers("weight", weight, self.count)
+        return self._split_synapses("weight", weight)
+
+    def _split_synapses(self, name: str, x: Any) -> Any:
+        numbers, unit = host_numbers(name, x, self.count)
         places = self._slots()
 
         def part(k: int) -> np.ndarray:
@@ -196,6 +203,40 @@ class ShardedSynapses:
         return with_unit(
             place(self.mesh, self.axis, part, numbers.shape[:-1], self.nse // self.shards, numbers.dtype), unit
         )
+
+    def split_rule(self, rule: T) -> T:
+        """Split the parameters of a rule that differ between neurons or synapses, for its steps on these synapses.
+
+        Parameters
+        ----------
+        rule : rule of hebbax
+            As for `Synapses`: the parameters of all neurons, the bounds of all synapses, the same in every process.
+
+        Returns
+        -------
+        rule
+            What is per presynaptic neuron is whole on every device. Padding is 1.
+
+        Raises
+        ------
+        hebbax.errors.ShapeError, TypeError
+            A parameter's shape does not fit, or it is traced, or this is not a rule.
+        """
+        sides = getattr(rule, "sides", None)
+        if sides is None or isinstance(rule, type):
+            raise TypeError(f"rule: got {rule!r}, expected a rule of hebbax, such as PairSTDP(...)")
+        parts: dict[str, Any] = {}
+        for name in (*sides, "w_min", "w_max"):
+            x = getattr(rule, name)
+            shape = np.shape(u.get_mantissa(x))
+            if name not in sides:
+                parts[name] = self._split_synapses(name, x) if shape else x
+            elif (side := side_of(name, shape, sides[name], (self.pre.n, self.post.n))) == "pre":
+                flat = x.reshape(-1)
+                parts[name] = split_neurons(flat, self.pre, self.mesh, None, fill=1, name=name)[:, None]
+            else:
+                parts[name] = x if side is None else split_neurons(x, self.post, self.mesh, self.axis, 1, name)
+        return dataclasses.replace(rule, **parts)  # type: ignore[type-var]
 
     def join_pre(self, x: WithUnit) -> Any:
         """Join an array over presynaptic neurons, the inverse of `split_pre`, as `join_post` does it."""
@@ -269,6 +310,7 @@ class ShardedSynapses:
         return self._call(PROPAGATE_POST, weight, post_spike, **options)
 
     def _call(self, spec: Spec, *arguments: Any, **options: Any) -> Any:
+        check_jax()
         if self.indptr.size == self.n_pre + 1 and self.shards > 1:
             raise TypeError(
                 f"{spec.kind}_on_{spec.event}: got the synapses of one shard, expected those of all; inside "
@@ -277,6 +319,7 @@ class ShardedSynapses:
         required = [name for name in spec.arguments if name not in STRUCTURE]
         given = dict(zip((*required, *spec.optional[:2]), arguments, strict=True))
         given |= {name: options.pop(name) for name in spec.optional[2:] if name in options}
+        after = unitless.arrays_of("after", given.pop("after", None))
         known = ("backend", *(unitless.UPDATE_OPTIONS if spec.kind == "update" else ()))
         for name in options:
             if name not in known:
@@ -292,7 +335,7 @@ class ShardedSynapses:
                 numbers = unitless.check_host_array(public, numbers)
                 given[name] = u.Quantity(numbers, unit=x.unit) if isinstance(x, u.Quantity) else numbers
             self._check_shape(spec, name, public, np.shape(numbers))
-        return _compiled(self, given, (spec, tuple(options.items())))
+        return _compiled(self, given | ({"after": after} if after else {}), (spec, tuple(options.items())))
 
     def _check_shape(self, spec: Spec, name: str, public: str, shape: tuple[int, ...]) -> None:
         n_event, n_other = spec.sizes(self.shape)
@@ -303,12 +346,12 @@ class ShardedSynapses:
         if name in either and shape not in ((), (either[name],)):
             raise ShapeError(f"{public}: got shape {shape}, expected a scalar or {(either[name],)}, as split")
 
-    def _partition(self, spec: Spec, name: str, x: Any) -> P:
+    def _partition(self, spec: Spec, name: str, x: Any) -> Any:
         """How an operand is laid out over the devices."""
+        if name == "after":  # not used, so any spec is right; this one moves nothing where it is a result of ours
+            return [P(self.axis) if np.ndim(y) and np.shape(y)[0] % self.shards == 0 else P() for y in x]
         whole_in_update = {"pre": ("spike", "gain"), "post": ("trace",)}[spec.event]
         whole = spec.kind == "update" and name in whole_in_update
-        if name == "after":  # not used, so any spec is right; this one moves nothing where it is a result of ours
-            whole = bool(np.ndim(x)) and np.shape(x)[0] % self.shards > 0
         return P() if whole or np.ndim(x) == 0 else P(self.axis)
 
     def _slots(self) -> list[np.ndarray]:
@@ -455,10 +498,10 @@ def _compiled(synapses: ShardedSynapses, operands: dict[str, Any], static: tuple
         return getattr(local, f"{spec.kind}_on_{spec.event}")(**given, **dict(options))
 
     specs = {name: synapses._partition(spec, name, x) for name, x in operands.items()}
-    operands = {
-        name: jax.tree.map(functools.partial(reshard, mesh=synapses.mesh, spec=specs[name]), x)
-        for name, x in operands.items()
-    }
+    operands = jax.tree.map(
+        lambda spec, x: jax.tree.map(functools.partial(reshard, mesh=synapses.mesh, spec=spec), x),
+        specs, operands, is_leaf=lambda x: isinstance(x, P),
+    )  # fmt: skip
     out_specs = P() if spec is PROPAGATE_POST else P(axis)
     mapped = shard_map(run, mesh=synapses.mesh, in_specs=(P(axis), specs), out_specs=out_specs)
     return mapped(synapses, operands)

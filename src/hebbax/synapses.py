@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
 from hebbax import operators
-from hebbax._core import connectivity
+from hebbax._core import building, connectivity
+from hebbax._core.forks import check_jax
 from hebbax._core.pytree import assemble, pytree
-from hebbax._core.unitless import WEIGHT_DTYPES, arithmetic_dtype, check_options
+from hebbax._core.unitless import arithmetic_dtype, check_options
 from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit
 
@@ -40,6 +40,9 @@ class Synapses:
         Postsynaptic neuron of every synapse. Rows that are not in ascending order are sorted, with a warning.
     shape : tuple of int
         `(n_pre, n_post)`.
+    multapses : bool, default False
+        Allow several synapses between the same two neurons, each with a weight of its own; in CSR order they keep the
+        order in which they are given. Without it, they raise.
 
     Attributes
     ----------
@@ -59,7 +62,8 @@ class Synapses:
     TypeError
         An argument is not of integers, or it is traced: build `Synapses` outside `jit`.
     ValueError
-        `indptr` descends, an index is out of range, or a synapse is there twice; with the position and value.
+        `indptr` descends, an index is out of range, or a synapse is there twice (and not `multapses`); with the
+        position and value.
     OverflowError
         The numbers of neurons or synapses do not fit 32 bits, and JAX's x64 flag is off.
 
@@ -73,7 +77,7 @@ class Synapses:
     >>> import hebbax, jax.numpy as jnp
     >>> synapses = hebbax.Synapses([0, 2, 4], [0, 1, 0, 2], shape=(2, 3))
     >>> synapses
-    Synapses(shape=(2, 3), nse=4, 66.7% of pairs, int32, 76 B)
+    Synapses(shape=(2, 3), nse=4, 0.667 per pair, int32, 76 B)
     >>> weight = jnp.array([0.5, 0.25, 1.0, 0.125])
     >>> synapses.todense(weight)
     Array([[0.5  , 0.25 , 0.   ],
@@ -89,28 +93,32 @@ class Synapses:
     weight_indices: jax.Array
     shape: tuple[int, int]
 
-    def __init__(self, indptr: Integers, indices: Integers, *, shape: tuple[int, int]) -> None:
+    def __init__(self, indptr: Integers, indices: Integers, *, shape: tuple[int, int], multapses: bool = False) -> None:
+        connectivity.check_flag("multapses", multapses)
         shape = check_options(shape, None)
         post = connectivity.checked_ids("indices", indices, shape[1], shape)
         starts = connectivity.checked_indptr("indptr", indptr, shape[0], post.size, f" for shape {shape}")
         pre = np.repeat(np.arange(shape[0], dtype=post.dtype), np.diff(starts))
         order = connectivity.csr_order(pre, post, shape)
         sorted_post = post if order is None else post[order]
-        connectivity.reject_duplicates(pre, sorted_post, order, connectivity.AGAIN_IN_INDICES)
+        if not multapses:
+            connectivity.reject_duplicates(pre, sorted_post, order, connectivity.AGAIN_IN_INDICES)
         if order is not None:
             k = int(np.argmax((pre[1:] == pre[:-1]) & (post[1:] < post[:-1]))) + 1
             warnings.warn(
                 f"indices[{k}]: got {post[k]} after {post[k - 1]} in row {pre[k]}; rows are sorted now, and weights "
-                f"must follow the sorted order (Synapses.from_coo and Synapses.from_scipy reorder weights along)",
+                f"must follow the sorted order (Synapses.from_coo and Synapses.from_scipy reorder weights along, and "
+                f"return the order with return_permutation=True)",
                 stacklevel=2,
             )
-        for name, value in _both_views(starts, sorted_post, shape).items():
+        for name, value in building.both_views(starts, sorted_post, shape).items():
             object.__setattr__(self, name, value)
 
     @classmethod
     def from_coo(
-        cls, pre: Integers, post: Integers, weight: WithUnit, *, shape: tuple[int, int], sum_duplicates: bool = False
-    ) -> tuple[Synapses, Any]:
+        cls, pre: Integers, post: Integers, weight: WithUnit, *, shape: tuple[int, int], sum_duplicates: bool = False,
+        multapses: bool = False, return_permutation: bool = False,
+    ) -> tuple[Any, ...]:  # fmt: skip
         r"""Synapses from a list of them, in any order, with their weights.
 
         Parameters
@@ -122,13 +130,20 @@ class Synapses:
         shape : tuple of int
             `(n_pre, n_post)`.
         sum_duplicates : bool, default False
-            Make one synapse of those between the same pair, by adding their weights. Without it, such a pair raises.
+            Make one synapse of those between the same pair, by adding their weights.
+        multapses : bool, default False
+            Keep all of them. Without either, such a pair raises.
+        return_permutation : bool, default False
+            Also return the order of the synapses, for other arrays that go with the list (not with `sum_duplicates`).
 
         Returns
         -------
         synapses : Synapses
         weight : Array or Quantity, shape (nse,)
             The weight in CSR order, with its dtype (as JAX keeps it), unit and device.
+        permutation : Array, shape (nse,), integer
+            Position in the list of every synapse in CSR order, for `Synapses.reorder`. Synapses between the same two
+            neurons keep the order of the list.
 
         Raises
         ------
@@ -147,18 +162,29 @@ class Synapses:
         >>> synapses, weight = hebbax.Synapses.from_coo([1, 0, 1], [0, 1, 2], jnp.array([0.5, 0.25, 1.0]), shape=(2, 3))
         >>> weight
         Array([0.25, 0.5 , 1.  ], dtype=float32)
+        >>> synapses, weight, permutation = hebbax.Synapses.from_coo(
+        ...     [1, 0, 1], [0, 1, 0], weight, shape=(2, 3), multapses=True, return_permutation=True
+        ... )
+        >>> permutation
+        Array([1, 0, 2], dtype=int32)
         """
         shape = check_options(shape, None)
         rows = connectivity.checked_ids("pre", pre, shape[0], shape)
         columns = connectivity.checked_ids("post", post, shape[1], shape)
         if rows.size != columns.size:
             raise ShapeError(f"post: got shape {columns.shape}, expected {rows.shape}, as pre has")
-        numbers, unit = _numbers("weight", weight, rows.shape)
-        views, numbers = _from_pairs(rows, columns, numbers, shape, sum_duplicates, connectivity.AGAIN_IN_COO)
-        return assemble(cls, views), _with_unit(numbers, unit)
+        numbers, unit = building.weight_numbers("weight", weight, rows.shape)
+        views, numbers, permutation = building.from_pairs(
+            rows, columns, numbers, shape, connectivity.AGAIN_IN_COO, sum_duplicates=sum_duplicates,
+            multapses=multapses, return_permutation=return_permutation,
+        )  # fmt: skip
+        built = assemble(cls, views), building.with_unit(numbers, unit)
+        return (*built, permutation) if return_permutation else built
 
     @classmethod
-    def from_scipy(cls, matrix: Any, *, sum_duplicates: bool = False) -> tuple[Synapses, jax.Array]:
+    def from_scipy(
+        cls, matrix: Any, *, sum_duplicates: bool = False, multapses: bool = False, return_permutation: bool = False
+    ) -> tuple[Any, ...]:
         """Synapses and weights from a sparse matrix or array of SciPy, of any format.
 
         Parameters
@@ -166,13 +192,20 @@ class Synapses:
         matrix : scipy.sparse array or matrix, shape (n_pre, n_post)
             Every stored element is a synapse, also one whose value is zero (in DIA format, every nonzero element).
         sum_duplicates : bool, default False
-            Add elements that are stored in the same place. Without it, such elements raise.
+            Add elements that are stored in the same place.
+        multapses : bool, default False
+            Keep all of them, each a synapse. Without either, such elements raise.
+        return_permutation : bool, default False
+            Also return the order of the synapses, for other arrays that go with `matrix` (not with `sum_duplicates`).
 
         Returns
         -------
         synapses : Synapses
         weight : Array, shape (nse,)
             The stored values in CSR order; float64 becomes float32 unless JAX's x64 flag is on.
+        permutation : Array, shape (nse,), integer
+            Position in `matrix.tocoo().data` of every synapse in CSR order, for `Synapses.reorder`. In the formats CSR,
+            CSC and COO that is the position in `matrix.data`.
 
         Raises
         ------
@@ -199,9 +232,13 @@ class Synapses:
         coo = matrix.tocoo()
         pre = connectivity.checked_ids("matrix.row", coo.row, shape[0], shape)
         post = connectivity.checked_ids("matrix.col", coo.col, shape[1], shape)
-        numbers, _ = _numbers("matrix", coo.data, pre.shape)
-        views, weight = _from_pairs(pre, post, numbers, shape, sum_duplicates, connectivity.AGAIN_IN_MATRIX)
-        return assemble(cls, views), weight
+        numbers, _ = building.weight_numbers("matrix", coo.data, pre.shape)
+        views, weight, permutation = building.from_pairs(
+            pre, post, numbers, shape, connectivity.AGAIN_IN_MATRIX, sum_duplicates=sum_duplicates,
+            multapses=multapses, return_permutation=return_permutation,
+        )  # fmt: skip
+        built = assemble(cls, views), weight
+        return (*built, permutation) if return_permutation else built
 
     @classmethod
     def from_dense(cls, W: WithUnit) -> tuple[Synapses, Any]:
@@ -230,21 +267,22 @@ class Synapses:
         >>> synapses.indptr, weight.mantissa
         (Array([0, 1, 3], dtype=int32), Array([0.5 , 1.  , 0.25], dtype=float32))
         """
-        numbers, unit = _numbers("W", W, None)
+        numbers, unit = building.weight_numbers("W", W, None)
         if numbers.ndim != 2:
             raise ShapeError(f"W: got shape {numbers.shape}, expected two dimensions")
         if isinstance(numbers, jax.core.Tracer):
             raise TypeError("W: got a traced array, expected a concrete one: build Synapses outside jit")
         pre, post = np.nonzero(np.asarray(numbers) != 0)
-        views = _both_views(connectivity.row_starts(pre, numbers.shape[0]), post, numbers.shape)
-        return assemble(cls, views), _with_unit(jnp.array(numbers[pre, post]), unit)
+        views = building.both_views(connectivity.row_starts(pre, numbers.shape[0]), post, numbers.shape)
+        return assemble(cls, views), building.with_unit(jnp.array(numbers[pre, post]), unit)
 
     @classmethod
     def random(
         cls, shape: tuple[int, int], *, prob: float | None = None, indegree: int | None = None,
-        outdegree: int | None = None, autapses: bool = True, seed: int | np.random.Generator = 0,
+        outdegree: int | None = None, autapses: bool = True, multapses: bool = False,
+        seed: int | np.random.Generator = 0,
     ) -> Synapses:  # fmt: skip
-        r"""Random synapses, at most one between any pair, by exactly one of three rules.
+        r"""Random synapses by exactly one of three rules, at most one between any pair unless `multapses`.
 
         Parameters
         ----------
@@ -258,6 +296,9 @@ class Synapses:
             Number of synapses from each presynaptic neuron, onto distinct neurons that are drawn uniformly.
         autapses : bool, default True
             Whether neuron `i` may connect to neuron `i`, as where both sides are the same population.
+        multapses : bool, default False
+            Draw the neurons of a degree independently of each other, not distinct ones: what NEST's rules
+            'fixed_indegree' and 'fixed_outdegree' do by default. Not with `prob`.
         seed : int or numpy.random.Generator, default 0
             The same seed gives the same synapses; a Generator is advanced.
 
@@ -270,7 +311,8 @@ class Synapses:
         TypeError
             Not exactly one rule, or an argument of another type.
         ValueError
-            A probability outside [0, 1], or a degree that is negative or larger than the number of candidates.
+            A probability outside [0, 1], one with `multapses`, or a degree that is negative or, without them, larger
+            than the number of candidates.
 
         Notes
         -----
@@ -279,17 +321,18 @@ class Synapses:
         .. math:: P(\Delta = d) = p (1 - p)^{d - 1}, \quad d = 1, 2, \ldots
 
         so that the cost is that of the synapses, as in Batagelj & Brandes (2005), Physical Review E 71:036113,
-        doi:10.1103/PhysRevE.71.036113. With a degree, every set of so many candidates is equally probable.
+        doi:10.1103/PhysRevE.71.036113. With a degree, every set of so many candidates is equally probable, or, with
+        `multapses`, every sequence of them.
 
         Examples
         --------
         >>> import hebbax
         >>> hebbax.Synapses.random((1000, 1000), outdegree=100, autapses=False)
-        Synapses(shape=(1000, 1000), nse=100000, 10% of pairs, int32, 1.2 MB)
+        Synapses(shape=(1000, 1000), nse=100000, 0.1 per pair, int32, 1.2 MB)
         """
         shape = check_options(shape, None)
-        starts, post = connectivity.random(shape, prob, indegree, outdegree, autapses, seed)
-        return assemble(cls, _both_views(starts, post, shape))
+        starts, post = connectivity.random(shape, prob, indegree, outdegree, autapses, seed, multapses)
+        return assemble(cls, building.both_views(starts, post, shape))
 
     @property
     def nse(self) -> int:
@@ -310,10 +353,48 @@ class Synapses:
         try:
             size = sum(x.size * x.dtype.itemsize for name, x in vars(self).items() if name != "shape")
             pairs = self.n_pre * self.n_post
-            share = f", {100 * self.nse / pairs:.3g}% of pairs" if pairs else ""
+            share = f", {self.nse / pairs:.3g} per pair" if pairs else ""
             return f"Synapses(shape={self.shape}, nse={self.nse}{share}, {self.indices.dtype}, {_in_bytes(size)})"
         except (AttributeError, TypeError):  # JAX, or a function in `jax.tree.map`, put other things there than arrays
             return f"Synapses({', '.join(f'{name}={x!r}' for name, x in vars(self).items())})"
+
+    def reorder(self, x: Any, permutation: Integers) -> Any:
+        """Put an array that goes with a list of synapses into CSR order, that of `Synapses` and of weights.
+
+        Parameters
+        ----------
+        x : array of any dtype or Quantity, shape (..., nse)
+            One entry per synapse in the last axis: delays, ids, masks.
+        permutation : array of int, shape (nse,)
+            From `from_coo` or `from_scipy`. With `weight_indices` instead, from CSR order into CSC order.
+
+        Returns
+        -------
+        Array or Quantity, shape (..., nse)
+            A JAX array if `x` is one, or if `permutation` is traced; else of NumPy, so that 64 bits stay.
+
+        Raises
+        ------
+        hebbax.errors.ShapeError, TypeError, ValueError
+            A shape does not fit, or `permutation` is not one (where it is traced, its values are not looked at).
+
+        Examples
+        --------
+        >>> import brainunit as u, hebbax, numpy as np
+        >>> synapses, weight, permutation = hebbax.Synapses.from_coo(
+        ...     [1, 0, 1], [0, 1, 2], np.float32([0.5, 0.25, 1.0]), shape=(2, 3), return_permutation=True
+        ... )
+        >>> delay = synapses.reorder(np.array([3, 1, 2]) * u.ms, permutation)
+        >>> delay.mantissa
+        array([1, 3, 2])
+        >>> synapses.restore(delay, permutation).mantissa
+        array([3, 1, 2])
+        """
+        return building.reordered(x, permutation, self.nse, back=False)
+
+    def restore(self, x: Any, permutation: Integers) -> Any:
+        """Put an array from CSR order back into that of the list: the inverse of `reorder`, with its arguments."""
+        return building.reordered(x, permutation, self.nse, back=True)
 
     def update_on_pre(
         self, weight: WithUnit, pre_spike: Plain, post_trace: WithUnit, w_min: WithUnit | None = None,
@@ -346,17 +427,23 @@ class Synapses:
         return operators.propagate_csr_on_binary_post(weight, *columns, post_spike, shape=self.shape, **options)
 
     def todense(self, weight: WithUnit) -> Any:
-        """Return `W` as a dense array with the dtype and unit of `weight`, 0 where there is no synapse."""
-        numbers, unit = _numbers("weight", weight, self.indices.shape)
+        """Return `W` as a dense array with the dtype and unit of `weight`: sums, 0 where there is no synapse."""
+        check_jax()
+        numbers, unit = building.weight_numbers("weight", weight, self.indices.shape)
         numbers = jnp.asarray(numbers)
+        wide = numbers.astype(arithmetic_dtype(numbers.dtype))  # sums are rounded once
         rows = jnp.arange(self.n_pre, dtype=self.indices.dtype)
         pre = jnp.repeat(rows, jnp.diff(self.indptr), total_repeat_length=self.nse)
-        dense = jnp.zeros(self.shape, numbers.dtype).at[pre, self.indices].set(numbers)
-        return _with_unit(dense, unit)
+        dense = jnp.zeros(self.shape, wide.dtype).at[pre, self.indices].add(wide)
+        return building.with_unit(dense.astype(numbers.dtype), unit)
 
     def to_scipy(self, weight: Plain) -> scipy.sparse.csr_array:
-        """Return `W` as a SciPy CSR array on the host; weights of 16 bits, which SciPy lacks, become float32."""
-        numbers, unit = _numbers("weight", weight, self.indices.shape)
+        """Return `W` as a SciPy CSR array on the host; weights of 16 bits, which SciPy lacks, become float32.
+
+        Every synapse is a stored element, also where there are several between the same two neurons: SciPy takes the
+        sum of these, as in `toarray`, and `sum_duplicates` makes one of them.
+        """
+        numbers, unit = building.weight_numbers("weight", weight, self.indices.shape)
         if unit is not None:
             raise TypeError(
                 f"weight: got a Quantity of unit {unit}, expected plain numbers, since SciPy has no units: "
@@ -366,56 +453,6 @@ class Synapses:
             raise TypeError("weight: got a traced array, expected a concrete one: call to_scipy outside jit")
         data = np.array(numbers, arithmetic_dtype(numbers.dtype))
         return scipy.sparse.csr_array((data, np.array(self.indices), np.array(self.indptr)), shape=self.shape)
-
-
-def _both_views(indptr: np.ndarray, indices: np.ndarray, shape: tuple[int, int]) -> dict[str, Any]:
-    """The fields of `Synapses`, from a CSR structure that is known to be in order."""
-    columns = connectivity.transposed(indptr, indices, shape)
-    dtype = connectivity.index_dtype(indices.size, shape)
-    names = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")
-    with jax.ensure_compile_time_eval():  # concrete arrays also where somebody's `jit` is tracing
-        views = {name: jnp.array(x, dtype) for name, x in zip(names, (indptr, indices, *columns), strict=True)}
-    return {**views, "shape": shape}
-
-
-def _from_pairs(
-    pre: np.ndarray, post: np.ndarray, numbers: Any, shape: tuple[int, int], sum_duplicates: bool, again: str
-) -> tuple[dict[str, Any], jax.Array]:
-    """The fields of `Synapses`, and the weight in CSR order, from pairs in any order."""
-    order = connectivity.csr_order(pre, post, shape)
-    if order is not None:
-        pre, post, numbers = pre[order], post[order], numbers[order]
-    numbers = jnp.array(numbers) if isinstance(numbers, np.ndarray) else numbers
-    if not sum_duplicates:
-        connectivity.reject_duplicates(pre, post, order, again)
-    else:
-        first = ~connectivity.repeats(pre, post)
-        pre, post = pre[first], post[first]
-        if pre.size < numbers.size:
-            pair = np.cumsum(first) - 1
-            wide = numbers.astype(arithmetic_dtype(numbers.dtype))
-            total = jax.ops.segment_sum(wide, pair, num_segments=pre.size, indices_are_sorted=True)
-            numbers = total.astype(numbers.dtype)
-    return _both_views(connectivity.row_starts(pre, shape[0]), post, shape), numbers
-
-
-def _numbers(name: str, weight: WithUnit, shape: tuple[int, ...] | None) -> tuple[Any, u.Unit | None]:
-    """The weight's numbers, a NumPy or JAX array of a dtype and shape that fit, and its unit, if it is a Quantity."""
-    numbers, unit = (weight.mantissa, weight.unit) if isinstance(weight, u.Quantity) else (weight, None)
-    if not isinstance(numbers, jax.Array):
-        numbers = np.asarray(numbers)
-    if numbers.dtype.name not in WEIGHT_DTYPES:
-        hint = " (convert it, with astype say)" if numbers.dtype.kind in "biu" else ""
-        raise TypeError(f"{name}: got dtype {numbers.dtype}, expected one of {', '.join(WEIGHT_DTYPES)}{hint}")
-    if shape is not None and numbers.shape != shape:
-        raise ShapeError(f"{name}: got shape {numbers.shape}, expected {shape}, one weight per synapse")
-    if isinstance(numbers, np.ndarray):
-        numbers = numbers.astype(numbers.dtype.newbyteorder("="), copy=False)  # JAX knows no other
-    return numbers, unit
-
-
-def _with_unit(numbers: jax.Array, unit: u.Unit | None) -> Any:
-    return numbers if unit is None else u.Quantity(numbers, unit=unit)
 
 
 def _in_bytes(size: float) -> str:

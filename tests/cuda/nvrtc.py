@@ -4,7 +4,20 @@ import ctypes
 import functools
 import importlib.util
 import os
+import re
+import struct
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Kernel(NamedTuple):
+    """What one compiled kernel takes of a multiprocessor."""
+
+    registers: int  # of a thread
+    spilled: int  # bytes of a thread: those stored and loaded because registers did not do
+    stack: int  # bytes of a thread
+    shared: int  # bytes of a block
+    instructions: int  # those that pad its end included
 
 
 @functools.cache
@@ -22,14 +35,15 @@ def find():
 
 
 def compile_for(architecture, code, names, options):
-    """Compile to machine code; return its size and the mangled name of every kernel, or raise with the log."""
+    """Compile to machine code; return what every kernel takes, by name, or raise with the log."""
     nvrtc, program = find(), ctypes.c_void_p()
     check = functools.partial(_check, nvrtc)
     check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), code.encode(), b"kernels.cu", 0, None, None))
     try:
         for name in names:
             check(nvrtc.nvrtcAddNameExpression(program, name.encode()))
-        options = [option.encode() for option in (*options, f"--gpu-architecture={architecture}")]
+        options = (*options, "--ptxas-options=-v", f"--gpu-architecture={architecture}")
+        options = [option.encode() for option in options]
         status = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
         if status:
             raise RuntimeError(f"{architecture}: {_text(nvrtc, program)}")
@@ -40,9 +54,41 @@ def compile_for(architecture, code, names, options):
             lowered[name] = mangled.value.decode()
         size = ctypes.c_size_t()
         check(nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size)))
-        return size.value, lowered, _text(nvrtc, program)
+        machine_code = ctypes.create_string_buffer(size.value)
+        check(nvrtc.nvrtcGetCUBIN(program, machine_code))
+        figures, sections = _figures(_text(nvrtc, program)), _sections(machine_code.raw)
+        return {
+            name: Kernel(**figures[mangled], instructions=sections[f".text.{mangled}"] // INSTRUCTION)
+            for name, mangled in lowered.items()
+        }
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+INSTRUCTION = 16  # bytes, since sm_70
+
+
+def _figures(log):
+    """What ptxas says of every kernel, by its mangled name."""
+    found = {}
+    for part in log.split("Compiling entry function '")[1:]:
+        stack, stores, loads = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+)", part).groups()
+        shared = re.search(r"(\d+) bytes smem", part)
+        found[part.split("'")[0]] = {
+            "registers": int(re.search(r"Used (\d+) registers", part)[1]),
+            "spilled": int(stores) + int(loads),
+            "stack": int(stack),
+            "shared": int(shared[1]) if shared else 0,
+        }
+    return found
+
+
+def _sections(elf):
+    """The sizes of the sections of a 64-bit ELF file, by name."""
+    (table,), (entry, count, names) = struct.unpack_from("<Q", elf, 40), struct.unpack_from("<3H", elf, 58)
+    headers = [struct.unpack_from("<2I4Q", elf, table + i * entry) for i in range(count)]
+    text = headers[names][4]  # where the names are
+    return {elf[text + header[0] : elf.index(b"\0", text + header[0])].decode(): header[5] for header in headers}
 
 
 def _check(nvrtc, status):

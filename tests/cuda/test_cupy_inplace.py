@@ -190,9 +190,10 @@ for name in ("RawModule", "ndarray", "array", "empty", "from_dlpack", "may_share
     getattr(cupy, name)
 for name in ("Device", "Stream", "get_current_stream"):
     getattr(cupy.cuda, name)
-from hebbax._cuda.launch import stream_of
-assert stream_of(0x1234, 0).ptr == 0x1234
-cupy.cuda.runtime.memsetAsync, cupy.cuda.runtime.getDeviceCount, cupy.cuda.nvrtc.getVersion
+cupy.cuda.Stream.null.ptr, cupy.cuda.Stream.null.is_capturing
+for name in ("getDeviceCount", "mallocAsync", "freeAsync"):
+    getattr(cupy.cuda.runtime, name)
+cupy.RawKernel.kernel, cupy.cuda.nvrtc.getVersion
 assert "name_expressions" in cupy.RawModule.__doc__
 """
 

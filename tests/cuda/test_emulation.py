@@ -25,6 +25,17 @@ NAMES = (
     "half_meet",
     "two_places",
     "unset",
+    "votes",
+    "sums<float>",
+    "sums<long long>",
+    "sums<double>",
+    "neighbours<true>",
+    "neighbours<false>",
+    "half_a_warp",
+    "part_of_a_warp",
+    "warps_apart",
+    "warps_ahead<true>",
+    "warps_ahead<false>",
 )
 HALF = ("convert<float16, float>", "convert<float, float16>")
 SOURCE = """
@@ -69,6 +80,66 @@ __global__ void unset(const Call call) {
   ((float*) call.out)[blockIdx.x * blockDim.x + threadIdx.x] = x;
   __syncthreads();
   x = 3;
+}
+
+__global__ void votes(const Call call) {
+  const int i = threadIdx.x;
+  const unsigned all = 0xffffffff, bits = __ballot_sync(all, ((const float*) call.x)[i] > 0);
+  ((unsigned*) call.out)[2 * i] = bits;
+  ((unsigned*) call.out)[2 * i + 1] = bits ? 100 * __popc(bits) + __ffs(bits) : 0;
+}
+
+// Sums over all earlier lanes, and over all.
+template <class T>
+__global__ void sums(const Call call) {
+  T own = ((const T*) call.x)[threadIdx.x], earlier = own, all = own;
+  for (int lanes = 1; lanes < 32; lanes *= 2) {
+    const T x = __shfl_up_sync(0xffffffff, earlier, lanes);
+    if (threadIdx.x % 32 >= lanes) earlier = earlier + x;
+    all = all + __shfl_xor_sync(0xffffffff, all, lanes);
+  }
+  T* out = (T*) call.out + 3 * threadIdx.x;
+  out[0] = earlier;
+  out[1] = all;
+  out[2] = __shfl_sync(0xffffffff, own, 7 * threadIdx.x + 3);
+}
+
+template <bool MEET>
+__global__ void neighbours(const Call call) {
+  __shared__ int x[64];
+  x[threadIdx.x] = threadIdx.x;
+  if (MEET) __syncwarp();
+  ((int*) call.out)[threadIdx.x] = x[threadIdx.x ^ 1];
+}
+
+__global__ void half_a_warp(const Call call) {
+  if (threadIdx.x % 32 < 16) __syncwarp();
+}
+
+__global__ void part_of_a_warp(const Call call) { __ballot_sync(0xffff, 1); }
+
+__global__ void warps_apart(const Call call) {
+  if (threadIdx.x < 32) {
+    for (int i = 0; i < 10; ++i) __syncwarp();
+  } else {
+    __syncwarp();
+  }
+}
+
+// Every warp reads what the next one has written, ten times.
+template <bool MEET>
+__global__ void warps_ahead(const Call call) {
+  __shared__ int x[64];
+  x[threadIdx.x] = 0;
+  __syncthreads();
+  for (int i = 1; i <= 10; ++i) {
+    x[threadIdx.x] = i;
+    __syncwarp();
+    if (MEET) __syncthreads();
+    ((int*) call.out)[64 * i - 64 + threadIdx.x] = x[threadIdx.x ^ 32];
+    if (MEET) __syncthreads();
+    __syncwarp();
+  }
 }
 
 struct float16 { unsigned short bits; };
@@ -131,6 +202,50 @@ def test_threads_that_do_not_meet_are_an_error_and_the_next_launch_works(module,
             module.launch("two_places", (2,), (64,), argument(x, out))
         module.launch("total<float, true>", (1,), (256,), argument(x, out))
         assert out[0] == x.sum()
+
+
+def test_a_warp_votes_and_shuffles(module, rng):
+    x, out = rng.normal(size=96).astype(np.float32), np.zeros((3, 32, 2), np.uint32)
+    module.launch("votes", (1,), (96,), argument(x, out))
+    for warp, bits in enumerate((x > 0).reshape(3, 32)):
+        packed = np.packbits(bits, bitorder="little").view("<u4")[0]
+        assert (out[warp] == (packed, 100 * bits.sum() + np.flatnonzero(bits)[0] + 1)).all()
+    for name, dtype in {"float": "f4", "long long": "i8", "double": "f8"}.items():
+        x = rng.integers(-(2**20), 2**20, (3, 32)).astype(dtype)
+        out = np.zeros((3, 32, 3), dtype)
+        module.launch(f"sums<{name}>", (1,), (96,), argument(x, out))
+        np.testing.assert_array_equal(out[..., 0], np.cumsum(x, 1))
+        np.testing.assert_array_equal(out[..., 1], np.broadcast_to(x.sum(1, keepdims=True), (3, 32)))
+        np.testing.assert_array_equal(out[..., 2], x[:, (7 * np.arange(32) + 3) % 32])
+
+
+def test_a_missing_barrier_of_a_warp_shows(module):
+    out, wrong = np.zeros(64, np.int32), 0
+    for seed in range(10):
+        module.launch("neighbours<true>", (1,), (64,), argument(out, out), seed)
+        np.testing.assert_array_equal(out, np.arange(64) ^ 1)
+        module.launch("neighbours<false>", (1,), (64,), argument(out, out), seed)
+        wrong += (out != np.arange(64) ^ 1).any()
+    assert wrong == 10
+
+
+def test_one_warp_runs_ahead_of_another_unless_a_barrier_holds_it(module):
+    out, seen = np.zeros((10, 64), np.int32), set()
+    for seed in range(20):
+        module.launch("warps_ahead<true>", (1,), (64,), argument(out, out), seed)
+        np.testing.assert_array_equal(out, np.broadcast_to(np.arange(1, 11)[:, None], (10, 64)))
+        module.launch("warps_ahead<false>", (1,), (64,), argument(out, out), seed)
+        seen |= set((out - np.arange(1, 11)[:, None]).ravel().tolist())
+    assert min(seen) <= -5 and max(seen) >= 5
+
+
+def test_a_warp_that_does_not_meet_is_an_error_but_others_need_not_wait(module):
+    out = np.zeros(1, np.float32)
+    with pytest.raises(LaunchError, match=r"half_a_warp: block .* waits at the barrier kernels.cu:\d+ .* its end"):
+        module.launch("half_a_warp", (1,), (64,), argument(out, out))
+    with pytest.raises(LaunchError, match=r"part_of_a_warp: block .* a ballot or shuffle of part of a warp"):
+        module.launch("part_of_a_warp", (1,), (64,), argument(out, out))
+    module.launch("warps_apart", (1,), (64,), argument(out, out))
 
 
 def test_shared_memory_is_not_zero_at_first_and_no_block_sees_that_of_another(module):

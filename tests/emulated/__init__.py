@@ -1,7 +1,8 @@
 """CUDA without a GPU: the kernels' sources compiled for the host, and a stand-in for CuPy that launches them.
 
 `shim.h` plays the grid, and says what it cannot show; `compiler.py` compiles; `cupy_stand_in.py` is what hebbax sees of
-CuPy. `machine` has the knobs, such as the number of devices, and the log of what hebbax asked for.
+CuPy, and `driver.py` of CUDA's driver. `machine` has the knobs, such as the number of devices, and the log of what
+hebbax asked for.
 """
 
 import contextlib
@@ -9,9 +10,9 @@ import sys
 
 from emulated import cupy_stand_in
 from emulated.compiler import find_compiler, why_no_compiler
-from emulated.machine import Launch, Load, Memset, machine
+from emulated.machine import GraphMemory, Launch, Load, Memset, machine
 
-__all__ = ["Launch", "Load", "Memset", "find_compiler", "install", "installed", "machine", "uninstall"]
+__all__ = ["GraphMemory", "Launch", "Load", "Memset", "find_compiler", "install", "installed", "machine", "uninstall"]
 
 _hidden: list[dict] = []  # what had these names before each `install`
 

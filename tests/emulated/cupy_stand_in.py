@@ -11,10 +11,8 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
-from emulated import compiler, device_arrays
-from emulated.machine import CUDADriverError, CUDARuntimeError, Launch, Load, Memset, machine
-
-_LARGEST = {"grid": (2**31 - 1, 65535, 65535), "block": (1024, 1024, 64)}
+from emulated import compiler, device_arrays, driver
+from emulated.machine import CUDADriverError, CUDARuntimeError, GraphMemory, Load, Memset, machine
 
 
 class CompileException(Exception):
@@ -54,12 +52,16 @@ def _load(raw):
 
 
 class RawKernel:
-    """Made by `RawModule.get_function`; loads its module where it is called on a device that does not have it yet."""
+    """Made by `RawModule.get_function`; loads its module where it is asked for on a device that has not got it yet."""
 
     def __init__(self, raw, name):
         if name not in raw.name_expressions:
             raise CUDADriverError(500)
         self._raw, self.name = raw, name
+
+    @property
+    def kernel(self):
+        return driver.function(_load(self._raw), self.name, machine.device)
 
     def __call__(self, grid, block, args, *, shared_mem=0):
         if not (isinstance(grid, tuple) and isinstance(block, tuple)):
@@ -73,14 +75,8 @@ class RawKernel:
             )
         if shared_mem:
             raise NotImplementedError("the stand-in has no dynamic shared memory")
-        sizes = {"grid": (*grid, 1, 1)[:3], "block": (*block, 1, 1)[:3]}
-        sizes = {name: tuple(max(1, int(size)) for size in given) for name, given in sizes.items()}
-        module, stream = _load(self._raw), get_current_stream().ptr
-        machine.check_work_on(stream, CUDADriverError)
-        if np.prod(sizes["block"]) > 1024 or any(np.any(np.greater(sizes[name], _LARGEST[name])) for name in sizes):
-            raise CUDADriverError(1)
-        machine.log.append(Launch(self.name, **sizes, argument=args[0].copy(), device=machine.device, stream=stream))
-        module.launch(self.name, sizes["grid"], sizes["block"], args[0])
+        grid, block = ((*(max(1, int(size)) for size in sizes), 1, 1)[:3] for sizes in (grid, block))
+        driver.launch(self.kernel, grid, block, args[0].copy(), get_current_stream().ptr)
 
 
 @functools.total_ordering
@@ -148,6 +144,9 @@ class Stream:
     def synchronize(self):
         pass
 
+    def is_capturing(self):
+        return machine.capturing is not None and machine.capturing == self.ptr
+
 
 _DEFAULT = Stream(0)
 
@@ -177,6 +176,19 @@ def _memset(ptr, value, size, stream):
     ctypes.memset(ptr, value, size)
 
 
+def _malloc_async(size, stream):
+    """In a stream that is captured, memory of the graph's: see `GraphMemory`."""
+    machine.check_work_on(stream, CUDARuntimeError)
+    memory = np.full(max(size, 1), 0xA5, np.uint8)
+    machine.log.append(GraphMemory(memory.ctypes.data, size, machine.device, stream, memory))
+    return memory.ctypes.data
+
+
+def _free_async(ptr, stream):
+    machine.check_work_on(stream, CUDARuntimeError)
+    machine.log.append(GraphMemory(ptr, 0, machine.device, stream, None))
+
+
 @functools.cache
 def modules():
     """The stand-in's modules, by the names they are imported by."""
@@ -188,6 +200,7 @@ def modules():
         nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)), driver=SimpleNamespace(CUDADriverError=CUDADriverError),
         runtime=SimpleNamespace(
             CUDARuntimeError=CUDARuntimeError, driverGetVersion=lambda: 13000, memsetAsync=_memset,
+            mallocAsync=_malloc_async, freeAsync=_free_async,
             getDeviceCount=lambda: machine.devices, getDevice=lambda: machine.device,
             setDevice=lambda device: Device(device).use(),
         ),
@@ -197,4 +210,6 @@ def modules():
         __version__="14.2.0", cuda=cuda, RawModule=RawModule, is_available=lambda: machine.devices > 0,
         **{name: getattr(np, name) for name in ("bool_", "uint8", "int32", "int64", "float16", "float32", "float64")},
     )  # fmt: skip
-    return {"cupy": cupy, "cupy.cuda": cuda}
+    pathfinder = ModuleType("cuda.pathfinder")
+    pathfinder.find_nvidia_header_directory = {"cudart": "/cuda/include"}.get
+    return {"cupy": cupy, "cupy.cuda": cuda, "cuda.pathfinder": pathfinder}

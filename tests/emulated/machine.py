@@ -35,8 +35,22 @@ class Memset:
     stream: int
 
 
+@dataclass(frozen=True, eq=False)
+class GraphMemory:
+    """What a captured graph has for itself, from where it is asked for to where it is freed (then `size` is 0)."""
+
+    ptr: int
+    size: int
+    device: int
+    stream: int
+    memory: np.ndarray | None
+
+
+XLA_STREAM = 0x5EED
+
 _MEANINGS = {
     1: "cudaErrorInvalidValue: invalid argument",
+    400: "cudaErrorInvalidResourceHandle: invalid resource handle",
     101: "cudaErrorInvalidDevice: invalid device ordinal",
     500: "cudaErrorSymbolNotFound: named symbol not found",
     900: "cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing",
@@ -60,14 +74,17 @@ class CUDADriverError(RuntimeError):
 
 @dataclass
 class Machine:
-    """Change `devices`, `multiprocessors` (of each) and `capturing` as a test needs them."""
+    """Change these as a test needs them."""
 
     devices: int = 1
     multiprocessors: int = 1
     capturing: int | None = None  # the stream whose work is being captured in a graph
+    xla_device: int = 0  # where XLA says that it calls
     log: list = field(default_factory=list)
     loaded: dict = field(default_factory=dict)  # modules, by device and what they were made of
     _threads: threading.local = field(default_factory=threading.local)  # each has a device and streams of its own
+
+    _contexts: dict = field(default_factory=dict)
 
     def reset(self):
         self.__init__()
@@ -100,6 +117,21 @@ class Machine:
         finally:
             self.device = before
 
+    @property
+    def contexts(self):
+        """Those that this thread has pushed; below them is that of the device that it has set, if it has.
+
+        By the thread's number: one that Python has not made has no memory of its own from one call to the next.
+        """
+        return self._contexts.setdefault(threading.get_ident(), [])
+
+    @property
+    def context(self):
+        """The current one, of this thread; 0: none."""
+        if self.contexts:
+            return self.contexts[-1]
+        return context_of(self.device) if hasattr(self._threads, "device") else 0
+
     def check_load(self):
         if self.capturing is not None:
             raise CUDADriverError(900)
@@ -107,6 +139,11 @@ class Machine:
     def check_work_on(self, stream, error):
         if self.capturing is not None and stream != self.capturing:
             raise error(905)
+
+
+def context_of(device):
+    """The address of the context of a device."""
+    return 0xC0 + device
 
 
 machine = Machine()

@@ -1,12 +1,15 @@
 // Plays a CUDA grid on one thread of the host, for sources that include nothing and use few of CUDA's words.
 //
 // One block after the other; the threads of a block are fibres, each with a stack of its own, that run one at a time up
-// to their next barrier. Every round takes them in another order, and every launch takes the blocks in another order, so
-// that a missing barrier, and results that depend on the order of blocks, show. Shared memory is NaN at first.
+// to where they next meet: all threads of a block at a barrier, or those of a warp at a ballot, a shuffle or a barrier
+// of its own. Warps take turns at random, and some run far ahead of others; the threads of a warp run in another order
+// each time; every launch takes the blocks in another order. So a missing barrier, of a block or of a warp, and results
+// that depend on the order of blocks, show. Shared memory is NaN at first.
 //
-// What this cannot show: a missing atomic (nothing interrupts a thread between barriers), races and memory ordering
+// What this cannot show: a missing atomic (nothing interrupts a thread between two meetings), races and memory ordering
 // between blocks, misaligned access, too many registers or too much shared memory, contraction to fused multiply-add,
-// and anything about streams or graph capture. An address out of range may end the process.
+// and anything about streams or graph capture. Part of a warp cannot meet: that is an error here. An address out of
+// range may end the process.
 
 #pragma once
 
@@ -26,9 +29,15 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __shared__ static thread_local  // thread-local only because the linker then keeps it all together: see `poison`
-#define __syncthreads() SHIM_BARRIER(__FILE__, __LINE__)
-#define SHIM_BARRIER(file, line) SHIM_BARRIER_AT(file, line)  // twice, so that the line is a number by now
-#define SHIM_BARRIER_AT(file, line) shim::barrier(file ":" #line)
+#define SHIM_TEXT(line) #line
+#define SHIM_AT(line) SHIM_TEXT(line)  // twice, so that the line is a number by now
+#define SHIM_PLACE __FILE__ ":" SHIM_AT(__LINE__)
+#define __syncthreads() shim::meet(SHIM_PLACE, true)
+#define __syncwarp() shim::meet(SHIM_PLACE, false)
+#define __ballot_sync(mask, x) shim::ballot(SHIM_PLACE, mask, x)
+#define __shfl_sync(mask, x, lane) shim::shuffle(SHIM_PLACE, mask, x, lane)
+#define __shfl_up_sync(mask, x, lanes) shim::shuffle_up(SHIM_PLACE, mask, x, lanes)
+#define __shfl_xor_sync(mask, x, bits) shim::shuffle(SHIM_PLACE, mask, x, shim::current % shim::WARP ^ (bits))
 
 struct dim3 {
   unsigned x, y, z;
@@ -48,10 +57,14 @@ inline int atomicAdd(int* target, int x) { return add_to(target, x); }
 inline unsigned atomicAdd(unsigned* target, unsigned x) { return add_to(target, x); }
 inline unsigned long long atomicAdd(unsigned long long* target, unsigned long long x) { return add_to(target, x); }
 
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __ffs(int x) { return __builtin_ffs(x); }
+
 namespace shim {
 
 constexpr size_t STACK = 64 << 10, PAGE = 4 << 10;
 constexpr unsigned THREADS = 1024;  // of a block, at most, as on every GPU
+constexpr unsigned WARP = 32;
 
 // IEEE half precision, which PTX converts in one instruction, for a struct that has its `bits`.
 template <class Half>
@@ -83,13 +96,20 @@ struct Fibre {
   jmp_buf at;
 };
 
-const char *const NEW = nullptr, *const DONE = "its end";  // or the place of the barrier where a thread waits
+const char *const NEW = nullptr, *const DONE = "its end";  // or the place where a thread waits for others
+const char* const PART = "a ballot or shuffle of part of a warp";  // which is always an error
 
 Fibre fibres[THREADS];
 Fibre *idle[THREADS], *fibre_of[THREADS];
 int n_fibres, n_idle;
 const char* state[THREADS];
-unsigned current;  // thread of the block
+bool whole[THREADS];  // it waits for the whole block, not for its warp alone
+unsigned current;     // thread of the block
+unsigned size;        // of the block
+// What the threads of a warp show each other, at even and at odd meetings: by the time that one of them writes for its
+// next meeting but one, all have read.
+unsigned long long shown[2][THREADS];
+bool odd[THREADS];
 jmp_buf scheduler;
 void (*enter)(void* kernel, const void* argument);
 void* the_kernel;
@@ -120,9 +140,44 @@ void __attribute__((noinline)) suspend() {
   if (!_setjmp(fibre_of[current]->at)) _longjmp(scheduler, 1);
 }
 
-void __attribute__((noinline)) barrier(const char* place) {
+// Wait for the others of the block, or of the warp alone.
+void __attribute__((noinline)) meet(const char* place, bool block) {
   state[current] = place;
+  whole[current] = block;
   suspend();
+}
+
+// Meet the others of the warp, whose `x` are then where this points to.
+const unsigned long long* show(const char* place, unsigned mask, unsigned long long x) {
+  const unsigned own = current;
+  const bool turn = odd[own] = !odd[own];
+  shown[turn][own] = x;
+  meet(mask == 0xffffffff ? place : PART, false);
+  return &shown[turn][own / WARP * WARP];
+}
+
+unsigned ballot(const char* place, unsigned mask, bool x) {
+  const auto votes = show(place, mask, x);
+  unsigned bits = 0;
+  for (unsigned lane = 0; lane < WARP && current - current % WARP + lane < size; ++lane) {
+    bits |= (unsigned) votes[lane] << lane;
+  }
+  return bits;
+}
+
+template <class T>
+T shuffle(const char* place, unsigned mask, T x, unsigned lane) {
+  static_assert(sizeof(T) <= 8, "a shuffle takes 8 bytes at most");
+  unsigned long long bits = 0;
+  memcpy(&bits, &x, sizeof x);
+  memcpy(&x, show(place, mask, bits) + lane % WARP, sizeof x);
+  return x;
+}
+
+template <class T>
+T shuffle_up(const char* place, unsigned mask, T x, unsigned lanes) {
+  const unsigned lane = current % WARP;
+  return shuffle(place, mask, x, lane < lanes ? lane : lane - lanes);
 }
 
 void live() {
@@ -141,7 +196,7 @@ Fibre* new_fibre() {
   return fibre;
 }
 
-// Run a thread of the block to its next barrier or its end.
+// Run a thread of the block to its next meeting or its end.
 void __attribute__((noinline)) resume(unsigned thread) {
   Fibre*& fibre = fibre_of[thread];
   if (state[thread] == NEW) fibre = n_idle ? idle[--n_idle] : new_fibre();
@@ -169,7 +224,45 @@ int poison(dl_phdr_info* library, size_t, void* base) {
   return 1;
 }
 
-// Null where all threads meet at every barrier.
+// Whether all threads from one to before another are where the first is; if not, the message says so.
+bool together(unsigned begin, unsigned end) {
+  unsigned at = begin, i = begin;
+  for (unsigned j = begin; j < end; ++j) {
+    if (state[j] != DONE) at = j;  // the last that waits
+  }
+  while (i < end && state[i] != PART && !strcmp(state[i], state[at])) ++i;
+  if (i == end) return true;
+  snprintf(
+      message, sizeof message, "block (%u, %u, %u): thread %u waits at the barrier %s while thread %u is at %s",
+      blockIdx.x, blockIdx.y, blockIdx.z, at, state[at], i, state[i]);
+  return false;
+}
+
+// Run a warp, which is together, for a while: to one of the next meetings of its own, to one of its block, or its end.
+bool run_warp(unsigned warp) {
+  const unsigned begin = warp * WARP, end = begin + WARP < size ? begin + WARP : size;
+  const bool far = random(4) == 0;
+  do {
+    unsigned i = 0;
+    for (const Order order(end - begin); i < end - begin; ++i) resume(begin + order(i));
+    if (!together(begin, end)) return false;
+  } while (far && state[begin] != DONE && !whole[begin]);
+  return true;
+}
+
+// Run all warps to their next meeting at which the whole block meets, or its end.
+bool run_warps() {
+  unsigned left[THREADS / WARP], n = 0;
+  for (unsigned warp = 0; warp * WARP < size; ++warp) left[n++] = warp;
+  while (n) {
+    const unsigned i = random(n), first = left[i] * WARP;
+    if (!run_warp(left[i])) return false;
+    if (state[first] == DONE || whole[first]) left[i] = left[--n];
+  }
+  return together(0, size);
+}
+
+// Null where all threads meet wherever they wait for each other.
 const char* run_block(unsigned n) {
   static thread_local volatile char touched;
   touched = 0;  // otherwise this thread may have no thread-local memory yet
@@ -177,24 +270,16 @@ const char* run_block(unsigned n) {
   dladdr((void*) run_block, &self);
   dl_iterate_phdr(poison, self.dli_fbase);
   memset(state, 0, sizeof state);
-  for (;;) {
-    unsigned waiting = 0, at = 0, i = 0;
-    for (const Order order(n); i < n; ++i) resume(order(i));
-    for (i = 0; i < n; ++i) {
-      if (state[i] != DONE) ++waiting, at = i;
-    }
-    if (!waiting) return nullptr;
-    for (i = 0; i < n && !strcmp(state[i], state[at]);) ++i;
-    if (i == n) continue;
-    for (int f = n_idle = 0; f < n_fibres; ++f) {  // for the next launch: what waits will not be resumed
-      fibres[f].entered = false;
-      idle[n_idle++] = &fibres[f];
-    }
-    snprintf(
-        message, sizeof message, "block (%u, %u, %u): thread %u waits at the barrier %s while thread %u is at %s",
-        blockIdx.x, blockIdx.y, blockIdx.z, at, state[at], i, state[i]);
-    return message;
+  memset(odd, 0, sizeof odd);
+  size = n;
+  while (run_warps()) {
+    if (state[0] == DONE) return nullptr;
   }
+  for (int f = n_idle = 0; f < n_fibres; ++f) {  // for the next launch: what waits will not be resumed
+    fibres[f].entered = false;
+    idle[n_idle++] = &fibres[f];
+  }
+  return message;
 }
 
 // Run a kernel, given the sizes of grid and block (x, y, z each) and its argument; return what went wrong, if anything.

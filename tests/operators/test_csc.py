@@ -98,7 +98,7 @@ MORE = {
     "scalar gain": (lambda *_: {"gain": -0.5, "w_max": 1.0}, {}),
     "soft bound": (scalar_bounds, {"soft_bound": "upper"}),
     "soft bound, everything": (everything, {"soft_bound": "lower", "mu": 0.5, "weight_in_bounds": True}),
-    "after": (lambda *_: {"after": np.ones(3)}, {}),
+    "after": (lambda *_: {"after": (np.ones(3), {"current": 1.0 * u.mV})}, {}),
 }
 
 

@@ -2,11 +2,13 @@
 
 import re
 
+import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import hebbax
 from hebbax._core.specs import PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE
 from problems import BACKENDS, call, operands, random_network
 
@@ -15,9 +17,9 @@ BOUNDS = {"w_min": -1.0, "w_max": 1.0}
 TYPES = {"float32": "f32", "bfloat16": "bf16"}
 
 
-def copies(text, dtype="float32"):
+def copies(text, dtype="float32", size=NSE):
     """The instructions of compiled HLO that copy an array of the weight's size and type."""
-    pattern = rf"= {TYPES[dtype]}\[{NSE}\]\S* copy(?:-start)?\(.*"
+    pattern = rf"= {TYPES[dtype]}\[{size}\]\S* copy(?:-start)?\(.*"
     return re.findall(pattern, text)
 
 
@@ -77,7 +79,16 @@ def test_scan_updates_in_place(update, network, rng, kernel, options):
     np.testing.assert_array_equal(out, expected)
 
 
-def simulation(network, rng, *, kernel, ordered):
+RECORDED = np.array([1, 5, 7])
+# What the first update waits for, of what the step has computed from the weight.
+READ = {
+    "current": lambda current, seen: current,
+    "both": lambda current, seen: (current, {"seen": seen}),
+    "nothing": lambda current, seen: None,
+}
+
+
+def simulation(network, rng, *, kernel, after, record=False):
     """Steps of a plastic network in `scan`: propagate -> update_pre -> update_post; its donated state and its input."""
     pre, post = (on_device(network.structure(spec)) for spec in (UPDATE_PRE, UPDATE_POST))
     options = {"shape": SHAPE, "backend": kernel}
@@ -85,15 +96,19 @@ def simulation(network, rng, *, kernel, ordered):
 
     def step(state, pre_spike):
         weight, voltage, pre_trace, post_trace = state
+        seen = weight[RECORDED] if record else None
         current = call(PROPAGATE_PRE, {"weight": weight, "spike": pre_spike, **pre}, **options)
         voltage = 0.9 * voltage + current
         post_spike = voltage > 1
-        given = {"spike": pre_spike, "trace": -post_trace, **pre} | ({"after": current} if ordered else {})
+        given = {"spike": pre_spike, "trace": -post_trace, **pre, "after": READ[after](current, seen)}
         weight = call(UPDATE_PRE, {"weight": weight, **given}, **bounds)
         given = {"spike": post_spike, "trace": pre_trace, **post}
         weight = call(UPDATE_POST, {"weight": weight, **given}, **bounds)
-        pre_trace, post_trace = 0.9 * pre_trace + 0.01 * pre_spike, 0.9 * post_trace + 0.01 * post_spike
-        return (weight, jnp.where(post_spike, 0, voltage), pre_trace, post_trace), post_spike
+        pre_trace, post_trace = (
+            0.9 * trace + jnp.where(spike, 0.01, 0)
+            for trace, spike in ((pre_trace, pre_spike), (post_trace, post_spike))
+        )
+        return (weight, jnp.where(post_spike, 0, voltage), pre_trace, post_trace), (post_spike, seen)
 
     weight = jnp.array(rng.uniform(-1, 1, network.nse), jnp.float32)
     state = weight, jnp.zeros(SHAPE[1]), jnp.zeros(SHAPE[0]), jnp.zeros(SHAPE[1])
@@ -101,26 +116,54 @@ def simulation(network, rng, *, kernel, ordered):
     return jax.jit(lambda state, spikes: jax.lax.scan(step, state, spikes), donate_argnums=0), state, spikes
 
 
-def test_plastic_step_with_after_copies_no_weight(network, rng, kernel):
-    run, state, spikes = simulation(network, rng, kernel=kernel, ordered=True)
+@pytest.mark.parametrize("record", [False, True])
+def test_plastic_step_with_after_copies_no_weight(network, rng, kernel, record):
+    """Also where it records some weights before they are changed."""
+    after = "both" if record else "current"
+    run, state, spikes = simulation(network, rng, kernel=kernel, after=after, record=record)
     text = run.lower(state, spikes).compile().as_text()
     assert f"f32[{NSE}]" in text and copies(text) == []
     before = state[0].unsafe_buffer_pointer()
-    (weight, *_), post_spikes = run(state, spikes)
+    start = np.array(state[0])
+    (weight, *_), (post_spikes, seen) = run(state, spikes)
     assert weight.unsafe_buffer_pointer() == before
     assert post_spikes.any()
+    if record:
+        np.testing.assert_array_equal(seen[0], start[RECORDED])
+        assert np.any(seen[-1] != seen[0])
 
 
-def test_the_search_for_copies_finds_those_made_without_after(network, rng, kernel):
+@pytest.mark.parametrize("after, record", [("nothing", False), ("current", True)])
+def test_the_search_for_copies_finds_those_made_without_after(network, rng, kernel, after, record):
     """If XLA should learn to do without, `after` has become unnecessary."""
-    run, state, spikes = simulation(network, rng, kernel=kernel, ordered=False)
+    run, state, spikes = simulation(network, rng, kernel=kernel, after=after, record=record)
     assert copies(run.lower(state, spikes).compile().as_text())
 
 
 @pytest.mark.parametrize("other", [name for name in BACKENDS if name != "cupy"])  # whose sums differ in the last bits
 def test_after_does_not_change_the_simulation(network, other):
     results = []
-    for ordered in (False, True):
-        run, state, spikes = simulation(network, np.random.default_rng(3), kernel=other, ordered=ordered)
+    for after in ("nothing", "both"):
+        run, state, spikes = simulation(network, np.random.default_rng(3), kernel=other, after=after, record=True)
         results.append(jax.tree.map(np.array, run(state, spikes)))
     jax.tree.map(np.testing.assert_array_equal, *results)
+
+
+def test_a_rule_whose_weights_are_recorded_copies_none(rng, cpu_kernel):
+    """Read before the step and waited for, and read after it."""
+    synapses = hebbax.Synapses.random(SHAPE, prob=0.4, seed=rng)
+    rule = hebbax.PairSTDP(20 * u.ms, 20 * u.ms, 0.01, 0.0105, 0.0, 1.0)
+    spikes = jnp.array(rng.random((5, sum(SHAPE))) < 0.3)
+
+    def step(state, spike):
+        weight = state[0]
+        pre_spike, post_spike = jnp.split(spike, [SHAPE[0]])
+        seen = weight[RECORDED]
+        current = synapses.propagate_on_pre(weight, pre_spike, backend=cpu_kernel)
+        after = (current, seen)
+        state = rule.step(synapses, *state, pre_spike, post_spike, 1 * u.ms, after=after, backend=cpu_kernel)
+        return state, (current, seen, state[0][RECORDED])
+
+    run = jax.jit(lambda state, spikes: jax.lax.scan(step, state, spikes), donate_argnums=0)
+    text = run.lower((jnp.full(synapses.nse, 0.5), rule.init(synapses)), spikes).compile().as_text()
+    assert f"f32[{synapses.nse}]" in text and copies(text, size=synapses.nse) == []

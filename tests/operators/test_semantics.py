@@ -332,13 +332,53 @@ def test_gain_with_a_dimension_is_refused_also_as_a_scalar(update, network, rng,
         call(update, given, shape=network.shape, backend=backend)
 
 
-@pytest.mark.parametrize(
-    "after", [np.full((2, 5), np.nan), np.ones(7, bool), np.float32(1), np.ones(4) * u.mV, np.ones(0)], ids=repr
-)
-def test_after_is_any_array_and_changes_nothing(update, network, rng, backend, after):
-    given = operands(update, rng, network)
-    out = call(update, given | {"after": after}, shape=network.shape, backend=backend)
-    np.testing.assert_array_equal(out, call(update, given, shape=network.shape, backend=backend))
+AFTER = {
+    "an array": np.full((2, 5), np.nan),
+    "nothing": {"a": (), "b": [None]},
+    "a tree": {
+        "numbers": (True, 1, 1.5, np.float32(1), 2 * u.mV, None),
+        "arrays": [np.ones(7, bool), np.ones(0), np.ones((2, 0, 3)), jnp.ones(3, jnp.bfloat16), np.arange(3) * u.ms],
+        "of JAX alone": (jnp.complex64(1j), jnp.ones(3, jnp.int4), jax.random.key(0)),
+    },
+}
+
+
+@pytest.mark.parametrize("after", AFTER)
+def test_after_is_any_tree_of_arrays_and_changes_nothing(update, network, rng, backend, after):
+    given, options = operands(update, rng, network), {"shape": network.shape, "backend": backend}
+    expected = call(update, given, **options)
+    np.testing.assert_array_equal(call(update, given | {"after": AFTER[after]}, **options), expected)
+    required = [given[name] for name in update.arguments]
+    out = getattr(hebbax, f"{update.name}_p")(*required, after=AFTER[after], **options)
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_after_is_transformed_along(update, network, rng):
+    """Batched with the rest or alone, computed from a weight that has a tangent or is transposed."""
+    given, options = operands(update, rng, network), {"shape": network.shape}
+    weight = jnp.asarray(given.pop("weight"))
+
+    def plain(weight):
+        return call(update, given | {"weight": weight}, **options)
+
+    def waits(weight, more=0.0):
+        return call(update, given | {"weight": weight, "after": (weight[3:5], {"more": more, "not": None})}, **options)
+
+    expected, batch = plain(weight), jnp.stack([weight, 2 * weight])
+    with jax.debug_nans(True):
+        np.testing.assert_array_equal(call(update, given | {"weight": weight, "after": jnp.nan}, **options), expected)
+    alone = jax.vmap(waits, in_axes=(None, 0))(weight, jnp.ones((2, 3)))
+    np.testing.assert_array_equal(alone, [expected, expected])
+    np.testing.assert_array_equal(jax.vmap(waits)(batch, jnp.ones((2, 3))), jax.vmap(plain)(batch))
+    indptr = jnp.stack([given["indptr"]] * 2)  # one call after the other
+    by_structure = jax.vmap(lambda indptr, after: call(
+        update, given | {"weight": weight, "indptr": indptr, "after": after}, **options
+    ))(indptr, jnp.ones((2, 3)))  # fmt: skip
+    np.testing.assert_array_equal(by_structure, [expected, expected])
+    ones = jnp.ones_like(weight)
+    np.testing.assert_array_equal(jax.jvp(waits, (weight,), (ones,))[1], ones)
+    given["trace"] = np.zeros_like(given["trace"])  # or the update is not linear in the weight alone
+    np.testing.assert_array_equal(jax.linear_transpose(waits, weight)(expected)[0], expected)
 
 
 # -- numbers that are special

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import hebbax
+from children import environment
 
 README = Path(__file__).parents[2] / "README.md"
 MODULES = ["hebbax", *(module.name for module in pkgutil.walk_packages(hebbax.__path__, "hebbax."))]
@@ -54,10 +55,14 @@ def test_every_way_to_build_synapses_is_documented(name):
 
 
 @pytest.mark.skipif(not README.exists(), reason="the README is not part of an installed package")
-def test_first_example_of_the_readme_prints_what_it_says():
-    block = re.search(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert block, "no example"
-    child = subprocess.run([sys.executable, "-c", block[1]], capture_output=True, text=True)
+@pytest.mark.parametrize("devices", [1, 4])
+def test_example_of_the_readme_prints_what_it_says(devices):
+    """The first, and the one for several devices; the others go on from what the reader has."""
+    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    complete = [block for block in blocks if "import hebbax" in block]
+    block = {1: complete[0], 4: next(block for block in complete if "shard_map" in block)}[devices]
+    env = environment(XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}")
+    child = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, env=env)
     assert child.returncode == 0, child.stderr
-    comments = re.findall(r"^print\(.*\)  # (.*)$", block[1], re.MULTILINE)
+    comments = re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
     assert comments and child.stdout.strip().splitlines() == [comment.strip() for comment in comments]

@@ -229,7 +229,7 @@ def test_the_inhibitory_rule_reaches_its_target_rate(rng, target):
         def step(carry, given):
             voltage, weight, state = carry
             pre, noise = given
-            inhibition = pre @ weight.reshape(inputs, neurons)
+            inhibition = pre.astype(weight.dtype) @ weight.reshape(inputs, neurons)
             voltage = voltage + (1.5 - voltage) * dt / tau + noise - inhibition
             post = voltage >= 1.0
             weight, state = rule.step(synapses, weight, state, pre, post, dt * u.ms)

@@ -300,7 +300,8 @@ def wrong_parameters():
                 values = [(np.nan, ValueError), (None, TypeError), ("1", TypeError), (1j, TypeError)]
                 values += [(1.0 * u.nS, u.UnitMismatchError)]
                 if not what.startswith("w_"):
-                    values += [(-0.1, ValueError), (np.inf, ValueError), (np.ones(3), hebbax.ShapeError)]
+                    values += [(np.inf, ValueError), (np.ones(3), hebbax.ShapeError)]
+                values += [(-0.1, ValueError)] if what == "eta" else []
             elif what.startswith("mu"):
                 values = [(-0.5, ValueError), (np.inf, ValueError), (np.nan, ValueError), (None, TypeError),
                           ("1", TypeError), (jnp.float32(0.5), TypeError)]  # fmt: skip
@@ -352,6 +353,9 @@ def test_bounds_may_differ_between_synapses(network):
         (dict(dt=-1.0 * u.ms), ValueError, "dt: got -1. ms, expected at least 0"),
         (dict(dt=jnp.float32(-1) * u.ms), ValueError, "expected at least 0"),
         (dict(dt=None), TypeError, "dt: got None"),
+        (dict(dt="1"), TypeError, "dt: got '1', expected a number"),
+        (dict(dt=1j), TypeError, "dt: got 1j, expected a number"),
+        (dict(dt=np.ones(2) * u.ms), hebbax.ShapeError, "dt: got shape (2,), expected a scalar"),
         (dict(state=None), TypeError, "state: got NoneType, expected "),
         (dict(state=(1, 2)), TypeError, "state: got tuple, expected "),
         (dict(weight=np.ones(3, np.float32)), hebbax.ShapeError, "weight: got shape (3,)"),

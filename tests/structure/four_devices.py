@@ -1,5 +1,6 @@
 """What test_sharding.py runs in processes of their own: in each, JAX has four virtual CPU devices."""
 
+import dataclasses
 import re
 
 import brainunit as u
@@ -27,10 +28,10 @@ def mesh():
 
 
 def network(rng, shape, nse, degrees="even"):
+    """In which some pairs of neurons have several synapses."""
     drawn = random_network(rng, shape, nse, degrees=degrees)
-    pairs = np.unique(drawn.pre * max(shape[1], 1) + drawn.post)  # no pair twice
-    pre, post = np.divmod(pairs, max(shape[1], 1))
-    return hebbax.Synapses.from_coo(pre, post, np.zeros(pre.size, np.float32), shape=shape)[0]
+    weight = np.zeros(drawn.nse, np.float32)
+    return hebbax.Synapses.from_coo(drawn.pre, drawn.post, weight, shape=shape, multapses=True)[0]
 
 
 def make_operands(spec, rng, synapses, dtype=np.float32, unit=None):
@@ -133,7 +134,7 @@ def test_bounds_gain_and_options(update, arrays, rng, mesh):
     check(update, synapses, sharded, given)
     given["weight"] = np.clip(given["weight"], -0.0, 0.5)
     check(update, synapses, sharded, given, weight_in_bounds=True, soft_bound="upper", mu=0.5, backend="jax")
-    check(update, synapses, sharded, given, weight_in_bounds=True, after=np.zeros(7))
+    check(update, synapses, sharded, given, weight_in_bounds=True, after=[np.zeros(7), {"more": (np.float32(1), None)}])
 
 
 def test_what_is_padded_has_no_effect(spec, rng, mesh):
@@ -271,7 +272,7 @@ def test_after_moves_no_result_of_ours(rng, mesh):
         given = split_operands(update, sharded, make_operands(update, rng, synapses))
         for spec in (PROPAGATE_PRE, PROPAGATE_POST):
             x = split_operands(spec, sharded, make_operands(spec, rng, synapses))
-            after = call(spec, sharded, x)
+            after = {"seen": [call(spec, sharded, x), None]}
             assert collectives(lambda s, x, y, f=update: call(f, s, x, after=y), sharded, given, after) == []
 
 
@@ -295,6 +296,69 @@ def test_rules_take_sharded_synapses(mesh):
     weight, traces, spikes = recurrent.on_one_device(rule, *split)
     joined = sharded.join_weight(weight), type(traces)(sharded.join_pre(traces.pre), sharded.join_post(traces.post))
     recurrent.assert_same((*joined, sharded.join_post(spikes)), expected)
+
+
+def test_parameters_per_neuron_and_synapse_are_split_too(mesh):
+    synapses, weight, inputs = recurrent.make()
+    rng = np.random.default_rng(8)
+    tau, up = (rng.uniform(10, 30, size).astype(np.float32) for size in ((37, 1), (1, 37)))
+    plastic = rng.random(synapses.nse) < 0.7
+    top = np.where(plastic, np.float32(2), weight.mantissa)
+    rule = dataclasses.replace(recurrent.RULES["pair"], tau_plus=tau * u.ms, a_plus=up / 200 * u.mV, w_max=top * u.mV)
+    expected = recurrent.on_one_device(rule, synapses, weight, inputs)
+    sharded = sharding.split(synapses, mesh, recurrent=True)
+    split = sharded, sharded.split_weight(weight), sharded.split_post(inputs)
+    weight, traces, spikes = recurrent.on_one_device(sharded.split_rule(rule), *split)
+    joined = sharded.join_weight(weight), type(traces)(sharded.join_pre(traces.pre), sharded.join_post(traces.post))
+    recurrent.assert_same((*joined, sharded.join_post(spikes)), expected)
+
+
+def test_what_split_rule_refuses(mesh):
+    synapses = recurrent.make()[0]
+    sharded, rule = sharding.split(synapses, mesh, recurrent=True), recurrent.RULES["pair"]
+    for name, shape, words in (
+        ("tau_plus", (36, 1), "or (37, 1), one per presynaptic neuron"),
+        ("w_max", (5,), f"expected (..., {synapses.nse})"),
+    ):
+        wrong = dataclasses.replace(rule, **{name: np.ones(shape, np.float32) * getattr(rule, name).unit})
+        with pytest.raises(hebbax.ShapeError, match=rf"^{name}: got shape .*{re.escape(words)}"):
+            sharded.split_rule(wrong)
+    unsplit = dataclasses.replace(rule, tau_plus=np.ones((37, 1)) * u.ms)
+    with pytest.raises(hebbax.ShapeError, match=r"^tau_plus: .*as split_rule of these synapses makes it"):
+        unsplit.step(sharded, sharded.split_weight(np.ones(synapses.nse)), rule.init(sharded), None, None, 1 * u.ms)
+    for wrong in (hebbax.PairSTDP, "a rule"):
+        with pytest.raises(TypeError, match=r"^rule: got .*, expected a rule of hebbax"):
+            sharded.split_rule(wrong)
+
+
+def test_a_network_of_one_neuron_is_split_by_what_its_parameters_may_be(mesh):
+    synapses, weight = hebbax.Synapses.from_dense(np.float32([[0.5]]))
+    sharded = sharding.split(synapses, mesh)
+    one = np.full((1, 1), 5.0, np.float32)
+    rule = sharded.split_rule(hebbax.PairSTDP(one, one, 0.1, 0.1, 0.0, 1.0))
+    spikes = sharded.split_pre(np.array([True])), sharded.split_post(np.array([True]))
+    weight, state = sharded.split_weight(weight), rule.init(sharded)
+    for _ in range(2):
+        weight, state = rule.step(sharded, weight, state, *spikes, 1.0)
+    np.testing.assert_allclose(sharded.join_weight(weight), 0.5, rtol=1e-6)  # up as much as down
+    assert sharded.join_pre(state.pre)[0] == pytest.approx(1 + np.exp(-0.2))
+
+
+def test_bounds_that_are_numbers_belong_to_no_mesh():
+    """The same ones under one mesh after the other, and on one device after the other."""
+    devices, given = jax.devices(), (jnp.full(4, 0.5), jnp.array([True, False]), jnp.array([0.75, -0.9]))
+    synapses = hebbax.Synapses.from_dense(jnp.full((2, 2), 0.5))[0]
+    meshes = (("x", devices[:2]), ("y", devices[2:]), ("x", devices[2:]), ("x", devices[:2]))
+    for axis, some in meshes if hasattr(jax, "set_mesh") else ():  # since JAX 0.7
+        with jax.set_mesh(jax.make_mesh((2,), (axis,), devices=some)):
+            np.testing.assert_array_equal(synapses.update_on_pre(*given, 0.0, 1.0), [1, 0, 0.5, 0.5])
+    for device in (*devices, devices[0]):
+        with jax.default_device(device):
+            weight, *others = (jnp.array(np.asarray(x)) for x in given)
+            moved = jax.tree.map(lambda x: jnp.array(np.asarray(x)), synapses)
+            out = moved.update_on_pre(weight, *others, 0.0, 1.0)
+            assert out.devices() == {device}
+            np.testing.assert_array_equal(out, [1, 0, 0.5, 0.5])
 
 
 def test_a_simulation_copies_no_weight(mesh):
@@ -364,3 +428,19 @@ def test_vmap_is_one_network_after_the_other(spec, rng, mesh):
     out = jax.jit(jax.vmap(lambda x: call(spec, sharded, x)))(batch)
     for k, member in enumerate(members):
         np.testing.assert_array_equal(out[k], call(spec, sharded, member))
+
+
+def test_a_batch_that_is_split_is_gathered_unless_shard_map_is_around_vmap(update, rng, mesh):
+    """Then each device runs the kernel on its own members only."""
+    synapses = network(rng, (41, 23), 300)
+    members = [make_operands(update, rng, synapses) for _ in range(2 * SHARDS)]
+    part = jax.sharding.PartitionSpec("devices")
+    over_devices = jax.sharding.NamedSharding(mesh, part)
+    batch = {name: jax.device_put(np.stack([x[name] for x in members]), over_devices) for name in members[0]}
+    of_all = jax.vmap(lambda x: call(update, synapses, x))
+    of_own = jax.jit(jax.shard_map(of_all, mesh=mesh, in_specs=part, out_specs=part))
+    assert "all-gather" in collectives(of_all, batch) and collectives(of_own, batch) == []
+    kernel = rf"= f32\[(\d+),{synapses.nse}\]\S* custom-call\([^\n]*hebbax_update"
+    text = of_own.lower(batch).compile().as_text()
+    assert re.findall(kernel, text) == ["2"]
+    np.testing.assert_array_equal(of_own(batch), of_all(batch))

@@ -153,7 +153,7 @@ def test_from_scipy_sees_duplicates(format):
         "csc": scipy.sparse.csc_array((np.float32([1, 2, 4]), [0, 1, 1], [0, 1, 1, 3]), shape=(3, 3)),
     }[format]
     with pytest.raises(
-        ValueError, match=r"^matrix: got \(1, 2\) again as stored element 2, a duplicate synapse \(sum_duplicates=True"
+        ValueError, match=r"^matrix: got \(1, 2\) again as stored element 2, a duplicate synapse \(multapses=True"
     ):
         hebbax.Synapses.from_scipy(matrix)
     synapses, weight = hebbax.Synapses.from_scipy(matrix, sum_duplicates=True)

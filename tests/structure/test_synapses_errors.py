@@ -34,9 +34,11 @@ CONSTRUCTOR_ERRORS = [
     ([0, 1], [2**63], (1, 5), ValueError, "indices[0]: got 9223372036854775808, expected 0 to 4 (shape (1, 5))"),
     ([0, 1], [2**32], (1, 5), ValueError, "indices[0]: got 4294967296, expected 0 to 4 (shape (1, 5))"),
     ([0, 1, 4], [4, 1, 4, 4], (2, 5), ValueError,
-     "indices[3]: got 4 again in row 1, a duplicate synapse (Synapses.from_coo can sum them)"),
+     "indices[3]: got 4 again in row 1, a duplicate synapse "
+     "(multapses=True would keep both, Synapses.from_coo can sum them)"),
     ([0, 5], [4, 1, 2, 1, 4], (1, 5), ValueError,
-     "indices[3]: got 1 again in row 0, a duplicate synapse (Synapses.from_coo can sum them)"),
+     "indices[3]: got 1 again in row 0, a duplicate synapse "
+     "(multapses=True would keep both, Synapses.from_coo can sum them)"),
     ([0.0, 1.0], [0], (1, 2), TypeError, "indptr: got dtype float64, expected integers"),
     ([0, 1], [True], (1, 2), TypeError, "indices: got dtype bool, expected integers"),
     ([0, 1], [2**70], (1, 2), TypeError, "indices: got dtype object, expected integers"),
@@ -64,7 +66,8 @@ COO_ERRORS = [
     ([0.5, 1], [0, 1], TypeError, "pre: got dtype float64, expected integers"),
     ([0, 1], np.ones((2, 1), int), hebbax.ShapeError, "post: got shape (2, 1), expected one dimension"),
     ([3, 1, 2, 3, 1], [9, 4, 4, 9, 4], ValueError,
-     "pre[3], post[3]: got 3, 9 again, a duplicate synapse (sum_duplicates=True would sum them)"),
+     "pre[3], post[3]: got 3, 9 again, a duplicate synapse "
+     "(multapses=True would keep both, sum_duplicates=True sum them)"),
 ]  # fmt: skip
 
 

@@ -84,9 +84,9 @@ def test_it_is_frozen(synapses):
 @pytest.mark.parametrize(
     "shape, k, text",
     [
-        ((1000, 1000), 100, "Synapses(shape=(1000, 1000), nse=100000, 10% of pairs, int32, 1.2 MB)"),
-        ((3, 3), 1, "Synapses(shape=(3, 3), nse=3, 33.3% of pairs, int32, 68 B)"),
-        ((100, 3), 1, "Synapses(shape=(100, 3), nse=100, 33.3% of pairs, int32, 1.6 kB)"),
+        ((1000, 1000), 100, "Synapses(shape=(1000, 1000), nse=100000, 0.1 per pair, int32, 1.2 MB)"),
+        ((3, 3), 1, "Synapses(shape=(3, 3), nse=3, 0.333 per pair, int32, 68 B)"),
+        ((100, 3), 1, "Synapses(shape=(100, 3), nse=100, 0.333 per pair, int32, 1.6 kB)"),
         ((0, 3), 0, "Synapses(shape=(0, 3), nse=0, int32, 20 B)"),
     ],
 )

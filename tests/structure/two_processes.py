@@ -3,6 +3,7 @@
 Takes the rank and the coordinator's address. Ends with status 77 where this build of JAX has no collectives for CPUs.
 """
 
+import dataclasses
 import sys
 
 import brainunit as u
@@ -43,6 +44,19 @@ np.testing.assert_array_equal(sharded.join_weight(split).mantissa, weight.mantis
 
 rule = recurrent.RULES["pair"]
 recurrent.assert_same(recurrent.on_mesh(rule, *network, mesh), recurrent.on_one_device(rule, *network))
+
+# A rule whose parameters are in other processes too.
+low = np.where(np.arange(synapses.nse) % 3 > 0, 0, weight.mantissa).astype(np.float32) * u.mV
+per_neuron = np.linspace(10, 30, 37, dtype=np.float32) * u.ms
+rule = dataclasses.replace(rule, tau_plus=per_neuron[:, None], tau_minus=per_neuron[None], w_min=low, mu_minus=0.0)
+local, (pre, post) = rule.init(synapses), (np.arange(37) % 2 == 0, np.arange(37) % 3 == 0)
+far, split_rule, new = rule.init(sharded), sharded.split_rule(rule), split
+spikes = sharded.split_pre(pre, replicated=True), sharded.split_post(post)
+for _ in range(2):
+    weight, local = rule.step(synapses, weight, local, pre, post, 1 * u.ms)
+    new, far = split_rule.step(sharded, new, far, *spikes, 1 * u.ms)
+np.testing.assert_allclose(sharded.join_weight(new).mantissa, weight.mantissa, rtol=1e-5)
+split = new
 
 spike = np.arange(synapses.n_post) % 3 == 0
 sums = sharded.join_pre(sharded.propagate_on_post(split, sharded.split_post(spike)))

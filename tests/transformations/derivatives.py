@@ -34,7 +34,7 @@ def update(
         change = change * (jnp.asarray(gain, old.dtype)[event] if jnp.ndim(gain) else jnp.asarray(gain, old.dtype))
     if soft_bound:
         change = change * softness(old, low, high, soft_bound, mu)
-    touched = jax.lax.stop_gradient(jnp.asarray(spike)[event] != 0)
+    touched = jax.lax.stop_gradient(jnp.asarray(spike)[event].astype(bool))
     if weight_in_bounds:
         new = jnp.where(touched, jnp.clip(old + change, low, high), old)
     else:

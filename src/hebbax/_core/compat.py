@@ -1,7 +1,10 @@
 """Everything whose place or name depends on the version of JAX."""
 
 import functools
+import importlib.util
+import pkgutil
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from typing import Any
 
 import jax
@@ -14,10 +17,38 @@ try:
 except ImportError:  # before JAX 0.8
     from jax.experimental import enable_x64  # type: ignore[attr-defined, no-redef]
 
-__all__ = ["Primitive", "buffer_callback", "enable_x64", "reshard", "shard_map", "vary_alike"]
+try:
+    from jax._src.xla_bridge import backends_are_initialized  # to ask JAX itself would start it
+except ImportError:
+
+    def backends_are_initialized() -> bool:
+        return True
+
+
+__all__ = [
+    "Primitive",
+    "backends_are_initialized",
+    "buffer_callback",
+    "cuda_plugin_missing",
+    "enable_x64",
+    "reshard",
+    "shard_map",
+    "vary_alike",
+]
 
 # With its check of varying axes; before JAX 0.8, functions of JAX (`searchsorted`) do not pass that.
 shard_map = jax.shard_map if hasattr(jax.lax, "pcast") else functools.partial(jax.shard_map, check_vma=False)
+
+
+@functools.cache
+def cuda_plugin_missing() -> str | None:
+    """Say in one sentence that JAX has no plugin for CUDA; None: it has one. To ask JAX's devices would start JAX."""
+    names = [entry.name for entry in entry_points(group="jax_plugins")]
+    if package := importlib.util.find_spec("jax_plugins"):
+        names += [module.name for module in pkgutil.iter_modules(package.submodule_search_locations)]
+    if any("cuda" in name for name in names):
+        return None
+    return "JAX has no plugin for CUDA: install jax[cuda13] or jax[cuda12], whichever the driver supports"
 
 
 def vary_alike(operands: Sequence[Any]) -> list[Any]:

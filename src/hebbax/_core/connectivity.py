@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 import brainunit as u
@@ -16,11 +17,13 @@ from hebbax.errors import ShapeError
 _INT32_MAX = np.iinfo(np.int32).max
 
 # How a constructor names a pair of neurons that comes again at position `k`.
-AGAIN_IN_INDICES = "indices[{k}]: got {post} again in row {pre}, a duplicate synapse (Synapses.from_coo can sum them)"
-AGAIN_IN_COO = "pre[{k}], post[{k}]: got {pre}, {post} again, a duplicate synapse (sum_duplicates=True would sum them)"
-AGAIN_IN_MATRIX = (
-    "matrix: got ({pre}, {post}) again as stored element {k}, a duplicate synapse (sum_duplicates=True would sum them)"
+_KEEP_OR_SUM = "a duplicate synapse (multapses=True would keep both, sum_duplicates=True sum them)"
+AGAIN_IN_INDICES = (
+    "indices[{k}]: got {post} again in row {pre}, a duplicate synapse "
+    "(multapses=True would keep both, Synapses.from_coo can sum them)"
 )
+AGAIN_IN_COO = "pre[{k}], post[{k}]: got {pre}, {post} again, " + _KEEP_OR_SUM
+AGAIN_IN_MATRIX = "matrix: got ({pre}, {post}) again as stored element {k}, " + _KEEP_OR_SUM
 
 
 def index_dtype(nse: int, shape: tuple[int, int]) -> np.dtype:
@@ -37,7 +40,7 @@ def index_dtype(nse: int, shape: tuple[int, int]) -> np.dtype:
 
 def checked_ids(name: str, x: Any, n: int, shape: tuple[int, int]) -> np.ndarray:
     """Return the neuron ids `x`, which must be 0 to `n - 1`, in the index dtype."""
-    ids = _checked_integers(name, x)
+    ids = checked_integers(name, x)
     if ids.size and not 0 <= ids.min() <= ids.max() < n:
         k = int(np.argmax((ids < 0) | (ids >= n)))
         raise ValueError(f"{name}[{k}]: got {ids[k]}, expected {f'0 to {n - 1}' if n else 'none'} (shape {shape})")
@@ -46,7 +49,7 @@ def checked_ids(name: str, x: Any, n: int, shape: tuple[int, int]) -> np.ndarray
 
 def checked_indptr(name: str, x: Any, n_rows: int, nse: int, why: str = "") -> np.ndarray:
     """Return `x`, which must lead without descent from 0 to `nse` in `n_rows` steps, as int64."""
-    indptr = _checked_integers(name, x)
+    indptr = checked_integers(name, x)
     if indptr.size != n_rows + 1:
         raise ShapeError(f"{name}: got shape {indptr.shape}, expected {(n_rows + 1,)}{why}")
     if indptr[0] != 0:
@@ -60,7 +63,13 @@ def checked_indptr(name: str, x: Any, n_rows: int, nse: int, why: str = "") -> n
     return indptr.astype(np.int64, copy=False)
 
 
-def _checked_integers(name: str, x: Any) -> np.ndarray:
+def check_flag(name: str, x: Any) -> None:
+    if not isinstance(x, (bool, np.bool_)):
+        raise TypeError(f"{name}: got {x!r}, expected True or False")
+
+
+def checked_integers(name: str, x: Any) -> np.ndarray:
+    """Return `x`, which must be concrete and have one dimension, as an array of NumPy."""
     if isinstance(x, jax.core.Tracer):
         raise TypeError(
             f"{name}: got a traced array, expected a concrete one: build Synapses outside jit, and pass them to it"
@@ -86,7 +95,8 @@ def transposed(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The other view of a structure: `indptr`, `indices` sorted in rows, and each element's position in this view.
 
-    SciPy's conversion is a counting sort: 10^7 elements take 0.1 s, NumPy's stable `argsort` 1.2 s.
+    Elements of the same row and column keep their order. SciPy's conversion is a counting sort: 10^7 elements take
+    0.1 s, NumPy's stable `argsort` 1.2 s.
     """
     dtype = index_dtype(indices.size, shape)
     positions = np.arange(indices.size, dtype=dtype)
@@ -143,26 +153,31 @@ def random(
     outdegree: int | None,
     autapses: bool,
     seed: int | np.random.Generator,
+    multapses: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return `indptr` and `indices` of a random structure, which `Synapses.random` describes."""
     rules = {"prob": prob, "indegree": indegree, "outdegree": outdegree}
     given = [name for name, value in rules.items() if value is not None]
     if len(given) != 1:
         raise TypeError(f"got {' and '.join(given) or 'none'} of {', '.join(rules)}, expected exactly one")
-    if not isinstance(autapses, (bool, np.bool_)):
-        raise TypeError(f"autapses: got {autapses!r}, expected True or False")
+    check_flag("autapses", autapses)
+    check_flag("multapses", multapses)
     rng = _generator(seed)
     if prob is not None:
         if isinstance(prob, bool) or not isinstance(prob, numbers.Real):
             raise TypeError(f"prob: got {prob!r}, expected a number from 0 to 1")
         if not 0 <= prob <= 1:
             raise ValueError(f"prob: got {prob}, expected 0 to 1")
+        if multapses:
+            raise ValueError("multapses: got True with prob, expected indegree or outdegree: prob connects a pair once")
         return _bernoulli(rng, shape, float(prob), autapses)
+    draw = _with_replacement if multapses else _distinct
     if outdegree is not None:
-        return _fixed_outdegree(rng, shape, _checked_degree("outdegree", outdegree, shape, autapses), autapses)
+        degree = _checked_degree("outdegree", outdegree, shape, autapses, multapses)
+        return _fixed_outdegree(rng, shape, degree, autapses, draw)
     columns = shape[::-1]
-    degree = _checked_degree("indegree", indegree, columns, autapses)
-    return transposed(*_fixed_outdegree(rng, columns, degree, autapses), columns)[:2]
+    degree = _checked_degree("indegree", indegree, columns, autapses, multapses)
+    return transposed(*_fixed_outdegree(rng, columns, degree, autapses, draw), columns)[:2]
 
 
 def _generator(seed: Any) -> np.random.Generator:
@@ -175,16 +190,16 @@ def _generator(seed: Any) -> np.random.Generator:
     return np.random.default_rng(int(seed))
 
 
-def _checked_degree(name: str, degree: Any, shape: tuple[int, int], autapses: bool) -> int:
+def _checked_degree(name: str, degree: Any, shape: tuple[int, int], autapses: bool, multapses: bool) -> int:
     if isinstance(degree, bool) or not isinstance(degree, numbers.Integral):
         raise TypeError(f"{name}: got {degree!r}, expected an integer")
     candidates = shape[1] if autapses or 0 in shape else shape[1] - 1
-    if not 0 <= int(degree) <= candidates:
+    degree, any_number = int(degree), multapses and candidates > 0
+    if degree < 0 or (degree > candidates and not any_number):
         without = "" if autapses else " without autapses"
-        raise ValueError(
-            f"{name}: got {degree}, expected 0 to {candidates}, the fewest candidates of any neuron{without}"
-        )
-    return int(degree)
+        expected = f"0 to {candidates}, the fewest candidates of any neuron{without}"
+        raise ValueError(f"{name}: got {degree}, expected {'an int >= 0' if any_number else expected}")
+    return degree
 
 
 def _bernoulli(
@@ -224,14 +239,14 @@ def _bernoulli_cells(rng: np.random.Generator, cells: int, prob: float) -> np.nd
 
 
 def _fixed_outdegree(
-    rng: np.random.Generator, shape: tuple[int, int], degree: int, autapses: bool
+    rng: np.random.Generator, shape: tuple[int, int], degree: int, autapses: bool, draw: Callable[..., np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Connect every presynaptic neuron to `degree` distinct postsynaptic ones, each subset as probable as another."""
+    """Connect every presynaptic neuron to `degree` postsynaptic ones, which `draw` draws."""
     n_pre, n_post = shape
     with_autapse = 0 if autapses else min(shape)  # rows that have to leave their own neuron out
-    own = _distinct(rng, with_autapse, degree, n_post - 1)
+    own = draw(rng, with_autapse, degree, n_post - 1)
     own += own >= np.arange(with_autapse)[:, None]  # skips the own neuron, and leaves the row sorted
-    rest = _distinct(rng, n_pre - with_autapse, degree, n_post)
+    rest = draw(rng, n_pre - with_autapse, degree, n_post)
     indices = np.concatenate([own.ravel(), rest.ravel()])
     return np.arange(n_pre + 1) * degree, indices
 
@@ -249,6 +264,13 @@ def _distinct(rng: np.random.Generator, rows: int, k: int, n: int) -> np.ndarray
             kept = np.ones((len(part), n), bool)
             np.put_along_axis(kept, _few_distinct(rng, len(part), n - k, n), False, axis=1)
             part[:] = np.nonzero(kept)[1].reshape(part.shape)
+    return out
+
+
+def _with_replacement(rng: np.random.Generator, rows: int, k: int, n: int) -> np.ndarray:
+    """`rows` times `k` of the numbers below `n`, each drawn independently of all others, sorted."""
+    out = rng.integers(max(n, 1), size=(rows, k), dtype=_id_dtype(n))  # (where n is 0, k or rows is too)
+    out.sort(axis=1)
     return out
 
 

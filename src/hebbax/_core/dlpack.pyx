@@ -93,3 +93,8 @@ cdef class Borrowed:
             "version": 3, "shape": shape, "strides": strides, "typestr": f"={KINDS[tensor.dtype.code]}{itemsize}",
             "data": (<size_t> tensor.data + tensor.byte_offset, not self.writable),
         }
+
+
+def pointers(arrays):
+    """The addresses of the first elements of what speaks DLPack, on whatever device it is."""
+    return [(<Borrowed> Borrowed(x)).pointer for x in arrays]

@@ -24,10 +24,17 @@ _EQUATION = """\
 For every spiking `{row}` and every synapse `i -> j` (where a bound is soft, the product is scaled as said there):
 
 .. math:: w_{{ij}} \\leftarrow \\min(\\max(w_{{ij}} + g_{row} {trace}, w_\\min), w_\\max)"""
-_PROPAGATE = """\
-Its derivative with respect to floating spikes is that of `{product}`, of silent neurons too, although every nonzero
-spike counts as 1: what surrogate gradients are for. Under `vmap` there is one call for all members of a batch, unless
-they differ in structure."""
+_BATCH = """\
+Under `vmap` there is one call for all members of a batch, unless they differ in structure. A batch that is split over
+devices wants `jax.shard_map` around `vmap`, or every device runs all its members.
+
+Outside `jit`, JAX may use the memory of a NumPy array as it is, and not a copy: leave it unchanged until the result is
+ready (`jax.block_until_ready`)."""
+_PROPAGATE = f"""\
+Its derivative with respect to floating spikes is that of `{{product}}`, of silent neurons too, although every nonzero
+spike counts as 1: what surrogate gradients are for.
+
+{_BATCH}"""
 
 _BACKEND = """
 backend : str, optional
@@ -76,14 +83,18 @@ mu : float, default 1.0
 shape : tuple of int
     `(n_pre, n_post)`.{_BACKEND}""",
     "after": """\
-after : Array or Quantity, optional
-    An array that this update must wait for; its values are not used. Pass what you computed from `weight` in the
-    same step: XLA then need not copy the weight before it is updated in place.""",
-    "update_transformed": """\
+after : pytree of arrays, optional
+    What this update must wait for: any arrays, Quantities, numbers and None, whose values are not used. Pass all that
+    you computed from `weight` in the same step, as `after=(current, recorded)`: XLA then need not copy the weight
+    before it is updated in place. So weights are recorded for free, before an update as after it, where what is
+    computed from the new weight needs no mention.""",
+    "update_transformed": f"""\
 Its derivatives with respect to the weight, the trace, `gain` and the bounds, in forward and reverse mode and to any
 order, are those of `jnp.clip(weight + change, w_min, w_max)`: half of each where a weight equals a bound. With
 `weight_in_bounds=True` they are so where a spike touches; elsewhere a weight's derivative is 1 and a bound's 0. Spikes
-have none here. Under `vmap` there is one call for all members of a batch, unless they differ in structure.""",
+have none here.
+
+{_BATCH}""",
     "propagate_pre_transformed": _PROPAGATE.format(product="spike @ W"),
     "propagate_post_transformed": _PROPAGATE.format(product="W @ spike"),
     "update_returns": """\

@@ -16,6 +16,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hebbax._core import connectivity, unitless
+from hebbax._core.building import with_unit
+from hebbax._core.forks import check_jax
 from hebbax.errors import ShapeError
 
 
@@ -115,6 +117,7 @@ def place(
     mesh: Mesh, axis: str, part: Callable[[int], np.ndarray], leading: tuple[int, ...], size: int, dtype: Any
 ) -> jax.Array:
     """An array whose last axis is that of all shards, from a function of the shard; a process calls it for its own."""
+    check_jax()
     sharding = NamedSharding(mesh, P(*(None for _ in leading), axis))
     shape = (*leading, size * mesh.shape[axis])
 
@@ -124,9 +127,9 @@ def place(
     return jax.make_array_from_callback(shape, sharding, shard, dtype=dtype)
 
 
-def padded(x: np.ndarray, size: int) -> np.ndarray:
-    """`x` with its last axis filled up with zeros to `size`."""
-    out = np.zeros((*x.shape[:-1], size), x.dtype)
+def padded(x: np.ndarray, size: int, fill: int = 0) -> np.ndarray:
+    """`x` with its last axis filled up to `size`."""
+    out = np.full((*x.shape[:-1], size), fill, x.dtype)
     out[..., : x.shape[-1]] = x
     return out
 
@@ -138,6 +141,7 @@ def _check_shards(shards: int) -> None:
 
 def host_numbers(name: str, x: Any, n: int) -> tuple[np.ndarray, u.Unit | None]:
     """The numbers of all shards, whose last axis must be of length `n`, and their unit, if `x` is a Quantity."""
+    check_jax()
     numbers, unit = (x.mantissa, x.unit) if isinstance(x, u.Quantity) else (x, None)
     if isinstance(numbers, jax.core.Tracer):
         raise TypeError(f"{name}: got a traced array, expected a concrete one: split and join arrays outside jit")
@@ -158,13 +162,13 @@ def to_host(x: Any) -> np.ndarray:
     )
 
 
-def split_neurons(x: Any, layout: Layout, mesh: Mesh, axis: str | None) -> Any:
-    """An array over neurons, padded with zeros; its last axis is split over one of the mesh, if that is given."""
-    numbers, unit = host_numbers("x", x, layout.n)
+def split_neurons(x: Any, layout: Layout, mesh: Mesh, axis: str | None, fill: int = 0, name: str = "x") -> Any:
+    """An array over neurons, padded; its last axis is split over one of the mesh, if that is given."""
+    numbers, unit = host_numbers(name, x, layout.n)
     leading, starts = numbers.shape[:-1], layout.starts
 
     def part(k: int) -> np.ndarray:
-        return padded(numbers[..., starts[k] : starts[k + 1]], layout.size)
+        return padded(numbers[..., starts[k] : starts[k + 1]], layout.size, fill)
 
     if axis is not None:
         return with_unit(place(mesh, axis, part, leading, layout.size, numbers.dtype), unit)
@@ -207,7 +211,3 @@ def slots(indptr: np.ndarray) -> list[np.ndarray]:
     return [
         np.arange(own[-1]) + np.repeat(where - own[:-1], np.diff(own)) for own, where in zip(starts, first, strict=True)
     ]
-
-
-def with_unit(numbers: Any, unit: u.Unit | None) -> Any:
-    return numbers if unit is None else u.Quantity(numbers, unit=unit)

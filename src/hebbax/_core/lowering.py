@@ -17,10 +17,16 @@ from jax.interpreters import mlir
 
 from hebbax import _cpu
 from hebbax._core import reference
-from hebbax._core.compat import buffer_callback
-from hebbax._core.specs import Spec
+from hebbax._core.compat import buffer_callback, cuda_plugin_missing
+from hebbax._core.specs import OPERANDS, Spec
 from hebbax._cuda import launch
 from hebbax._cuda.plan import plan_call
+
+try:
+    import hebbax._cuda.native as native
+    from hebbax._core.dlpack import pointers
+except ImportError:  # not built here, as `launch.missing` says
+    native = None
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -36,23 +42,30 @@ class Backend:
 
 
 class Entry(NamedTuple):
-    """A backend of which it is not known yet whether it can run here: to find out may take an import of CuPy."""
+    """A backend, and where it runs: for each platform what says why it cannot run here (which may import CuPy)."""
 
     name: str
-    platforms: tuple[str, ...]
+    missing: dict[str, Callable[[], str | None]]
     description: str
-    missing: Callable[[], str | None]
+
+
+def _missing_on_cpu() -> str | None:
+    return _cpu.missing
+
+
+def _missing_on_cuda() -> str | None:
+    return launch.missing() or cuda_plugin_missing()  # the second only JAX needs, not `hebbax.inplace`
 
 
 # In order of preference.
 ENTRIES = (
-    Entry("cython", ("cpu",), "compiled kernels, called by XLA itself", lambda: _cpu.missing),
-    Entry("callback", ("cpu",), "the same kernels, called by XLA through Python", lambda: _cpu.missing),
-    Entry("cupy", ("cuda",), "CUDA kernels, compiled and launched through CuPy", launch.missing),
-    Entry("jax", PLATFORMS, "plain JAX", lambda: None),
+    Entry("cython", {"cpu": _missing_on_cpu}, "compiled kernels, called by XLA itself"),
+    Entry("cupy", {"cuda": _missing_on_cuda}, "CUDA kernels, compiled by CuPy, launched by XLA itself"),
+    Entry(
+        "callback", {"cpu": _missing_on_cpu, "cuda": _missing_on_cuda}, "the same kernels, called by XLA through Python"
+    ),
+    Entry("jax", dict.fromkeys(PLATFORMS, lambda: None), "plain JAX"),
 )
-
-CALLED_THROUGH_PYTHON = ("callback", "cupy")
 
 # By kind of operator, whether rows are permuted, and platform: the updates in CSC order follow those in CSR order whose
 # kernel they run.
@@ -61,6 +74,9 @@ _defaults: dict[tuple[str, bool, str], str] = {}
 if _cpu.missing is None:
     for _kind, _capsule in _cpu.ffi_handlers().items():
         jax.ffi.register_ffi_target(f"hebbax_{_kind}", _capsule, platform="cpu")
+if native is not None:
+    for _kind in OPERANDS:  # JAX keeps this until there is a plugin for CUDA, and starts nothing
+        jax.ffi.register_ffi_target(f"hebbax_cuda_{_kind}", native.capsules(), platform="CUDA")
 
 
 def backends() -> tuple[Backend, ...]:
@@ -72,32 +88,38 @@ def backends() -> tuple[Backend, ...]:
     --------
     >>> import hebbax
     >>> [backend.name for backend in hebbax.backends()]
-    ['cython', 'callback', 'cupy', 'jax']
+    ['cython', 'cupy', 'callback', 'jax']
     """
-    return tuple(Backend(*entry[:3], entry.missing()) for entry in ENTRIES)
+    return tuple(_backend(entry) for entry in ENTRIES)
+
+
+def _backend(entry: Entry) -> Backend:
+    reasons = [missing() for missing in entry.missing.values()]
+    usable = None in reasons
+    return Backend(entry.name, tuple(entry.missing), entry.description, None if usable else reasons[0])
 
 
 def available_backends(platform: str) -> tuple[str, ...]:
     """The names of the backends that can run on `platform`, best first."""
-    return tuple(entry.name for entry in _entries(platform) if entry.missing() is None)
+    return tuple(name for name, missing in _candidates(platform).items() if missing() is None)
 
 
-def _entries(platform: str) -> tuple[Entry, ...]:
+def _candidates(platform: str) -> dict[str, Callable[[], str | None]]:
+    """The backends that run on a platform, best first, with what says why one cannot here."""
     platform = canonical_platform(platform)
-    return tuple(entry for entry in ENTRIES if platform in entry.platforms)
+    return {entry.name: entry.missing[platform] for entry in ENTRIES if platform in entry.missing}
 
 
 @functools.cache
 def best_backend(platform: str) -> str:
-    """The name of the first backend that can run on `platform`; warn, once, of better ones that cannot."""
-    entries = _entries(platform)
-    best = next(entry.name for entry in entries if entry.missing() is None)
-    for entry in entries:
-        if entry.name == best:
-            break
+    """The name of the first backend that can run on `platform`; warn, once, if it is not the fastest one."""
+    candidates = _candidates(platform)
+    best = next(name for name, missing in candidates.items() if missing() is None)
+    fastest = next(iter(candidates))
+    if best != fastest:
         warnings.warn(
-            f"hebbax: backend {best!r} runs on platform {platform!r} instead of {entry.name!r}, which is faster: "
-            f"{entry.missing()}",
+            f"hebbax: backend {best!r} runs on platform {platform!r} instead of {fastest!r}, which is faster: "
+            f"{candidates[fastest]()}",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -113,19 +135,21 @@ def canonical_platform(platform: str) -> str:
 
 def check_backend(backend: str, platform: str | None = None) -> None:
     """Raise a ValueError unless `backend` exists and, where a platform is given, can run there."""
-    if backend in [entry.name for entry in (_entries(platform) if platform else ENTRIES)]:
-        if platform is None or backend in available_backends(platform):
-            return
-    where = f" on platform {platform!r}" if platform else ""
+    if backend in (available_backends(platform) if platform else [entry.name for entry in ENTRIES]):
+        return
     usable, reasons = [], []
     for entry in ENTRIES:
-        reason = entry.missing() if platform is None or platform in entry.platforms else None
-        if platform is not None and platform not in entry.platforms:
-            reason = f"it runs on {', '.join(entry.platforms)} only"
+        if platform is None:
+            reason = _backend(entry).missing
+        elif platform in entry.missing:
+            reason = entry.missing[platform]()
+        else:
+            reason = f"it runs on {', '.join(entry.missing)} only"
         if reason is None:
             usable.append(entry.name)
         else:
             reasons.append(f"{entry.name!r} cannot be used: {reason}")
+    where = f" on platform {platform!r}" if platform else ""
     raise ValueError("; ".join([f"backend: got {backend!r}, expected one of {tuple(usable)}{where}", *reasons]))
 
 
@@ -145,14 +169,15 @@ def lowering_rule(platform: str):
             spec = params["spec"]
             backend = _defaults.get((spec.kind, spec.permuted, platform)) or best_backend(platform)
             several = len(ctx.module_context.platforms) > 1
-            if (backend in CALLED_THROUGH_PYTHON and several) or (backend == "cupy" and not _device_numbers()):
+            if (backend != "cython" and several) or (platform == "cuda" and not _device_numbers()):
                 backend = "jax"  # JAX lowers no callback for several platforms, and where it has no GPU it only exports
         check_backend(backend, platform)
+        run = _call_back_on_cuda if (backend, platform) == ("callback", "cuda") else _RUNNERS[backend]
 
         def function(weight, indices, indptr, weight_indices, spike, *others):
             spike = spike if spike.dtype == bool else spike != 0
             operands = weight, indices, indptr, weight_indices, spike, *others
-            return _RUNNERS[backend](*operands, avals_out=ctx.avals_out, **params)
+            return run(*operands, avals_out=ctx.avals_out, **params)
 
         return mlir.lower_fun(function, multiple_results=False)(ctx, *operands)
 
@@ -208,28 +233,46 @@ def _device_numbers() -> list[int]:
 
 def _run_cupy(*operands, avals_out, spec: Spec, **params):
     (out,) = avals_out
-    plan = plan_call(spec, out, dict(zip(spec.operands, operands, strict=True)), **params)
-    # Now, for this must not happen while XLA captures the launches in a CUDA graph.
-    launch.prepare(plan, _device_numbers())
+    encoded, scratch = _encode(operands, out, spec, **params)
+    call = jax.ffi.ffi_call(
+        f"hebbax_cuda_{spec.kind}",
+        (jax.ShapeDtypeStruct(out.shape, out.dtype), scratch),
+        input_output_aliases={0: 0} if spec.kind == "update" else None,
+    )
+    return call(*operands, **encoded)[0]
+
+
+def _call_back_on_cuda(*operands, avals_out, spec: Spec, **params):
+    (out,) = avals_out
+    encoded, scratch = _encode(operands, out, spec, **params)
+    launcher, count = native.Launcher(**encoded), len(spec.operands)
 
     def callback(ctx, results, *buffers):
-        result, rows = results
-        named = {"result": result, "rows": rows, **dict(zip(spec.operands, buffers, strict=True))}
-        device = result.__dlpack_device__()[1]
-        launch.run(plan, launch.addresses(named), device, launch.stream_of(ctx.stream, device))
+        _, device = results[0].__dlpack_device__()
+        launcher(device, ctx.stream, pointers((*buffers[:count], *results)))
 
     call = buffer_callback(
         callback,
-        (jax.ShapeDtypeStruct(out.shape, out.dtype), jax.ShapeDtypeStruct((plan.scratch,), np.uint8)),
+        (jax.ShapeDtypeStruct(out.shape, out.dtype), scratch),
         input_output_aliases={0: 0} if spec.kind == "update" else None,
         command_buffer_compatible=True,
     )
     return call(*operands)[0]
 
 
+def _encode(operands, out, spec: Spec, **params) -> tuple[dict[str, Any], jax.ShapeDtypeStruct]:
+    """A call of the CUDA kernels, whose compilation fails here rather than where XLA runs it; its scratch memory."""
+    plan = plan_call(spec, out, dict(zip(spec.operands, operands, strict=False)), **params)
+    devices = _device_numbers() or [0]
+    encoded = launch.encode(plan, spec, out, devices)
+    for device in devices:
+        native.Launcher(**encoded).load(device)
+    return encoded, jax.ShapeDtypeStruct((plan.scratch,), np.uint8)
+
+
 def _run_reference(*operands, avals_out, spec: Spec, **params):
     del avals_out
-    return reference.run(spec, operands, **params)
+    return reference.run(spec, operands[: len(spec.operands)], **params)
 
 
 _RUNNERS = {"cython": _run_cython, "callback": _run_callback, "cupy": _run_cupy, "jax": _run_reference}

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,6 +62,9 @@ class Host:
         """Whether kernels can use it as it is."""
         return x.flags.c_contiguous and x.flags.aligned
 
+    def check_copy(self, name: str, x: np.ndarray, dtype: np.dtype) -> None:
+        """Raise where a copy would not live as long as what reads it."""
+
     def run(self, spec: Spec, result: np.ndarray, operands: Mapping[str, np.ndarray | None], **options: Any) -> None:
         """Run the operator's kernel on operands of its dtypes, all of them flat; None: not given."""
         arrays = [None if x is None else _as_kernels_take(x) for x in operands.values()]
@@ -104,12 +107,57 @@ class Cuda:
     def is_laid_out(self, x: Any) -> bool:
         return x.flags.c_contiguous and x.data.ptr % x.dtype.itemsize == 0
 
+    def check_copy(self, name: str, x: Any, dtype: np.dtype) -> None:
+        """Raise where a copy would not live as long as what reads it: a CUDA graph, if one is captured."""
+        if self.xp.cuda.get_current_stream().is_capturing():
+            raise ValueError(
+                f"{name}: got a {type(x).__name__} of dtype {x.dtype} of which a copy is needed while a CUDA graph is "
+                f"captured, which outlives it, expected a contiguous array of dtype {dtype} on CUDA device "
+                f"{self.device}"
+            )
+
     def run(self, spec: Spec, result: Any, operands: Mapping[str, Any], **options: Any) -> None:
-        given = {name: x for name, x in operands.items() if x is not None}
-        plan = plan_call(spec, result, given, **options)
-        given |= {"result": result, "rows": self.xp.empty(plan.scratch, np.uint8)}
-        addresses = {name: x.data.ptr for name, x in given.items()}
-        launch.run(plan, addresses, self.device, self.xp.cuda.get_current_stream())
+        """Run the operator's kernels on operands of its dtypes, all of them flat; None: not given."""
+        shapes = tuple([None if x is None else (x.shape, x.dtype) for x in operands.values()])
+        call = _cuda_call(spec, _Aval(result.shape, result.dtype), shapes, self.device, tuple(options.items()))
+        stream = self.xp.cuda.get_current_stream()
+        addresses = [0 if x is None else x.data.ptr for x in operands.values()]
+        addresses.append(result.data.ptr)
+        if not stream.is_capturing():
+            scratch = self.xp.empty(call.scratch, np.uint8)
+            call.launcher(self.device, stream.ptr, [*addresses, scratch.data.ptr])
+            return
+        # Memory of the graph's own, which CuPy's pool cannot give to others while the graph lives.
+        runtime = self.xp.cuda.runtime
+        scratch = runtime.mallocAsync(max(call.scratch, 1), stream.ptr)
+        try:
+            call.launcher(self.device, stream.ptr, [*addresses, scratch])
+        finally:
+            runtime.freeAsync(scratch, stream.ptr)
+
+
+class _Aval(NamedTuple):
+    """What an array is but for its content."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+class _CudaCall(NamedTuple):
+    launcher: Any
+    scratch: int  # bytes of memory that it needs beside its operands
+
+
+@functools.lru_cache(maxsize=4096)
+def _cuda_call(
+    spec: Spec, result: _Aval, operands: tuple[tuple | None, ...], device: int, options: tuple[tuple[str, Any], ...]
+) -> _CudaCall:
+    """A call of the CUDA kernels, planned and encoded once for all arrays of these shapes and dtypes."""
+    from hebbax._cuda.native import Launcher
+
+    given = {name: _Aval(*x) for name, x in zip(spec.operands, operands, strict=True) if x is not None}
+    plan = plan_call(spec, result, given, **dict(options))
+    return _CudaCall(Launcher(**launch.encode(plan, spec, result, [device])), plan.scratch)
 
 
 def _as_kernels_take(x: np.ndarray) -> np.ndarray:

@@ -10,8 +10,11 @@ A spike that is floating counts as 1, if it is not 0, but it is differentiated a
 operator that updates is given bool spikes, which have none; derivatives of `propagate` bring floating ones to all.)
 
 Each primitive takes all the operands of its row in `_core.specs` (one that is not given has size 0), so that its rules
-never ask which are there. A batch is in leading dimensions, which all operands have but the structure; where one of
-these is 1, all members of the batch share the operand. The weight of an update has them in full: it becomes the result.
+never ask which are there. Behind these, an update takes any arrays that it is to wait for, and hands them to the
+backend as they are: to wait for several, nothing is computed or copied.
+
+A batch is in leading dimensions, which all operands have but the structure and what is waited for; where one of these
+is 1, all members of the batch share the operand. The weight of an update has them in full: it becomes the result.
 """
 
 from __future__ import annotations
@@ -61,18 +64,23 @@ def _make_primitive(name: str, abstract_eval: Callable, jvp: Callable, transpose
 
 def _batch(primitive: Primitive, operands, axes, **params):
     """One call with a leading dimension; where the structure has the batch, one call after the other."""
-    in_batch = [axis is not None for axis in axes]
-    operands = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in zip(operands, axes, strict=True)]
-    batch = list(itertools.compress(operands, in_batch))
     names = params["spec"].operands
+    operands, after = list(operands[: len(names)]), operands[len(names) :]
+    in_batch = [axis is not None for axis in axes[: len(names)]]
+    operands = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in zip(operands, axes, strict=False)]
+    batch = list(itertools.compress(operands, in_batch))
+    if not batch:  # but in what it waits for
+        return bind(primitive, *operands, *after, **params), None
     if set(STRUCTURE) & set(itertools.compress(names, in_batch)):
-        return jax.lax.map(lambda member: bind(primitive, *_put(operands, in_batch, member), **params), batch), 0
+        return jax.lax.map(
+            lambda member: bind(primitive, *_put(operands, in_batch, member), *after, **params), batch
+        ), 0
     for k, name in enumerate(names):
-        if not in_batch[k] and name not in (*STRUCTURE, "after"):
+        if not in_batch[k] and name not in STRUCTURE:
             operands[k] = operands[k][None]
     if params["spec"].kind == "update":
         operands[0] = jnp.broadcast_to(operands[0], (batch[0].shape[0], *operands[0].shape[1:]))
-    return bind(primitive, *operands, **params), 0
+    return bind(primitive, *operands, *after, **params), 0
 
 
 def _put(operands, where: list[bool], members) -> list:
@@ -98,7 +106,7 @@ class _Network(NamedTuple):
         """The weight plus the derivative of T in the weight: an update without bounds."""
         batch = _batch_shape(weight, self.spike, trace, gain)
         weight = jnp.broadcast_to(weight, batch + weight.shape[-1:])
-        operands = weight, *self.structure, self.spike, trace, gain, _none(weight), _none(weight), jnp.zeros(0, bool)
+        operands = weight, *self.structure, self.spike, trace, gain, _none(weight), _none(weight)
         return self._bind("update", *operands, clip_all=False, soft_bound=None, mu=1.0)
 
     def total(self, weight, trace, gain):
@@ -154,10 +162,10 @@ def _sum_to(x, shape: tuple[int, ...]):
 
 def _update_jvp(primals, tangents, *, spec, backend, **params):
     out = bind(update_p, *primals, spec=spec, backend=backend, **params)
-    given = dict(zip(spec.operands, primals, strict=True))
+    given = dict(zip(spec.operands, primals, strict=False))
     changes = {
         name: change
-        for name, change in zip(spec.operands, tangents, strict=True)
+        for name, change in zip(spec.operands, tangents, strict=False)
         if name in ("weight", "spike", "trace", "gain", "w_min", "w_max") and not _is_zero(change)
     }
     net = _Network(spec, backend, tuple(primals[1:4]), given["spike"])
@@ -261,8 +269,9 @@ def _none(like):
 
 def _update_transpose(cotangent, weight, *operands, spec, backend, **_):
     """Of an update without bounds, linear in the weight and the trace, or in the weight and the gain."""
-    *structure, spike, trace, gain, _w_min, _w_max, _after = operands
-    net, out = _Network(spec, backend, tuple(structure), spike), dict.fromkeys(spec.operands)
+    indices, indptr, weight_indices, spike, trace, gain, _w_min, _w_max, *after = operands
+    net = _Network(spec, backend, (indices, indptr, weight_indices), spike)
+    out = dict.fromkeys(spec.operands)
     if not _is_zero(cotangent):
         if ad.is_undefined_primal(weight):
             out["weight"] = cotangent
@@ -270,7 +279,7 @@ def _update_transpose(cotangent, weight, *operands, spec, backend, **_):
             out["trace"] = _sum_to(net.propagate(cotangent, gain, trace.aval.shape[-1]), trace.aval.shape)
         if ad.is_undefined_primal(gain):
             out["gain"] = _sum_to(net.collect(cotangent, trace), gain.aval.shape)
-    return list(out.values())
+    return [*out.values(), *(None for _ in after)]
 
 
 def _propagate_jvp(primals, tangents, *, spec, backend, n_out):

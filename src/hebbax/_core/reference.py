@@ -47,11 +47,10 @@ def soften(x, bounds, soft_bound, mu):
 
 
 def update(
-    weight, indices, indptr, weight_indices, spike, trace, gain, w_min, w_max, after,
+    weight, indices, indptr, weight_indices, spike, trace, gain, w_min, w_max,
     *, spec: Spec, clip_all: bool, soft_bound: str | None, mu: float,
 ):  # fmt: skip
     """The updated weight; operands as in `_core.specs.UPDATE_OPERANDS`."""
-    del after
     nse = weight.size
     if nse and trace.size and spike.size:
         row, slot, partner, touched = _elements(spec, nse, indices, indptr, weight_indices, spike, trace.size)
@@ -99,7 +98,7 @@ def run(spec: Spec, operands: tuple, **params: Any) -> jax.Array:
     axes: list[int | None] = [None] * len(operands)
     given = list(operands)
     for k, name in enumerate(spec.operands):
-        if name in (*STRUCTURE, "after"):
+        if name in STRUCTURE:
             continue
         if given[k].shape[0] == 1:
             given[k] = given[k][0]

@@ -2,12 +2,11 @@
 the kernels' variants, the tests' parameters and the benchmarks."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
-UPDATE_OPERANDS = (
-    "weight", "indices", "indptr", "weight_indices", "spike", "trace", "gain", "w_min", "w_max", "after",
-)  # fmt: skip
+UPDATE_OPERANDS = ("weight", "indices", "indptr", "weight_indices", "spike", "trace", "gain", "w_min", "w_max")
 OPERANDS = {
     "update": UPDATE_OPERANDS,
     "propagate": (*UPDATE_OPERANDS[:5], "gain"),
@@ -38,14 +37,17 @@ class Spec:
 
     @property
     def operands(self) -> tuple[str, ...]:
-        """What the primitive takes, in order; an operand that is not given is an array of size 0."""
+        """What the primitive takes, in order; an operand that is not given is an array of size 0.
+
+        An update takes more arrays behind them, those of `after`, which it waits for and does not read.
+        """
         return OPERANDS[self.kind]
 
     def like(self, kind: Literal["update", "propagate", "collect"]) -> "Spec":
         """The operator of another kind on the same structure."""
         return dataclasses.replace(self, kind=kind)
 
-    @property
+    @functools.cached_property
     def arguments(self) -> tuple[str, ...]:
         """The required operands in the order in which the public function takes them."""
         structure = ("weight", "indices", "indptr", *(("weight_indices",) if self.permuted else ()))
@@ -55,8 +57,13 @@ class Spec:
 
     @property
     def optional(self) -> tuple[str, ...]:
-        """The operands that the public function can do without."""
+        """What the public function can do without."""
         return ("w_min", "w_max", "gain", "after") if self.kind == "update" else ()
+
+    @functools.cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """All operands that the public function takes, in its order."""
+        return (*self.arguments, *self.optional)
 
     def public_name(self, operand: str) -> str:
         """What the public function calls an operand."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hebbax import _cpu
-from hebbax._core import lowering
+from hebbax._core import forks, lowering
 from hebbax._core.compat import enable_x64
 from hebbax._core.primitives import bind, propagate_p, update_p
 from hebbax._core.specs import CSC_SPECS, PROPAGATE_POST, PROPAGATE_PRE, SPECS, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec
@@ -45,6 +45,7 @@ class Operator:
         spec = self.spec
         options = {name: optional.pop(name) for name in UPDATE_OPTIONS if spec.kind == "update" and name in optional}
         given = _name_arguments(spec, arguments, optional)
+        after = arrays_of("after", given.pop("after", None))
         shape = check_options(shape, backend)
         given = {
             name: x if isinstance(x, jax.Array) else jnp.asarray(check_host_array(spec.public_name(name), x))
@@ -57,7 +58,7 @@ class Operator:
         if spec.kind == "propagate":
             return bind(propagate_p, *operands, spec=spec, n_out=spec.sizes(shape)[1], backend=backend)
         options = check_update_options(given.keys(), **options)
-        return bind(update_p, *operands, spec=spec, backend=backend, **options)
+        return bind(update_p, *operands, *map(jnp.asarray, after), spec=spec, backend=backend, **options)
 
     def available_backends(self, platform: str) -> tuple[str, ...]:
         """Return the names of the backends that can run on `platform` ('cpu', 'gpu', ...), best first."""
@@ -103,7 +104,7 @@ def _name_arguments(spec: Spec, arguments: tuple, optional: dict[str, Any]) -> d
     if len(arguments) > len(names):
         raise TypeError(f"{spec.name}() takes {len(names)} positional arguments, but got {len(arguments)}")
     named = dict(zip(names, arguments, strict=False))
-    operand_of = {spec.public_name(name): name for name in spec.operands if name in (*names, *spec.optional)}
+    operand_of = {spec.public_name(name): name for name in spec.parameters}
     for name, value in optional.items():
         if name not in operand_of:
             raise TypeError(f"{spec.name}() got an unexpected argument {name!r}")
@@ -117,9 +118,15 @@ def _name_arguments(spec: Spec, arguments: tuple, optional: dict[str, Any]) -> d
 
 
 def check_options(shape, backend: str | None) -> tuple[int, int]:
-    """Return `shape` as two Python ints; raise unless it is that and `backend` names a backend."""
+    """Return `shape` as two Python ints; raise unless it is that, `backend` names a backend, and JAX can run."""
+    forks.check_jax()
     if backend is not None:
         lowering.check_backend(backend)
+    return check_shape(shape)
+
+
+def check_shape(shape) -> tuple[int, int]:
+    """Return `shape` as two Python ints; raise unless it is that."""
     try:
         n_pre, n_post = map(operator.index, shape)
     except (TypeError, ValueError):
@@ -150,6 +157,12 @@ def check_host_array(name: str, x):
             return narrowed
         raise TypeError(f"{name}: got {type(x).__name__}, which JAX cannot take: {error}") from error
     return shared if jax.dtypes.canonicalize_dtype(shared.dtype) == shared.dtype else _narrow(name, np.asarray(shared))
+
+
+def arrays_of(name: str, tree: Any) -> list[Any]:
+    """The arrays of a pytree, as JAX may take them; a Quantity is its numbers, and numbers of Python are left out."""
+    leaves = [x for x in jax.tree.leaves(tree) if not isinstance(x, (bool, int, float, complex))]
+    return [x if isinstance(x, jax.Array) else check_host_array(name, x) for x in leaves]
 
 
 def _is_like_jax(x: np.ndarray) -> bool:
@@ -206,8 +219,6 @@ def check_dtypes(spec: Spec, given: dict[str, Any]) -> None:
 @functools.lru_cache(maxsize=256)
 def _expected_instead(operand: str, dtype: Any) -> str | None:
     """What an operand should be where this dtype is not among it."""
-    if operand == "after":
-        return None
     if operand == "weight":
         ok, expected = str(dtype) in WEIGHT_DTYPES, f"one of {', '.join(WEIGHT_DTYPES)}"
     elif operand in STRUCTURE:
@@ -248,8 +259,6 @@ def _settle_dtypes(spec: Spec, given: dict[str, Any]) -> list[jax.Array]:
         x = given.get(operand)
         if x is None:
             return jnp.zeros(0, dtypes[operand])
-        if operand == "after":
-            return jnp.asarray(x)
         if operand == "spike":
             x = jnp.asarray(x)
             has_derivative = spec.kind == "propagate" and jnp.issubdtype(x.dtype, jnp.floating)
@@ -268,7 +277,7 @@ def kernel_dtypes(given: dict[str, Any]) -> dict[str, np.dtype]:
     return {
         "indices": index, "weight_indices": index, "indptr": _common_index_dtype(given["indptr"].dtype),
         "weight": weight, "w_min": weight, "w_max": weight, "trace": arithmetic, "gain": arithmetic,
-        "spike": np.dtype(bool), "after": np.dtype(bool),
+        "spike": np.dtype(bool),
     }  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
 from hebbax._cpu.cpus import check_num_threads, default_num_threads
@@ -15,6 +17,8 @@ except ImportError as error:  # not built here, or built for another platform
 else:
     missing = None
     _threads.set_num_threads(default_num_threads())
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_threads.without_openmp)
 
 
 def ffi_handlers() -> dict:
@@ -51,6 +55,8 @@ def view(array) -> np.ndarray:
 
 def set_num_threads(n: int) -> None:
     """Set how many threads the CPU kernels may use, in the whole process and from the next call on.
+
+    In a process that was forked, calls outside JAX use one: OpenMP's threads do not survive a fork.
 
     Parameters
     ----------

@@ -4,12 +4,11 @@ It is what `update` and `propagate` are transposed by with respect to their gain
 its elements, whatever the number of threads, which share out whole rows.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
 from hebbax._cpu.buffers cimport (
-    BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT32, Buffer, arith_t, bfloat16, float16, hot_void, inline_int, load,
-    prefetch, prefetch_lines, weight_t,
+    FLOAT64, arith_t, hot_void, inline_int, load, prefetch, prefetch_lines, weight_t,
 )
 from hebbax._cpu.rows cimport BAD_ELEMENT, OK, Piece, Rows, Status, Walk, index_t, next_batch, next_piece, walk_rows
 from hebbax._cpu.threads cimport chunks_for, run_chunks
@@ -22,6 +21,7 @@ cdef enum:
 cdef struct Job:
     Collect* call
     Rows* rows
+    void* values  # the sums
     Status status
 
 
@@ -48,7 +48,7 @@ cdef inline_int collect_piece(
     return bad
 
 
-cdef hot_void collect_span(
+cdef hot_void span(
     Job* job, const weight_t* weight, const index_t* indices, arith_t* out, int64_t start, int64_t stop
 ) noexcept nogil:
     """Sum the batch's rows `start` to `stop`."""
@@ -76,26 +76,7 @@ cdef hot_void collect_span(
         job.status = BAD_ELEMENT
 
 
-cdef inline void collect_typed(
-    Job* job, const weight_t* weight, arith_t* out, int64_t start, int64_t stop
-) noexcept nogil:
-    if job.call.network.indices.dtype == INT32:
-        collect_span(job, weight, <const int32_t*> job.call.network.indices.data, out, start, stop)
-    else:
-        collect_span(job, weight, <const int64_t*> job.call.network.indices.data, out, start, stop)
-
-
-cdef void collect_task(void* state, int64_t start, int64_t stop) noexcept nogil:
-    cdef Job* job = <Job*> state
-    cdef const Buffer* weight = &job.call.network.weight
-    if weight.dtype == FLOAT32:
-        collect_typed(job, <const float*> weight.data, <float*> job.call.out, start, stop)
-    elif weight.dtype == FLOAT16:
-        collect_typed(job, <const float16*> weight.data, <float*> job.call.out, start, stop)
-    elif weight.dtype == BFLOAT16:
-        collect_typed(job, <const bfloat16*> weight.data, <float*> job.call.out, start, stop)
-    else:
-        collect_typed(job, <const double*> weight.data, <double*> job.call.out, start, stop)
+include "variants.pxi"  # defines `task`
 
 
 cdef Status collect(Collect* call) noexcept nogil:
@@ -106,10 +87,11 @@ cdef Status collect(Collect* call) noexcept nogil:
     rows.next_event = 0
     job.call = call
     job.rows = &rows
+    job.values = call.out
     job.status = next_batch(&call.network, &rows)
     while job.status == OK and rows.count:
         chunks = min(chunks_for(&call.network.pool, rows.elements, GRAIN, 4), rows.count)
-        run_chunks(&call.network.pool, collect_task, &job, rows.count, chunks)
+        run_chunks(&call.network.pool, task, &job, rows.count, chunks)
         if job.status == OK:
             job.status = next_batch(&call.network, &rows)
     return job.status

@@ -13,8 +13,9 @@ from hebbax._cpu.propagate cimport Propagate, propagate
 from hebbax._cpu.rows cimport OK, Network, Status, describe
 from hebbax._cpu.threads cimport Pool, add_and_get, chunks_for, run_chunks
 from hebbax._cpu.update cimport Update, update
-from hebbax._cpu.xla_ffi cimport (
-    XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, XLA_FFI_Scalar, answer_metadata, out_of_range, schedule,
+from hebbax._core.xla_ffi cimport (
+    OUT_OF_RANGE, XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, XLA_FFI_Scalar, answer_metadata, new_error,
+    schedule,
 )
 from hebbax._core.dlpack cimport BFLOAT, BOOLEAN, FLOAT, INTEGER, Borrowed, DLTensor
 
@@ -212,10 +213,10 @@ cdef XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame, Run run, int count, int att
     cdef Buffer result
     cdef char message[MESSAGE]
     cdef int i
-    if answer_metadata(frame):
+    if answer_metadata(frame, 0):
         return NULL
     if frame.args.size < count or frame.attrs.size != attributes_count:
-        return out_of_range(frame.api, b"this call was compiled by another version of hebbax")
+        return new_error(frame.api, b"this call was compiled by another version of hebbax", OUT_OF_RANGE)
     for i in range(count):
         operands[i] = from_xla(frame.args.args[i])
     result = from_xla(frame.rets.rets[0])
@@ -223,10 +224,10 @@ cdef XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame, Run run, int count, int att
     attributes.mu = (<double*> attribute(frame, 1))[0] if attributes_count > 1 else 1.0
     cdef Pool pool = Pool(schedule, frame, False)
     if not fit(operands, count, &result):
-        return out_of_range(frame.api, b"an operand does not have the batch that the result has")
+        return new_error(frame.api, b"an operand does not have the batch that the result has", OUT_OF_RANGE)
     if run_batch(run, &pool, &result, operands, count, &attributes, message):
         return NULL
-    return out_of_range(frame.api, message)
+    return new_error(frame.api, message, OUT_OF_RANGE)
 
 
 cdef XLA_FFI_Error* handle_update(XLA_FFI_CallFrame* frame) noexcept nogil:

@@ -5,12 +5,11 @@ sorted row its elements are a run, whose ends are searched for. Should a thread 
 or should an element be left to nobody, the rows are not sorted (or an index is bad), and one thread starts all over.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
 from hebbax._cpu.buffers cimport (
-    BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT32, Buffer, arith_t, bfloat16, float16, hot_void, inline_int, load,
-    prefetch, prefetch_lines, weight_t,
+    FLOAT64, arith_t, hot_void, inline_int, load, prefetch, prefetch_lines, weight_t,
 )
 from hebbax._cpu.rows cimport BAD_ELEMENT, OK, Rows, Status, index_t, next_batch
 from hebbax._cpu.threads cimport add_and_get, chunks_for, run_chunks
@@ -25,6 +24,7 @@ cdef enum:
 cdef struct Job:
     Propagate* call
     Rows* rows
+    void* values   # the sums
     Status status
     int64_t added  # elements
 
@@ -70,7 +70,7 @@ cdef inline_int propagate_row(
     return bad
 
 
-cdef hot_void propagate_span(
+cdef hot_void span(
     Job* job, const weight_t* weight, const index_t* indices, arith_t* out, int64_t start, int64_t stop
 ) noexcept nogil:
     """Add up the batch's elements whose targets lie in `start` to `stop`."""
@@ -111,26 +111,7 @@ cdef hot_void propagate_span(
         job.status = BAD_ELEMENT
 
 
-cdef inline void propagate_typed(
-    Job* job, const weight_t* weight, arith_t* out, int64_t start, int64_t stop
-) noexcept nogil:
-    if job.call.network.indices.dtype == INT32:
-        propagate_span(job, weight, <const int32_t*> job.call.network.indices.data, out, start, stop)
-    else:
-        propagate_span(job, weight, <const int64_t*> job.call.network.indices.data, out, start, stop)
-
-
-cdef void propagate_task(void* state, int64_t start, int64_t stop) noexcept nogil:
-    cdef Job* job = <Job*> state
-    cdef const Buffer* weight = &job.call.network.weight
-    if weight.dtype == FLOAT32:
-        propagate_typed(job, <const float*> weight.data, <float*> job.call.out, start, stop)
-    elif weight.dtype == FLOAT16:
-        propagate_typed(job, <const float16*> weight.data, <float*> job.call.out, start, stop)
-    elif weight.dtype == BFLOAT16:
-        propagate_typed(job, <const bfloat16*> weight.data, <float*> job.call.out, start, stop)
-    else:
-        propagate_typed(job, <const double*> weight.data, <double*> job.call.out, start, stop)
+include "variants.pxi"  # defines `task`
 
 
 cdef Status propagate_in(Propagate* call, bint parallel) noexcept nogil:
@@ -141,11 +122,12 @@ cdef Status propagate_in(Propagate* call, bint parallel) noexcept nogil:
     rows.next_event = 0
     job.call = call
     job.rows = &rows
+    job.values = call.out
     job.status = next_batch(&call.network, &rows)
     while job.status == OK and rows.count:
         job.added = 0
         chunks = chunks_for(&call.network.pool, rows.elements - SEARCH * rows.count, GRAIN, 1) if parallel else 1
-        run_chunks(&call.network.pool, propagate_task, &job, n_out, max(1, min(chunks, n_out)))
+        run_chunks(&call.network.pool, task, &job, n_out, max(1, min(chunks, n_out)))
         if job.added < rows.elements:
             job.status = BAD_ELEMENT
         if job.status == OK:

@@ -50,6 +50,13 @@ cdef extern from *:
     int sched_yield() noexcept nogil
 
 cdef int64_t limit = 1
+cdef bint forked = False
+
+
+def without_openmp():
+    """Never use it again: this process was forked, and OpenMP would wait for threads that it does not have."""
+    global forked
+    forked = True
 
 
 def set_num_threads(int64_t n):
@@ -81,6 +88,8 @@ cdef struct Shared:
 cdef int64_t chunks_for(const Pool* pool, int64_t work, int64_t grain, int64_t per_thread) noexcept nogil:
     """Into how many chunks to split `work`, which is worth more threads from `grain` on (OpenMP's: 8 times that)."""
     if limit == 1 or pool.alone or work < (grain if pool.schedule != NULL else 8 * grain):
+        return 1
+    if forked and pool.schedule == NULL:
         return 1
     return min(per_thread * limit, 4 * work // grain)
 

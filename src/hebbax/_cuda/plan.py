@@ -11,15 +11,18 @@ import numpy as np
 
 from hebbax._core.specs import STRUCTURE, UPDATE_OPERANDS, Spec
 
-# What the kernels' source is compiled with. With 512 threads of 4 elements on each multiprocessor, more bytes are under
-# way than memory delivers in the time that one access takes, and ptxas spills no registers.
+# What the kernels' source is compiled with. With 1024 threads of 4 elements on each multiprocessor, more bytes are
+# under way than memory delivers in the time that one access takes, and ptxas spills no registers.
 CONSTANTS = {
     "THREADS": 256,  # of a block
-    "BLOCKS": 2,  # that a multiprocessor must have registers for
+    "BLOCKS": 4,  # that a multiprocessor must have registers for
     "ITEMS": 4,  # elements of a thread in one go, all of whose loads are under way together
     "SPIKES": 4,  # that a thread looks at in one go
+    "TILES": 512,  # of neurons, at most: every block sums up what they have
+    "WORDS": 1024,  # of 32 spikes, at most, that every block of an operator reads itself
     "DIMS": 8,  # of a batch, at most
 }
+WARP = 32
 THREADS, DIMS = CONSTANTS["THREADS"], CONSTANTS["DIMS"]
 
 TYPES = {
@@ -27,11 +30,12 @@ TYPES = {
     "int32": "int", "int64": "long long",
 }  # fmt: skip
 SOFT = ("HARD", "LINEAR", "POWER")
+WAYS = ("BATCHED", "FLAT", "ALONE")
 
 # The structs of cuda/call.cu.
 _OPERAND = np.dtype([("data", np.uint64), ("size", np.int64), ("strides", np.int64, DIMS)])
-FIELDS = ("result", *(name for name in UPDATE_OPERANDS if name != "after"), "rows")
-_NUMBERS = ("rank", "members", "lists", "row_bits", "n_other", "zeroed", "soft_upper")
+FIELDS = ("result", *UPDATE_OPERANDS, "rows")
+_NUMBERS = ("rank", "members", "lists", "tiles", "per_tile", "wide", "n_other", "zeroed", "soft_upper")
 CALL = np.dtype(
     [(name, _OPERAND) for name in FIELDS]
     + [("dims", np.int64, DIMS), *((name, np.int64) for name in _NUMBERS), ("mu", np.float64)]
@@ -39,12 +43,15 @@ CALL = np.dtype(
 _GRID_Y = 65535  # the most that CUDA takes
 
 
-def expressions(spec: Spec, weight: Any, index: Any, indptr: Any, soft: str = "HARD") -> dict[str, str]:
+def expressions(spec: Spec, weight: Any, index: Any, soft: str = "HARD", way: str = "FLAT") -> dict[str, str]:
     """The C++ names of an operator's kernels for these dtypes."""
-    weight, index, indptr = (TYPES[np.dtype(dtype).name] for dtype in (weight, index, indptr))
-    own = [weight, index, str(spec.permuted).lower(), *([soft] if spec.kind == "update" else [])]
-    names = {"find_rows": f"find_rows<{indptr}>", spec.kind: f"{spec.kind}<{', '.join(own)}>"}
-    return names | {"clip": f"clip<{weight}>"} if spec.kind == "update" else names
+    weight, index = (TYPES[np.dtype(dtype).name] for dtype in (weight, index))
+    own = [weight, index, str(spec.permuted).lower(), *([soft] if spec.kind == "update" else []), way]
+    names = {} if way == "ALONE" else {"find_rows": "find_rows"}
+    names[spec.kind] = f"{spec.kind}<{', '.join(own)}>"
+    if spec.kind == "update":
+        names["clip"] = f"clip<{weight}, {'FLAT' if way == 'ALONE' else way}>"
+    return names
 
 
 @dataclass(frozen=True)
@@ -92,32 +99,35 @@ def plan_call(
     nse, n_event = operands["indices"].shape[-1], operands["spike"].shape[-1]
     n_other = result.shape[-1] if spec.kind == "propagate" else operands["trace"].shape[-1]
     members, lists = math.prod(batch), math.prod(operands["spike"].shape[:-1])
-    row_bits = n_event.bit_length()
-    if (bits := row_bits + nse.bit_length()) > 64:
-        raise NotImplementedError(
-            f"{spec.name}: got {n_event} neurons and {nse} synapses, numbers of {bits} bits together, "
-            f"expected at most 64"
-        )
+    sizes = (nse, n_event, n_other, *(x.shape[-1] for x in operands.values()))
+    way = "BATCHED" if batch or max(sizes) >= 2**31 else "FLAT"
+    per_round = THREADS * CONSTANTS["SPIKES"]  # neurons that a block of `find_rows` looks at in one go
+    per_tile = per_round * max(1, math.ceil(n_event / (per_round * CONSTANTS["TILES"])))
+    # Only an update can do without another kernel before it: a sum must be 0 before any block adds to it.
+    if spec.kind == "update" and way == "FLAT" and n_event <= WARP * CONSTANTS["WORDS"]:
+        way, per_tile = "ALONE", WARP
+    tiles = math.ceil(n_event / per_tile)
+    list_size = 0 if way == "ALONE" else 2 * tiles + 3 * n_event
+    wide = np.dtype(operands["indptr"].dtype).itemsize == 8
     zeroed = 0 if spec.kind == "update" else members * result.shape[-1] * result.dtype.itemsize // 4
     call["dims"][0, : len(batch)] = batch
-    numbers = (len(batch), members, lists, row_bits, n_other, zeroed, soft_bound == "upper")
+    numbers = (len(batch), members, lists, tiles, per_tile, wide, n_other, zeroed, soft_bound == "upper")
     for name, number in zip(_NUMBERS, numbers, strict=True):
         call[name] = number
-    call["mu"] = mu
+    call["rows"]["size"], call["mu"] = list_size, mu
 
     soft = SOFT[0 if soft_bound is None else 1 if mu == 1 else 2]
-    names = expressions(spec, operands["weight"].dtype, operands["indices"].dtype, operands["indptr"].dtype, soft)
+    names = expressions(spec, operands["weight"].dtype, operands["indices"].dtype, soft, way)
     touches = bool(members and nse and n_event and n_other)
     launches = []
-    if touches or zeroed:
-        per_block = THREADS * CONSTANTS["SPIKES"]
-        launches.append(Launch(names["find_rows"], max(n_event, math.ceil(zeroed / lists)), per_block, lists, 8))
+    if zeroed or (touches and way != "ALONE"):
+        work = max(tiles * per_round, math.ceil(zeroed / lists))
+        launches.append(Launch(names["find_rows"], work, per_round, lists, 8))
     if touches:
         launches.append(Launch(names[spec.kind], nse, THREADS, members, CONSTANTS["BLOCKS"]))
     if clip_all and members and nse:
         launches.append(Launch(names["clip"], nse, 4 * THREADS, members, 8))
-    counters = 8 * max(lists, 1)
-    return Plan(spec.kind, tuple(names.values()), tuple(launches), counters + 24 * lists * n_event, counters, call)
+    return Plan(spec.kind, tuple(names.values()), tuple(launches), max(8 * lists * list_size, 8), 0, call)
 
 
 def _strides(dims: tuple[int, ...]) -> np.ndarray:

@@ -9,6 +9,14 @@ All rules order what happens within a step alike. First the traces decay by `dt`
 presynaptic neurons first, those of postsynaptic neurons after them, both by the traces as they were before the spikes
 of this step, so that spikes which coincide do not see each other. Last, this step's spikes are added to the traces.
 
+A parameter is one number, or an array that broadcasts against the weight matrix: of shape `(n_pre, 1)`, one value per
+presynaptic neuron, or `(1, n_post)`, one per postsynaptic neuron. A synapse whose bounds, of shape `(nse,)`, are equal
+stays as it is: `jnp.where(plastic, w_min, weight)` and `jnp.where(plastic, w_max, weight)`, of the weights that a run
+starts from, make a mask. (Where weights are differentiated, such a synapse has the derivative of the clipping.)
+
+Traces of float32 follow their time constant as long as `dt / tau` is above about 3e-7; below that, rounding is stronger
+than the decay, and `step` warns, unless it sees traced values only.
+
 Weights are promised to lie within the bounds, where a rule also keeps them: a step then costs what its events cost. A
 weight that starts outside is left there until one of its neurons spikes.
 
@@ -28,9 +36,9 @@ weights change on postsynaptic spikes only, up if the input was more active than
 0.5048 0.4965
 """
 
+from hebbax.rules._traces import PairTraces
 from hebbax.rules.inhibitory import InhibitorySTDP
 from hebbax.rules.pair import PairSTDP
-from hebbax.rules.traces import PairTraces
 from hebbax.rules.triplet import TripletSTDP, TripletTraces
 
 __all__ = ["InhibitorySTDP", "PairSTDP", "PairTraces", "TripletSTDP", "TripletTraces"]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import brainunit as u
-import jax.numpy as jnp
 
 from hebbax._core.pytree import pytree
-from hebbax.operators import Plain, WithUnit, in_unit
-from hebbax.rules.traces import Pairing, PairTraces, add_spikes, check, check_state, decay_factor
+from hebbax._core.sides import Side
+from hebbax.operators import Plain, WithUnit
+from hebbax.rules._parameters import EITHER, POST, PRE, check, check_range, factors
+from hebbax.rules._traces import Pairing, PairTraces, add_spikes, check_state, decay, zeros
 from hebbax.synapses import Synapses
 
 
@@ -21,23 +22,27 @@ class PairSTDP:
 
     Parameters
     ----------
-    tau_plus, tau_minus : Quantity
-        Time constants of potentiation and of depression.
-    a_plus, a_minus : number or Quantity
-        Amplitudes, at least 0, with the weight's dimension: what one isolated pair at a vanishing lag would change if
-        the exponents were 0.
-    w_min, w_max : number or Quantity
-        Bounds of the weight.
-    mu_plus, mu_minus : float
+    tau_plus : Quantity, scalar or shape (n_pre, 1)
+        Time constant of potentiation, one for all or one per presynaptic neuron.
+    tau_minus : Quantity, scalar or shape (1, n_post)
+        Time constant of depression, one for all or one per postsynaptic neuron.
+    a_plus, a_minus : number, Array or Quantity, scalar or shape (n_pre, 1) or (1, n_post)
+        Amplitudes, with the weight's dimension: what one isolated pair at a vanishing lag would change if the exponents
+        were 0. A negative one reverses its half of the rule; it takes an exponent of 0.
+    w_min, w_max : number, Array or Quantity, scalar or shape (nse,)
+        Bounds of the weight. A synapse with two equal bounds stays as it is.
+    mu_plus, mu_minus : float, default 0.0
         Exponents of the weight dependence, at least 0: 0 is the additive rule (Song et al. 2000), 1 the multiplicative
         one (Rubin et al. 2001), and what lies between interpolates (Guetig et al. 2003).
-    pairing : 'all' or 'nearest'
+    pairing : 'all' or 'nearest', default 'all'
         Whether a spike pairs with all earlier ones of the other side, or with the last only.
 
     Raises
     ------
     ValueError, TypeError
         A parameter is out of range; the message names it.
+    hebbax.errors.ShapeError
+        A parameter has another shape, then or in `step` (a ValueError and an AssertionError).
     brainunit.UnitMismatchError
         Two parameters that share a unit do not.
 
@@ -86,13 +91,20 @@ class PairSTDP:
     mu_minus: float = 0.0
     pairing: Pairing = "all"
 
+    sides: ClassVar[dict[str, tuple[Side, ...]]] = {
+        "tau_plus": PRE, "tau_minus": POST, "a_plus": EITHER, "a_minus": EITHER,
+    }  # fmt: skip
+
     def __post_init__(self) -> None:
         amplitudes = ("a_plus", "a_minus")
-        check(self, positive=("tau_plus", "tau_minus"), not_negative=amplitudes, weights=amplitudes)
+        check(self, positive=("tau_plus", "tau_minus"), signed=amplitudes, weights=amplitudes)
+        for name, exponent in (("a_plus", "mu_plus"), ("a_minus", "mu_minus")):
+            if getattr(self, exponent):  # the change would vanish at the bound that it leads away from
+                check_range(self, (name,), lambda x: x >= 0, f"at least 0 where {exponent} is not 0")
 
     def init(self, synapses: Synapses) -> PairTraces:
         """Return the traces of neurons that have not spiked yet."""
-        return PairTraces(jnp.zeros(synapses.n_pre), jnp.zeros(synapses.n_post))
+        return PairTraces(*zeros(synapses.n_pre, synapses.n_post))
 
     def step(
         self,
@@ -102,7 +114,7 @@ class PairSTDP:
         pre_spike: Plain,
         post_spike: Plain,
         dt: WithUnit,
-        after: WithUnit | None = None,
+        after: Any = None,
         backend: str | None = None,
     ) -> tuple[Any, PairTraces]:
         """Return the weight and the traces after a step of length `dt`, with the spikes at its end.
@@ -119,24 +131,27 @@ class PairSTDP:
             Whether each presynaptic neuron spikes.
         post_spike : Array, shape (n_post,), bool or real
             Whether each postsynaptic neuron spikes.
-        dt : Quantity
-            Length of the step.
-        after : Array or Quantity, optional
-            What was computed from `weight` in the same step, as in `update_csr_on_binary_pre`.
+        dt : Quantity, scalar
+            Length of the step. Where it is so short that float32 traces do not decay as they should, a RuntimeWarning
+            says so (not of a rule that is an argument of `jit`, whose values cannot be seen).
+        after : pytree of arrays, optional
+            All that was computed from `weight` in the same step, as in `update_csr_on_binary_pre`.
         backend : str, optional
             Of the updates (see `hebbax.backends`).
         """
-        check_state(state, PairTraces)
-        unit = u.get_unit(weight)
-        decay_plus, decay_minus = decay_factor(dt, self.tau_plus), decay_factor(dt, self.tau_minus)
-        up, down = in_unit("a_plus", self.a_plus, unit), in_unit("a_minus", self.a_minus, unit)
-        pre, post = (u.Quantity(trace, unit=unit) for trace in state)
+        unit, dtype = u.get_unit(weight), check_state(state, PairTraces)
+        plus = decay(self, "tau_plus", dt, synapses, "pre", dtype)
+        minus = decay(self, "tau_minus", dt, synapses, "post", dtype)
+        up = factors(self, "a_plus", synapses, unit, dtype).times(plus.factors)
+        down = factors(self, "a_minus", synapses, unit, dtype).times(minus.factors)
+        pre = u.Quantity(up.scaled(state.pre, "pre"), unit=unit)
+        post = u.Quantity(down.scaled(state.post, "post"), unit=unit)
         options: Any = dict(w_min=self.w_min, w_max=self.w_max, weight_in_bounds=True, backend=backend)
-        depress: Any = dict(gain=-down * decay_minus, soft_bound="lower", mu=self.mu_minus)
-        potentiate: Any = dict(gain=up * decay_plus, soft_bound="upper", mu=self.mu_plus)
+        depress: Any = dict(gain=-down.gain("pre"), soft_bound="lower", mu=self.mu_minus)
+        potentiate: Any = dict(gain=up.gain("post"), soft_bound="upper", mu=self.mu_plus)
         weight = synapses.update_on_pre(weight, pre_spike, post, after=after, **depress, **options)
         weight = synapses.update_on_post(weight, pre, post_spike, **potentiate, **options)
         return weight, PairTraces(
-            add_spikes(state.pre * decay_plus, pre_spike, self.pairing),
-            add_spikes(state.post * decay_minus, post_spike, self.pairing),
+            add_spikes(plus.of(state.pre), pre_spike, self.pairing),
+            add_spikes(minus.of(state.post), post_spike, self.pairing),
         )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import brainunit as u
-import jax.numpy as jnp
 
 from hebbax._core.pytree import pytree
-from hebbax.operators import Plain, WithUnit, in_unit
-from hebbax.rules.traces import Pairing, add_spikes, check, check_state, decay_factor
+from hebbax._core.sides import Side
+from hebbax.operators import Plain, WithUnit
+from hebbax.rules._parameters import EITHER, POST, PRE, Factors, check, factors
+from hebbax.rules._traces import Pairing, add_spikes, check_state, decay, zeros
 from hebbax.synapses import Synapses
+
+OTHER: dict[Side, Side] = {"pre": "post", "post": "pre"}
 
 
 class TripletTraces(NamedTuple):
@@ -30,23 +33,25 @@ class TripletSTDP:
 
     Parameters
     ----------
-    tau_plus, tau_minus : Quantity
-        Time constants of the pair terms' traces :math:`r_1` and :math:`o_1`.
-    tau_x, tau_y : Quantity
-        Time constants of the triplet terms' traces :math:`r_2` and :math:`o_2`.
-    a2_plus, a2_minus : number or Quantity
-        Amplitudes of the pair terms, at least 0, in the weight's unit.
-    a3_plus, a3_minus : number or Quantity
-        Amplitudes of the triplet terms, at least 0, in the weight's unit.
-    w_min, w_max : number or Quantity
-        Bounds of the weight.
-    pairing : 'all' or 'nearest'
+    tau_plus, tau_x : Quantity, scalar or shape (n_pre, 1)
+        Time constants of the presynaptic traces :math:`r_1` (pair terms) and :math:`r_2` (triplet terms).
+    tau_minus, tau_y : Quantity, scalar or shape (1, n_post)
+        Time constants of the postsynaptic traces :math:`o_1` (pair terms) and :math:`o_2` (triplet terms).
+    a2_plus, a2_minus : number, Array or Quantity, scalar or shape (n_pre, 1) or (1, n_post)
+        Amplitudes of the pair terms, of either sign, with the weight's dimension.
+    a3_plus, a3_minus : number, Array or Quantity, scalar or shape (n_pre, 1) or (1, n_post)
+        Amplitudes of the triplet terms, of either sign, with the weight's dimension.
+    w_min, w_max : number, Array or Quantity, scalar or shape (nse,)
+        Bounds of the weight. A synapse with two equal bounds stays as it is.
+    pairing : 'all' or 'nearest', default 'all'
         Whether a spike raises its neuron's traces by 1 or sets them to 1.
 
     Raises
     ------
     ValueError, TypeError
         A parameter is out of range; the message names it.
+    hebbax.errors.ShapeError
+        A parameter has another shape, then or in `step` (a ValueError and an AssertionError).
     brainunit.UnitMismatchError
         Two parameters that share a unit do not.
 
@@ -58,6 +63,9 @@ class TripletSTDP:
         \text{post spike of } j\text{: } & w_{ij} \leftarrow w_{ij} + r_{1i} \, (A_2^+ + A_3^+ \, o_{2j})
 
     clipped to the bounds. All traces are those just before the spike.
+
+    Where `a2_minus` or `a3_minus` differs between postsynaptic neurons, or `a2_plus` or `a3_plus` between presynaptic
+    ones, the two terms are no longer one product, and take an update each: twice the time.
 
     References
     ----------
@@ -88,15 +96,19 @@ class TripletSTDP:
     w_max: Any
     pairing: Pairing = "all"
 
+    sides: ClassVar[dict[str, tuple[Side, ...]]] = {
+        "tau_plus": PRE, "tau_minus": POST, "tau_x": PRE, "tau_y": POST,
+        "a2_plus": EITHER, "a2_minus": EITHER, "a3_plus": EITHER, "a3_minus": EITHER,
+    }  # fmt: skip
+
     def __post_init__(self) -> None:
         amplitudes = ("a2_plus", "a2_minus", "a3_plus", "a3_minus")
         times = ("tau_plus", "tau_minus", "tau_x", "tau_y")
-        check(self, positive=times, not_negative=amplitudes, weights=amplitudes)
+        check(self, positive=times, signed=amplitudes, weights=amplitudes)
 
     def init(self, synapses: Synapses) -> TripletTraces:
         """Return the traces of neurons that have not spiked yet."""
-        # Not one array twice: JAX would not let them be donated.
-        return TripletTraces(*(jnp.zeros(n) for n in (synapses.n_pre,) * 2 + (synapses.n_post,) * 2))
+        return TripletTraces(*zeros(*(synapses.n_pre,) * 2, *(synapses.n_post,) * 2))
 
     def step(
         self,
@@ -106,24 +118,37 @@ class TripletSTDP:
         pre_spike: Plain,
         post_spike: Plain,
         dt: WithUnit,
-        after: WithUnit | None = None,
+        after: Any = None,
         backend: str | None = None,
     ) -> tuple[Any, TripletTraces]:
         """Return the weight and the traces after a step of length `dt`; the arguments are those of `PairSTDP.step`."""
-        check_state(state, TripletTraces)
-        unit = u.get_unit(weight)
-        taus = (self.tau_plus, self.tau_x, self.tau_minus, self.tau_y)
-        decay = TripletTraces(*(decay_factor(dt, tau) for tau in taus))
-        r1, r2, o1, o2 = (trace * factor for trace, factor in zip(state, decay, strict=True))
-        depression = in_unit("a2_minus", self.a2_minus, unit) + in_unit("a3_minus", self.a3_minus, unit) * r2
-        potentiation = in_unit("a2_plus", self.a2_plus, unit) + in_unit("a3_plus", self.a3_plus, unit) * o2
-        options: Any = dict(w_min=self.w_min, w_max=self.w_max, weight_in_bounds=True, backend=backend)
-        weight = synapses.update_on_pre(
-            weight, pre_spike, u.Quantity(state.o1, unit=unit), gain=-decay.o1 * depression, after=after, **options
-        )
-        weight = synapses.update_on_post(
-            weight, u.Quantity(state.r1, unit=unit), post_spike, gain=decay.r1 * potentiation, **options
-        )
+        unit, dtype = u.get_unit(weight), check_state(state, TripletTraces)
+        sides: tuple[tuple[str, Side], ...] = (
+            ("tau_plus", "pre"), ("tau_x", "pre"), ("tau_minus", "post"), ("tau_y", "post"),
+        )  # fmt: skip
+        decays = TripletTraces(*(decay(self, tau, dt, synapses, side, dtype) for tau, side in sides))
+        r1, r2, o1, o2 = (x.of(trace) for x, trace in zip(decays, state, strict=True))
+
+        def terms(pair: str, triplet: str, event: Side, trace: Any) -> list[Factors]:
+            """What the pair trace of the other side is multiplied by: one product, where their sum is one, or two."""
+            a2, a3 = (factors(self, name, synapses, unit, dtype) for name in (pair, triplet))
+            a3 = a3.times(Factors.along(event, trace))
+            if getattr(a2, OTHER[event]) is None and getattr(a3, OTHER[event]) is None:
+                return [Factors.along(event, a2.gain(event) + a3.gain(event))]
+            return [a2, a3]
+
+        bounds: Any = dict(w_min=self.w_min, w_max=self.w_max, weight_in_bounds=True)
+        depression = [x.times(decays.o1.factors) for x in terms("a2_minus", "a3_minus", "pre", r2)]
+        for k, x in enumerate(depression):
+            options: Any = dict(after=None if k else after, backend=backend)
+            trace = u.Quantity(x.scaled(state.o1, "post"), unit=unit)
+            options |= bounds if x is depression[-1] else {}  # both terms are clipped as their sum
+            weight = synapses.update_on_pre(weight, pre_spike, trace, gain=-x.gain("pre"), **options)
+        potentiation = [x.times(decays.r1.factors) for x in terms("a2_plus", "a3_plus", "post", o2)]
+        for x in potentiation:
+            trace = u.Quantity(x.scaled(state.r1, "pre"), unit=unit)
+            options = dict(backend=backend) | (bounds if x is potentiation[-1] else {})
+            weight = synapses.update_on_post(weight, trace, post_spike, gain=x.gain("post"), **options)
         spikes = (pre_spike, pre_spike, post_spike, post_spike)
         return weight, TripletTraces(
             *(add_spikes(x, spike, self.pairing) for x, spike in zip((r1, r2, o1, o2), spikes, strict=True))

@@ -1,0 +1,143 @@
+"""The traces that the rules share, and how a step decays them."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+import warnings
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import brainunit as u
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hebbax._core.forks import check_jax
+from hebbax._core.sides import Side
+from hebbax.errors import ShapeError
+from hebbax.operators import in_unit
+from hebbax.rules._parameters import Factors, check_number, number_of, per_neuron
+from hebbax.synapses import Synapses
+
+Pairing: TypeAlias = Literal["all", "nearest"]
+
+
+class PairTraces(NamedTuple):
+    """Dimensionless traces of the neurons on either side."""
+
+    pre: Any  # (n_pre,)
+    post: Any  # (n_post,)
+
+
+# Below this dt / tau, what a step takes away is computed, and not what it leaves, which is so close to 1 that its
+# rounding to float32 would show: at 1e-6, as a time constant that is 1.5% off instead of 0.01%.
+_SLOW = 2.0**-10
+_WRONG = 0.02  # of a time constant, from where on a step warns
+
+
+class Decay(NamedTuple):
+    """What a step does to the traces of one side: `exp(-ratio)` of each is left."""
+
+    side: Side
+    ratio: Any  # dt / tau: a float, or an array, scalar or of one axis
+    dtype: Any  # of the traces
+
+    @property
+    def factors(self) -> Factors:
+        """What is left, as a factor of an update: then `step` need not write the decayed trace out before it."""
+        left = self._compute("exp")
+        return Factors(left) if np.ndim(left) == 0 else Factors.along(self.side, left)
+
+    def of(self, trace: Any) -> Any:
+        """The decayed trace."""
+        if not isinstance(self.ratio, float):
+            slow, fast = trace + trace * self._compute("expm1"), trace * self._compute("exp")
+            return jnp.where(self.ratio < _SLOW, slow, fast)
+        return trace + trace * self._compute("expm1") if self.ratio < _SLOW else trace * self._compute("exp")
+
+    def _compute(self, function: str) -> Any:
+        if isinstance(self.ratio, float):
+            return getattr(math, function)(-self.ratio)
+        library = np if isinstance(self.ratio, np.ndarray) else jnp
+        return jnp.asarray(getattr(library, function)(-self.ratio), self.dtype)
+
+
+def decay(rule: Any, name: str, dt: Any, synapses: Synapses, side: Side, dtype: Any) -> Decay:
+    """The decay of traces of this dtype with the rule's time constant of that name."""
+    check_number("dt", dt)
+    unit = u.get_unit(getattr(rule, name))
+    scale = in_unit("dt", u.Quantity(1.0, unit=u.get_unit(dt)), unit)
+    if shape := np.shape(u.get_mantissa(dt)):
+        raise ShapeError(f"dt: got shape {shape}, expected a scalar")
+    time = number_of(dt, dtype) * scale
+    if isinstance(time, float) and not time >= 0:
+        raise ValueError(f"dt: got {dt}, expected at least 0")
+    ratio = time / per_neuron(rule, name, synapses, dtype)
+    if not isinstance(ratio, jax.Array):
+        _warn_if_too_slow(name, time, float(np.min(ratio, initial=math.inf)), unit, jnp.dtype(dtype))
+    return Decay(side, ratio, dtype)
+
+
+def _warn_if_too_slow(name: str, time: float, ratio: float, unit: u.Unit, dtype: np.dtype) -> None:
+    """Say where rounding changes the time constant. (In numbers: Quantities are traced under `jit`.)"""
+    stretch = _stretch(ratio, dtype) if 0 < ratio < _SLOW else 1.0
+    if abs(stretch - 1) > _WRONG:
+        of = "" if unit == u.UNITLESS else f" {unit}"
+        does = f"decays about as with {time / ratio * stretch:.3g}{of}" if math.isfinite(stretch) else "never decays"
+        warnings.warn(
+            f"{name}: got {time / ratio:.6g}{of}, but in steps of {time:g}{of} a trace of {dtype} {does}, by "
+            f"rounding; take longer steps, or traces of float64 (with JAX's x64 flag)",
+            RuntimeWarning,
+            stacklevel=_level_of_caller(),
+        )
+
+
+def _level_of_caller() -> int:
+    """The `stacklevel` with which the function that calls this one warns of the first line outside hebbax."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("hebbax."):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+@functools.lru_cache
+def _stretch(ratio: float, dtype: np.dtype) -> float:
+    """By how much rounding stretches the time in which a trace of this dtype halves.
+
+    From 1 to 1/2, floating-point numbers are a `grain` apart, and a step takes away a whole number of them, the nearest
+    one to `trace * ratio`. So that time is a sum over these numbers.
+    """
+    grain = float(jnp.finfo(dtype).epsneg)
+    if ratio > 1e4 * grain:
+        return 1.0
+    taken = np.arange(round(ratio / 2 / grain), round(ratio / grain) + 1)
+    first = np.clip((taken - 0.5) * grain / ratio, 0.5, 1)  # the traces of which a step takes so many
+    last = np.clip((taken + 0.5) * grain / ratio, 0.5, 1)
+    with np.errstate(divide="ignore"):
+        steps = np.where(last > first, (last - first) / (taken * grain), 0).sum()
+    return float(steps * ratio / math.log(2))
+
+
+def add_spikes(trace: Any, spike: Any, pairing: str = "all") -> Any:
+    """The trace after this step's spikes, each of which raises it by 1 or, for 'nearest', sets it to 1."""
+    spike = jnp.asarray(spike)
+    spike = spike if spike.dtype == bool else spike != 0
+    return jnp.where(spike, 1.0 if pairing == "nearest" else trace + 1.0, trace)
+
+
+def zeros(*sizes: int) -> tuple[jax.Array, ...]:
+    """Traces of neurons that have not spiked yet; not one array twice, which JAX would not let be donated."""
+    check_jax()
+    return tuple(jnp.zeros(n) for n in sizes)
+
+
+def check_state(state: Any, expected: type) -> Any:
+    """Raise unless this is the state of a rule that `init` or a step has returned; return the dtype of its traces."""
+    check_jax()
+    if not isinstance(state, expected):
+        raise TypeError(f"state: got {type(state).__name__}, expected {expected.__name__}, as `init` returns it")
+    dtypes = sorted({jnp.result_type(trace).name for trace in state})  # type: ignore[attr-defined]
+    if dtypes not in (["float32"], ["float64"]):
+        raise TypeError(f"state: got traces of {' and '.join(dtypes)}, expected all of float32, or all of float64")
+    return jnp.dtype(dtypes[0])
