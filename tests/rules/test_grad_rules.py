@@ -150,7 +150,9 @@ def assert_same(actual, expected):
     jax.tree_util.tree_map_with_path(check, actual, expected)
 
 
-@pytest.mark.parametrize("name, units", [*((name, True) for name in RULES), pytest.param("pair", False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name, units", [*((name, True) for name in RULES), pytest.param("pair", False, marks=pytest.mark.slow)]
+)
 def test_gradients_are_those_of_a_dense_simulation(network, name, units):
     cls, parameters, options = RULES[name]
     parameters = jax.tree.map(np.float32, parameters)

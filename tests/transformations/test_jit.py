@@ -96,7 +96,9 @@ NAMES = [name for name, _ in transformations(None)]
 @pytest.mark.parametrize(
     "name, own_jit",
     [
-        pytest.param(name, own_jit, marks=() if (name, own_jit) in {("grad", False), ("vmap", True)} else pytest.mark.slow)
+        pytest.param(
+            name, own_jit, marks=() if (name, own_jit) in {("grad", False), ("vmap", True)} else pytest.mark.slow
+        )
         for name, own_jit in [*((name, False) for name in NAMES), ("grad", True), ("vmap", True)]
     ],
 )
