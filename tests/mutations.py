@@ -27,17 +27,47 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
-    Fault("src/hebbax/_cpu/update.pyx", "x = high if x > high else x", "x = high if x > high + 1 else x", "operators/test_values.py"),
-    Fault("src/hebbax/_cpu/propagate.pyx", "out[indices[k]] += factor * x", "out[indices[k]] += x", "transformations/test_jvp.py"),
-    Fault("src/hebbax/_cpu/collect.pyx", "sum = sum + x * trace[partner]", "sum = x * trace[partner]", "transformations/test_grad.py"),
+    Fault(
+        "src/hebbax/_cpu/update.pyx",
+        "x = high if x > high else x",
+        "x = high if x > high + 1 else x",
+        "operators/test_values.py",
+    ),
+    Fault(
+        "src/hebbax/_cpu/propagate.pyx",
+        "out[indices[k]] += factor * x",
+        "out[indices[k]] += x",
+        "transformations/test_jvp.py",
+    ),
+    Fault(
+        "src/hebbax/_cpu/collect.pyx",
+        "sum = sum + x * trace[partner]",
+        "sum = x * trace[partner]",
+        "transformations/test_grad.py",
+    ),
     Fault("src/hebbax/_cpu/rows.pyx", "j += 32", "j += 33", "operators/test_values.py"),
     Fault("cuda/update.cu", "if (high_moves) x = high;", "if (high_moves) x = low;", "operators/test_values.py"),
-    Fault("src/hebbax/_core/primitives.py", "net.propagate(weight, d_gain, n_out)", "net.propagate(weight, gain, n_out)", "transformations/test_jvp.py"),
-    Fault("src/hebbax/_core/connectivity.py", "0 <= ids.min() <= ids.max() < n", "0 <= ids.min() <= ids.max() <= n", "structure/test_synapses_errors.py"),
+    Fault(
+        "src/hebbax/_core/primitives.py",
+        "net.propagate(weight, d_gain, n_out)",
+        "net.propagate(weight, gain, n_out)",
+        "transformations/test_jvp.py",
+    ),
+    Fault(
+        "src/hebbax/_core/connectivity.py",
+        "0 <= ids.min() <= ids.max() < n",
+        "0 <= ids.min() <= ids.max() <= n",
+        "structure/test_synapses_errors.py",
+    ),
     Fault("src/hebbax/inplace.py", "x = x != 0", "x = x > 0", "outside_jax/test_inplace.py"),
-    Fault("src/hebbax/rules/pair.py", "add_spikes(plus.of(state.pre)", "add_spikes(minus.of(state.pre)", "rules/test_rules.py"),
+    Fault(
+        "src/hebbax/rules/pair.py",
+        "add_spikes(plus.of(state.pre)",
+        "add_spikes(minus.of(state.pre)",
+        "rules/test_rules.py",
+    ),
     Fault("src/hebbax/rules/inhibitory.py", "Factors(2 * in_unit", "Factors(1 * in_unit", "rules/test_rules.py"),
-)  # fmt: skip
+)
 
 
 def run(command, **options):
