@@ -270,7 +270,7 @@ def test_kernels_are_those_of_the_sizes():
 def test_slots_beyond_those_that_indices_can_number(rng):
     """More than 2^31 synapses (of which the system stores only those few that are touched) with int32 neurons."""
     nse, at = 2**31 + 2000, 2**31 + 500
-    sparse = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE
+    sparse = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)  # named since Python 3.13
     weight = np.frombuffer(mmap.mmap(-1, 2 * nse, flags=sparse), np.float16)
     given = {
         "weight": weight, "indices": np.frombuffer(mmap.mmap(-1, 4 * nse, flags=sparse), np.int32),

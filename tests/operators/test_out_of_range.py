@@ -15,7 +15,7 @@ from problems import CPU_KERNELS, INDEX_ERRORS, call, enable_x64, operands, rand
 @pytest.mark.parametrize(
     "name, threads",
     [
-        pytest.param(*case, marks=() if case == ("cython", 2) else pytest.mark.slow)
+        pytest.param(*case, marks=() if case == ("cython", 1) else pytest.mark.slow)
         for case in itertools.product(CPU_KERNELS, (1, 2))
     ],
 )

@@ -10,6 +10,7 @@ import hebbax
 import oracle
 from problems import DTYPES, Network, call, enable_x64, operands, random_network
 
+pytestmark = pytest.mark.together(1)
 INDEX_DTYPES = [  # of indices, weight_indices, indptr
     ("int32", "int32", "int64"),
     ("int64", "int64", "int32"),
@@ -58,6 +59,7 @@ def test_arguments_may_be_positional_up_to_the_bounds(backend):
     np.testing.assert_array_equal(out, [0.75, -0.25, 1.0, 0.5, 0.0, 1.0])
 
 
+@pytest.mark.together(2)
 def test_propagate_is_a_matrix_product(propagate, network, rng, backend):
     given = operands(propagate, rng, network)
     weight = given["weight"] = rng.integers(-8, 8, network.nse).astype(np.float32)  # so that every sum is exact
@@ -67,6 +69,7 @@ def test_propagate_is_a_matrix_product(propagate, network, rng, backend):
     np.testing.assert_array_equal(out, product)
 
 
+@pytest.mark.together(2)
 def test_update_adds_the_outer_product_where_there_are_synapses(update, network, rng, backend):
     given = operands(update, rng, network)
     x, spike = given["trace"], given["spike"]
@@ -78,6 +81,7 @@ def test_update_adds_the_outer_product_where_there_are_synapses(update, network,
 # -- result
 
 
+@pytest.mark.together(2)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_result_has_the_shape_and_dtype_of_the_weight_which_stays_as_it_was(spec, network, rng, backend, dtype):
     given = operands(spec, rng, network, DTYPES[dtype], p_spike=1.0)
@@ -160,7 +164,6 @@ def check_bounded(out, weight, w_max):
     np.testing.assert_array_equal(out, np.clip(weight, -bound, bound))
 
 
-@pytest.mark.together(1)
 @pytest.mark.parametrize("unit", [None, u.mV, u.volt], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_scalar_bound_does_not_stick_to_the_next_call(backend, dtype, unit):
@@ -173,7 +176,6 @@ def test_a_scalar_bound_does_not_stick_to_the_next_call(backend, dtype, unit):
                 check_bounded(bounded(weight, w_max, unit, backend), numbers, w_max)
 
 
-@pytest.mark.together(1)
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize("unit", [None, u.mV], ids=str)
 def test_scalar_bounds_inside_jit_and_outside_do_not_disturb_each_other(backend, unit, x64):
@@ -298,7 +300,6 @@ def test_gain_multiplies_the_trace(backend):
     np.testing.assert_array_equal(out, np.float32([0.0, 1.0, 0.0, 0.5, 0.0, 2.0]))
 
 
-@pytest.mark.together(1)
 @pytest.mark.parametrize("gain", [-2, -2.0, np.float64(-2), np.array(-2, np.int8), jnp.float32(-2)], ids=repr)
 def test_gain_may_be_one_for_all(update, network, rng, backend, gain):
     """Whatever makes it one; the same as an array of it (with products that are exact, on every backend)."""
@@ -342,7 +343,6 @@ AFTER = {
 }
 
 
-@pytest.mark.together(1)
 @pytest.mark.parametrize("after", AFTER)
 def test_after_is_any_tree_of_arrays_and_changes_nothing(update, network, rng, backend, after):
     given, options = operands(update, rng, network), {"shape": network.shape, "backend": backend}

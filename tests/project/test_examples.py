@@ -53,6 +53,7 @@ def test_learn_stdp_comes_closer_to_the_target_and_draws_it(stdp, tmp_path, caps
     assert (tmp_path / "new" / "folder" / "learn_stdp.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_learn_stdp_follows_the_derivative_of_its_loss(stdp):
     """In each parameter, so of both sides of the window."""
     synapses = stdp.hebbax.Synapses.from_dense(np.kron(np.eye(stdp.GROUPS), np.ones((stdp.INPUTS, stdp.NEURONS))))[0]
@@ -78,6 +79,7 @@ def test_surrogate_gradients_train_the_network(surrogate, capsys):
     assert accuracies[-1] > 60  # by chance: 25
 
 
+@pytest.mark.slow
 def test_surrogate_gradients_are_those_of_the_dense_network(surrogate, monkeypatch):
     class Dense:
         def __init__(self, synapses):

@@ -1,37 +1,52 @@
 """Importing hebbax: no thread, no device, and hardly any time beyond what JAX and brainunit take."""
 
+import json
 import os
 import subprocess
 import sys
 
 import pytest
 
+CHILD = """
+import json, os, sys, jax, brainunit
+
+def state():
+    tasks = "/proc/self/task"
+    return {"threads": len(os.listdir(tasks)) if os.path.isdir(tasks) else None, "modules": sorted(sys.modules)}
+
+before = state()
+import hebbax
+print(json.dumps([before, state()]))
+hebbax.backends()
+print("no device yet", flush=True)
+jax.devices()
+"""
+
 
 def child(code, **environment):
     return subprocess.run([sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True)
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted in /proc")
-@pytest.mark.parametrize("threads", [pytest.param("1", marks=pytest.mark.slow), "4"])
-def test_import_starts_no_thread(threads):
-    code = "import os, jax, brainunit; count = lambda: len(os.listdir('/proc/self/task')); before = count()\n"
-    code += "import hebbax; print(before, count())"
-    before, after = child(code, HEBBAX_NUM_THREADS=threads).stdout.split()
-    assert before == after
+@pytest.fixture(scope="module", params=[pytest.param("1", marks=pytest.mark.slow), "4"])
+def imported(request):
+    """A process that imports hebbax and then asks JAX for a device, which is an error there."""
+    return child(CHILD, HEBBAX_NUM_THREADS=request.param, JAX_PLATFORMS="no_such_platform")
 
 
-def test_import_touches_no_device():
-    """Whoever asks JAX for a device here gets an error, as in the end."""
-    code = "import hebbax, jax; hebbax.backends(); print('no device yet', flush=True); jax.devices()"
-    result = child(code, JAX_PLATFORMS="no_such_platform")
-    assert result.stdout == "no device yet\n" and "no_such_platform" in result.stderr, result.stderr
+def test_import_starts_no_thread(imported):
+    before, after = json.loads(imported.stdout.splitlines()[0])
+    assert before["threads"] == after["threads"]
 
 
-def test_import_loads_nothing_that_only_some_need():
-    code = "import sys, jax, brainunit; before = set(sys.modules)\nimport hebbax; print(*set(sys.modules) - before)"
-    loaded = set(child(code).stdout.split())
-    assert "hebbax" in loaded
-    assert not loaded & {"cupy", "matplotlib", "numba", "rich", "scipy.sparse", "typer"}
+def test_import_touches_no_device(imported):
+    assert imported.stdout.splitlines()[1:] == ["no device yet"], imported.stderr
+    assert "no_such_platform" in imported.stderr
+
+
+def test_import_loads_nothing_that_only_some_need(imported):
+    before, after = (set(state["modules"]) for state in json.loads(imported.stdout.splitlines()[0]))
+    assert "hebbax" in after - before
+    assert not (after - before) & {"cupy", "matplotlib", "numba", "rich", "scipy.sparse", "typer"}
 
 
 @pytest.mark.slow

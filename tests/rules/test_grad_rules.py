@@ -150,7 +150,9 @@ def assert_same(actual, expected):
     jax.tree_util.tree_map_with_path(check, actual, expected)
 
 
-@pytest.mark.parametrize("name, units", [*((name, True) for name in RULES), ("pair", False)])
+@pytest.mark.parametrize(
+    "name, units", [*((name, True) for name in RULES), pytest.param("pair", False, marks=pytest.mark.slow)]
+)
 def test_gradients_are_those_of_a_dense_simulation(network, name, units):
     cls, parameters, options = RULES[name]
     parameters = jax.tree.map(np.float32, parameters)
@@ -203,6 +205,7 @@ def test_nobody_spikes(name, network):
     assert all(slope == 0 for slope in slopes.values())
 
 
+@pytest.mark.slow
 def test_spikes_at_the_bounds_make_no_nan(network):
     """A power of 0 with a spike there: soft bounds of every rule that has one."""
     cls, parameters, _ = RULES["pair"]

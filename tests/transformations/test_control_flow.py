@@ -130,6 +130,7 @@ def test_gradients_through_cond(update, simulation, yes):
     assert_close(actual, jax.grad(lambda x: function(reference, x, yes))(x))
 
 
+@pytest.mark.slow
 def test_gradients_through_cond_in_scan(update, simulation):
     """A step that learns only every other time."""
     operator, reference, x, spikes = simulation(update)
@@ -145,6 +146,7 @@ def test_gradients_through_cond_in_scan(update, simulation):
     assert_close(*(jax.jit(jax.grad(lambda x, f=f: function(f, x)))(x) for f in (operator, reference)))
 
 
+@pytest.mark.slow
 def test_a_loop_of_unknown_length_forward(update, simulation, backend):
     """`while_loop` has a JVP and no VJP."""
     operator, reference, x, spikes = simulation(update, backend)

@@ -38,6 +38,7 @@ def problem(spec, rng, network, backend):
     return lambda w: (call(spec, given | {"weight": w}, **options) ** 2).sum(), weight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "switched_on", [lambda: jax.debug_nans(True), jax.disable_jit, jax.checking_leaks], ids=["nans", "jit", "leaks"]
 )

@@ -70,6 +70,7 @@ def test_exported_for_several_platforms(spec, rng):
         export.export(other, platforms=["cuda"], disabled_checks=OURS)(given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exported_backend", ["cython", "jax"])
 def test_gradients_of_what_was_exported(spec, rng, exported_backend):
     function, given = problem(spec, rng, exported_backend)

@@ -105,6 +105,7 @@ def test_gradients_have_the_dtypes_of_their_operands(update, operand, network, r
     assert_something_moves(expected)
 
 
+@pytest.mark.slow
 def test_one_operand_alone(update, network, rng):
     """What is not differentiated is a constant."""
     given, options = update_problem(update, network, rng, "gain, bounds of each")
@@ -282,6 +283,7 @@ def test_finite_differences_of_propagate(propagate, network, rng):
         check_grads(function, [given["weight"]], order=2, eps=1e-5)
 
 
+@pytest.mark.slow
 def test_hessian(update, network, rng):
     """Forward over reverse, and reverse over forward, of a loss that is not linear in the weights."""
     given, options = update_problem(update, network, rng, "upper, root, in bounds")

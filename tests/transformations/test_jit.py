@@ -37,8 +37,9 @@ def compilations(compiler_events):
 
 
 @pytest.mark.parametrize("unit", [None, u.mV])
-def test_new_values_do_not_trace_again(spec, network, backend, compilations, unit):
+def test_new_values_do_not_trace_again(spec, rng, backend, compilations, unit):
     """Also the eager call's promise: only a dispatch."""
+    network = random_network(rng, SHAPE, 161)  # nor has another one this number
     for seed in range(3):
         given = operands(spec, np.random.default_rng(seed), network)
         if spec.kind == "update":
@@ -92,7 +93,15 @@ def transformations(function):
 NAMES = [name for name, _ in transformations(None)]
 
 
-@pytest.mark.parametrize("name, own_jit", [*((name, False) for name in NAMES), ("grad", True), ("vmap", True)])
+@pytest.mark.parametrize(
+    "name, own_jit",
+    [
+        pytest.param(
+            name, own_jit, marks=() if (name, own_jit) in {("grad", False), ("vmap", True)} else pytest.mark.slow
+        )
+        for name, own_jit in [*((name, False) for name in NAMES), ("grad", True), ("vmap", True)]
+    ],
+)
 def test_transformed_again_with_new_values(spec, network, compilations, name, own_jit):
     """The transformation of a function under `jit`, the caller's or ours, is not traced again."""
 

@@ -91,6 +91,7 @@ def test_the_value_is_that_without_a_derivative(spec, functions, backend):
     same(jax.jit(lambda x: jax.vjp(operator, x)[0])(x), operator(x))
 
 
+@pytest.mark.slow
 def test_a_chain_of_derivatives(update, functions):
     """Each of one operand, of all orders up to three, forward over forward over reverse."""
     operator, reference, x = functions(update)

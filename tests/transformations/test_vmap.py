@@ -308,6 +308,7 @@ def test_grad_of_vmap_with_shared_operands(spec, smooth, backend):
         assert not np.allclose(parts[0][name], parts[1][name]), name
 
 
+@pytest.mark.slow
 def test_jacobians_are_those_of_a_loop(spec, smooth):
     """jacfwd and jacrev are vmaps of derivatives: by columns and by rows they are one matrix."""
     given, options = smooth(spec)
