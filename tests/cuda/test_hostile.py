@@ -20,7 +20,7 @@ def run(*arguments):
 
 
 def assert_seen(done):
-    """A case went wrong: by what it did, a fault or threads that do not meet; and nothing before, such as the compiler."""
+    """A case went wrong: by what it did, a fault or threads that do not meet; and nothing before it."""
     assert done.returncode < 0 or "AssertionError: case" in done.stderr or "LaunchError: " in done.stderr, done.stderr
 
 
