@@ -106,7 +106,7 @@ struct Rows {
 };
 
 // Fill the lists, and make zero what is to be zero. Rows come in the order of their neurons.
-__global__ void __launch_bounds__(THREADS) find_rows(const Call call) {
+__global__ void __launch_bounds__(THREADS, BLOCKS) find_rows(const Call call) {
   __shared__ Found<uint64> of_warps[WARPS];
   const uint64 n = call.spike.size, nse = call.indices.size;
   const int64 thread = ((int64) blockIdx.y * gridDim.x + blockIdx.x) * THREADS + threadIdx.x;
@@ -182,8 +182,10 @@ struct Tiles {
         if (lane() == 0 && word + i * WARPS < call.tiles) spikes[word + i * WARPS] = bits;
       }
     }
+    __syncthreads();
   }
 
+  // What a tile has. Where that is not listed, it is looked up for several spikes of the word at once.
   __device__ __forceinline__ Found<N> of_tile(const Call& call, int tile, const Rows& list) const {
     if (WAY != ALONE) return {(N) list.elements(tile), (N) list.count(tile)};
     unsigned bits = spikes[tile];
@@ -202,14 +204,14 @@ struct Tiles {
     return found;
   }
 
-  // Fill it.
+  // Fill it; all threads of the block must come here.
   __device__ __forceinline__ void sum_up(const Call& call, const Rows& list) {
     const int count = call.tiles;
     const N most = call.indices.size;
     const int each = (count + THREADS - 1) / THREADS;
     const int begin = threadIdx.x * each, end = begin + each < count ? begin + each : count;
     Found<N> own = {0, 0};
-    __syncthreads();  // nobody reads any more what was there; `spikes` are
+#pragma unroll 1
     for (int t = begin; t < end; ++t) {
       const Found<N> found = of_tile(call, t, list);
       elements[t] = found.elements;
@@ -218,6 +220,7 @@ struct Tiles {
     }
     const Scan<N> scan(own, most, of_warps);
     Found<N> before = scan.earlier;
+#pragma unroll 1
     for (int t = begin; t < end; ++t) {
       const Found<N> found = {elements[t], rows[t]};
       elements[t] = before.elements;

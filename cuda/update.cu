@@ -8,21 +8,21 @@
 
 enum Soft { HARD, LINEAR, POWER };
 
-template <class W>
+template <class W, int WAY>
 struct Bounds {
   typedef typename Arithmetic<W>::type A;
   const Call& call;
-  const W *w_min, *w_max;
+  const Member<WAY>& member;
   A low, high;  // where all weights share them
 
-  template <int WAY>
-  __device__ __forceinline__ Bounds(const Call& call, const Member<WAY>& member)
-      : call(call),
-        w_min(member.template of<const W>(call, call.w_min)),
-        w_max(member.template of<const W>(call, call.w_max)) {
-    low = call.w_min.size == 1 ? load(w_min) : 0;
-    high = call.w_max.size == 1 ? load(w_max) : 0;
+  __device__ __forceinline__ Bounds(const Call& call, const Member<WAY>& member) : call(call), member(member) {
+    low = call.w_min.size == 1 ? load(w_min()) : 0;
+    high = call.w_max.size == 1 ? load(w_max()) : 0;
   }
+
+  // Not kept, as registers are few.
+  __device__ __forceinline__ const W* w_min() const { return member.template of<const W>(call, call.w_min); }
+  __device__ __forceinline__ const W* w_max() const { return member.template of<const W>(call, call.w_max); }
 
   __device__ __forceinline__ bool each_has_low() const { return call.w_min.size > 1; }
   __device__ __forceinline__ bool each_has_high() const { return call.w_max.size > 1; }
@@ -58,11 +58,12 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) update(const Call call) {
   __shared__ Member<WAY> member;
   for (int64 number = member.first(); number < member.count(call); number += member.stride()) {
     member.find(call, number);
-    W* weight = member.template of<W>(call, call.result);
-    const A* trace = member.template of<const A>(call, call.trace);
-    const A* gain = member.template of<const A>(call, call.gain);
-    const Bounds<W> bounds(call, member);
+    const Bounds<W, WAY> bounds(call, member);
     for (Walk<WAY> walk(call, member, tiles); walk.next(N * WARP);) {
+      // Not before the loop, where the batched variants of float64 would not have the registers for them.
+      W* weight = member.template of<W>(call, call.result);
+      const A* trace = member.template of<const A>(call, call.trace);
+      const A* gain = member.template of<const A>(call, call.gain);
       const A own = gain_of_lane(call, gain, walk);
       const Items<I, PERMUTED, WAY, N> found(call, walk);
       W raw[N], raw_low[N], raw_high[N];
@@ -79,13 +80,13 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) update(const Call call) {
       if (bounds.each_has_low()) {
 #pragma unroll
         for (int i = 0; i < N; ++i) {
-          if (found.has(i)) raw_low[i] = bounds.w_min[found.slot[i]];
+          if (found.has(i)) raw_low[i] = bounds.w_min()[found.slot[i]];
         }
       }
       if (bounds.each_has_high()) {
 #pragma unroll
         for (int i = 0; i < N; ++i) {
-          if (found.has(i)) raw_high[i] = bounds.w_max[found.slot[i]];
+          if (found.has(i)) raw_high[i] = bounds.w_max()[found.slot[i]];
         }
       }
 #pragma unroll
@@ -123,7 +124,7 @@ struct alignas(16) Pack {
 
 // Clip all weights: they are read whole, but only what moves is written.
 template <class W, int WAY>
-__global__ void __launch_bounds__(THREADS) clip(const Call call) {
+__global__ void __launch_bounds__(THREADS, BLOCKS) clip(const Call call) {
   typedef typename Count<WAY>::type N;
   constexpr int WIDTH = Pack<W>::WIDTH;
   const N nse = call.result.size, threads = gridDim.x * THREADS, thread = blockIdx.x * THREADS + threadIdx.x;
@@ -131,10 +132,10 @@ __global__ void __launch_bounds__(THREADS) clip(const Call call) {
   for (int64 number = member.first(); number < member.count(call); number += member.stride()) {
     member.find(call, number);
     W* weight = member.template of<W>(call, call.result);
-    const Bounds<W> bounds(call, member);
+    const Bounds<W, WAY> bounds(call, member);
     const auto clip_one = [&](W* target, N slot) {
-      const auto low = bounds.each_has_low() ? load(bounds.w_min + slot) : bounds.low;
-      const auto high = bounds.each_has_high() ? load(bounds.w_max + slot) : bounds.high;
+      const auto low = bounds.each_has_low() ? load(bounds.w_min() + slot) : bounds.low;
+      const auto high = bounds.each_has_high() ? load(bounds.w_max() + slot) : bounds.high;
       auto x = load(target);
       const bool moves = bounds.clip(x, low, high);
       if (moves) store(target, x);

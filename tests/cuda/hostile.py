@@ -57,6 +57,7 @@ class Kernels:
     def __init__(self, text="", other=""):
         plan.CONSTANTS |= SMALL
         plan.THREADS = SMALL["THREADS"]
+        plan._GRID_Y = 2  # so that a block works on one member of the batch after another
         compiler.FLAGS += SANITIZED
         self._modules, self._edit = {}, (text, other)
 

@@ -19,6 +19,14 @@ class Kernel(NamedTuple):
     shared: int  # bytes of a block
     instructions: int  # those that pad its end included
 
+    def blocks(self, threads):
+        """How many blocks a multiprocessor has room for, by its 65 536 registers, 64 kB of shared memory and threads.
+
+        Those are what the smallest of the architectures has: sm_75.
+        """
+        registers = -(-self.registers // 8) * 8  # they are given out by eights
+        return min(65536 // (registers * threads), 65536 // max(self.shared, 1), 1024 // threads)
+
 
 @functools.cache
 def find():
@@ -32,6 +40,12 @@ def find():
             except OSError:  # for another system
                 continue
     return None
+
+
+def version():
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _check(find(), find().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+    return f"{major.value}.{minor.value}"
 
 
 def compile_for(architecture, code, names, options):

@@ -19,6 +19,11 @@ def run(*arguments):
     return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
 
 
+def assert_seen(done):
+    """A case went wrong: by what it did, a fault or threads that do not meet; and nothing before it."""
+    assert done.returncode < 0 or "AssertionError: case" in done.stderr or "LaunchError: " in done.stderr, done.stderr
+
+
 @pytest.mark.slow
 def test_a_hundred_thousand_hostile_structures():
     done = run(100_000)
@@ -34,9 +39,32 @@ GUARDS = {
     "indices": ("(uint64) from[i] < call.n_other", "true"),
     "weight_indices": ("(uint64) to[i] < call.indices.size", "true"),
 }
+BARRIER = "__syncthreads();"
+# What stands before each barrier.
+BARRIERS = {
+    "before the parts of a member are found": "if (WAY != BATCHED) return;\n    ",
+    "after they are found": "* operand.size;\n    }\n    ",
+    "between two scans": "sum.add(other, most);\n    }\n    ",
+    "in a scan": "sum = from(sum, 1);\n    ",
+    "after spikes are read": "= bits;\n      }\n    }\n    ",
+    "after tiles are summed up": "all = scan.all;\n    ",
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("guard", GUARDS)
 def test_a_guard_that_is_missing_shows(guard):
-    assert run(300, 0, *GUARDS[guard]).returncode != 0
+    assert_seen(run(400, 0, *GUARDS[guard]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("barrier", BARRIERS)
+def test_a_barrier_that_is_missing_shows(barrier):
+    before = BARRIERS[barrier]
+    assert_seen(run(400, 0, before + BARRIER, before))
+
+
+def test_all_barriers_are_taken_away():
+    sources = "".join(path.read_text() for path in (SCRIPT.parents[2] / "cuda").glob("*.cu"))
+    assert sources.count(BARRIER) == sum(sources.count(before + BARRIER) for before in BARRIERS.values())
+    assert all(sources.count(text) for text, _ in GUARDS.values())

@@ -121,7 +121,7 @@ def plan_call(
     launches = []
     if zeroed or (touches and way != "ALONE"):
         work = max(tiles * per_round, math.ceil(zeroed / lists))
-        launches.append(Launch(names["find_rows"], work, per_round, lists, 8))
+        launches.append(Launch(names["find_rows"], work, per_round, lists, CONSTANTS["BLOCKS"]))
     if touches:
         launches.append(Launch(names[spec.kind], nse, THREADS, members, CONSTANTS["BLOCKS"]))
     if clip_all and members and nse:
