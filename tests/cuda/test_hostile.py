@@ -25,10 +25,11 @@ def assert_seen(done):
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_hostile_structures():
-    done = run(100_000)
+def test_ten_thousand_hostile_structures():
+    """The script was run on ten times as many, which takes some minutes."""
+    done = run(10_000)
     assert done.returncode == 0, done.stdout[-100:] + done.stderr
-    assert done.stdout.endswith("100000 cases are right\n")
+    assert done.stdout.endswith("10000 cases are right\n")
 
 
 # What guards the kernels, and the same without it.
