@@ -18,7 +18,8 @@ def environment(devices=1, **changes):
     kept = {name: x for name, x in os.environ.items() if not name.lower().endswith("_proxy")}
     flags = [flag for flag in kept.get("XLA_FLAGS", "").split() if not flag.startswith(VIRTUAL_DEVICES)]
     kept["XLA_FLAGS"] = " ".join([*flags, *([f"{VIRTUAL_DEVICES}={devices}"] if devices > 1 else [])])
-    return kept | {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)} | changes
+    path = os.pathsep.join([str(HERE), *filter(None, [kept.get("PYTHONPATH")])])
+    return kept | {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": path} | changes
 
 
 def run_together(commands, environments):

@@ -112,6 +112,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "hebbax"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "build", "dist", "demo", "__pycache__"))
+        build(copy)
+        if failed := found_by(copy, sorted({f"tests/{fault.tests}" for fault in FAULTS})):
+            raise SystemExit(f"{failed} fails without a fault")
         for fault in FAULTS:
             path = copy / fault.path
             source = path.read_text("utf-8")
