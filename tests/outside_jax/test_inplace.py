@@ -465,3 +465,15 @@ def test_nothing_is_computed_by_jax():
     child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert child.stdout.split() == ["float64", "float16"], child.stderr
     assert "no_such_platform" in child.stderr
+
+
+@pytest.mark.parametrize("n", [7, 8, 31, 32, 33, 40, 100])
+def test_a_single_spike_is_found_wherever_it_is(n):
+    """Kernels pass over silent neurons by the dozen; each neuron has one synapse, to a partner of its own."""
+    weight, indptr, indices = np.arange(1.0, n + 1), np.arange(n + 1), np.arange(n)[::-1].copy()
+    for j in range(n):
+        spike = np.arange(n) == j
+        sums = hebbax.inplace.propagate_csr_on_binary_pre(weight, indices, indptr, spike, shape=(n, n))
+        np.testing.assert_array_equal(sums, np.where(np.arange(n) == n - 1 - j, j + 1, 0))
+        updated = hebbax.inplace.update_csr_on_binary_pre(weight.copy(), indices, indptr, spike, weight, shape=(n, n))
+        np.testing.assert_array_equal(updated, np.where(spike, n + 1, weight))
