@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import emulated
+import hebbax
 
 pytestmark = pytest.mark.skipif(emulated.find_compiler() is None, reason="no C++ compiler was found")
 SCRIPT = Path(__file__).with_name("hostile.py")
@@ -66,6 +67,6 @@ def test_a_barrier_that_is_missing_shows(barrier):
 
 
 def test_all_barriers_are_taken_away():
-    sources = "".join(path.read_text() for path in (SCRIPT.parents[2] / "cuda").glob("*.cu"))
+    sources = "".join(path.read_text("utf-8") for path in (Path(hebbax.__file__).parent / "cuda").glob("*.cu"))
     assert sources.count(BARRIER) == sum(sources.count(before + BARRIER) for before in BARRIERS.values())
     assert all(sources.count(text) for text, _ in GUARDS.values())
