@@ -100,7 +100,8 @@ cdef int failed(int result, const char* what, char* message) noexcept nogil:
     driver.name_error(result, &name)
     driver.describe_error(result, &text)
     if name == NULL or text == NULL:  # the driver does not know it
-        name = text = b"an unknown error"
+        name = b"an unknown error"
+        text = name
     snprintf(message, MESSAGE, b"%s: %s (%d): %s", what, name, result, text)
     return True
 
