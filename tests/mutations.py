@@ -52,7 +52,7 @@ FAULTS = (
         "src/hebbax/_core/primitives.py",
         "net.propagate(weight, d_gain, n_out)",
         "net.propagate(weight, gain, n_out)",
-        "transformations/test_jvp.py",
+        "transformations/test_grad.py",
     ),
     Fault(
         "src/hebbax/_core/connectivity.py",
