@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from hebbax import inplace, sharding
+from hebbax._core.fence import fence
 from hebbax._core.lowering import Backend, backends
 from hebbax._core.unitless import (
     propagate_csr_on_binary_post_p,
@@ -32,6 +33,7 @@ __all__ = [
     "Synapses",
     "TripletSTDP",
     "backends",
+    "fence",
     "get_num_threads",
     "inplace",
     "propagate_csr_on_binary_post",

@@ -444,3 +444,15 @@ def test_a_batch_that_is_split_is_gathered_unless_shard_map_is_around_vmap(updat
     text = of_own.lower(batch).compile().as_text()
     assert re.findall(kernel, text) == ["2"]
     np.testing.assert_array_equal(of_own(batch), of_all(batch))
+
+
+def test_a_fence_gathers_nothing(mesh):
+    part = jax.sharding.PartitionSpec("devices")
+    x = jax.device_put(np.arange(8.0 * SHARDS), jax.sharding.NamedSharding(mesh, part))
+
+    def fenced(x):
+        return hebbax.fence(x) + 1
+
+    for f in (fenced, jax.shard_map(fenced, mesh=mesh, in_specs=part, out_specs=part)):
+        np.testing.assert_array_equal(jax.jit(f)(x), x + 1)
+        assert collectives(f, x) == []

@@ -22,7 +22,7 @@ else:
 
 
 def ffi_handlers() -> dict:
-    """One PyCapsule per kind of operator, to register with XLA."""
+    """One PyCapsule per kind of operator, and that of the fence, to register with XLA."""
     return _handlers.capsules()
 
 

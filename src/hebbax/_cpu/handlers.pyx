@@ -242,9 +242,15 @@ cdef XLA_FFI_Error* handle_collect(XLA_FFI_CallFrame* frame) noexcept nogil:
     return handle(frame, run_collect, COLLECT_OPERANDS, 1)
 
 
+cdef XLA_FFI_Error* handle_fence(XLA_FFI_CallFrame* frame) noexcept nogil:
+    answer_metadata(frame, 0)
+    return NULL
+
+
 def capsules():
-    """One PyCapsule per kind of operator, as `jax.ffi.register_ffi_target` takes them."""
+    """One PyCapsule per kind of operator, and that of the fence, as `jax.ffi.register_ffi_target` takes them."""
     return {
+        "fence": PyCapsule_New(<void*> handle_fence, NULL, NULL),
         "update": PyCapsule_New(<void*> handle_update, NULL, NULL),
         "propagate": PyCapsule_New(<void*> handle_propagate, NULL, NULL),
         "collect": PyCapsule_New(<void*> handle_collect, NULL, NULL),
