@@ -280,7 +280,7 @@ class Synapses:
     def random(
         cls, shape: tuple[int, int], *, prob: float | None = None, indegree: int | None = None,
         outdegree: int | None = None, autapses: bool = True, multapses: bool = False,
-        seed: int | np.random.Generator = 0,
+        seed: int | np.random.Generator = 0, pre: Integers | None = None, post: Integers | None = None,
     ) -> Synapses:  # fmt: skip
         r"""Random synapses by exactly one of three rules, at most one between any pair unless `multapses`.
 
@@ -301,6 +301,8 @@ class Synapses:
             'fixed_indegree' and 'fixed_outdegree' do by default. Not with `prob`.
         seed : int or numpy.random.Generator, default 0
             The same seed gives the same synapses; a Generator is advanced.
+        pre, post : array of int, optional
+            The neurons to connect, by default all: each once, in ascending order. Degrees are of these.
 
         Returns
         -------
@@ -331,8 +333,12 @@ class Synapses:
         Synapses(shape=(1000, 1000), nse=100000, 0.1 per pair, int32, 1.2 MB)
         """
         shape = check_options(shape, None)
-        starts, post = connectivity.random(shape, prob, indegree, outdegree, autapses, seed, multapses)
-        return assemble(cls, building.both_views(starts, post, shape))
+        rule = prob, indegree, outdegree, autapses, seed, multapses
+        if pre is None and post is None:
+            starts, indices = connectivity.random(shape, *rule)
+        else:
+            starts, indices = connectivity.random_among(shape, pre, post, *rule)
+        return assemble(cls, building.both_views(starts, indices, shape))
 
     @property
     def nse(self) -> int:

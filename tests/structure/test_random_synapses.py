@@ -188,3 +188,33 @@ def test_random_errors(options, error, message):
 def test_random_wants_a_shape():
     with pytest.raises(hebbax.ShapeError, match=r"^shape: got 5, expected \(n_pre, n_post\)"):
         hebbax.Synapses.random(5, prob=0.1)
+
+
+@pytest.mark.parametrize("rule", [{"prob": 1.0}, {"prob": 0.4}, {"indegree": 3}, {"outdegree": 2}])
+def test_some_neurons_only(rule):
+    pre, post = np.array([0, 2, 3, 7, 8]), np.array([1, 4, 5, 6])
+    pattern = pattern_of(hebbax.Synapses.random((9, 7), **rule, pre=pre, post=post, autapses=False))
+    sub = pattern[np.ix_(pre, post)]
+    assert sub.sum() == pattern.sum() > 0
+    same = hebbax.Synapses.random((5, 4), **rule)  # the same draw
+    np.testing.assert_array_equal(sub, pattern_of(same))
+
+
+def test_some_neurons_on_one_side_without_autapses():
+    ids = np.array([1, 3])
+    pattern = pattern_of(hebbax.Synapses.random((4, 4), prob=1.0, pre=ids, autapses=False))
+    np.testing.assert_array_equal(pattern, np.array([[0, 0, 0, 0], [1, 0, 1, 1], [0, 0, 0, 0], [1, 1, 1, 0]], bool))
+    square = pattern_of(hebbax.Synapses.random((4, 4), indegree=1, pre=ids, post=ids, autapses=False))
+    np.testing.assert_array_equal(np.argwhere(square), [[1, 3], [3, 1]])
+
+
+def test_what_neurons_are_refused():
+    ids = np.array([1, 3])
+    with pytest.raises(ValueError, match="^autapses: got False with a degree, expected pre and post to be the same"):
+        hebbax.Synapses.random((4, 4), indegree=1, pre=ids, autapses=False)
+    with pytest.raises(ValueError, match="^post: got neurons that do not ascend"):
+        hebbax.Synapses.random((4, 4), prob=0.5, post=[2, 1])
+    with pytest.raises(ValueError, match=r"^pre.*4"):
+        hebbax.Synapses.random((4, 9), prob=0.5, pre=[0, 4])
+    with pytest.raises(ValueError, match="^indegree: got 3, expected 0 to 2"):
+        hebbax.Synapses.random((4, 9), indegree=3, pre=ids)

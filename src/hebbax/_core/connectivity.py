@@ -180,6 +180,39 @@ def random(
     return transposed(*_fixed_outdegree(rng, columns, degree, autapses, draw), columns)[:2]
 
 
+def random_among(
+    shape: tuple[int, int], pre: Any, post: Any, prob: float | None, indegree: int | None, outdegree: int | None,
+    autapses: bool, *options: Any,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """As `random`, but between those neurons only."""
+    sides = [_checked_subset("pre", pre, shape[0]), _checked_subset("post", post, shape[1])]
+    same = np.array_equal(*sides)
+    apart = same or not np.intersect1d(*sides).size
+    if not (autapses or apart or prob is not None):
+        raise ValueError(
+            "autapses: got False with a degree, expected pre and post to be the same neurons, or to share none"
+        )
+    sizes = sides[0].size, sides[1].size
+    starts, chosen = random(sizes, prob, indegree, outdegree, autapses or not same, *options)
+    degree, indices = np.diff(starts), sides[1][chosen]
+    if not (autapses or apart):  # each pair was drawn independently of the others: these are left out
+        rows = np.repeat(np.arange(sizes[0]), degree)
+        others = indices != sides[0][rows]
+        indices, degree = indices[others], np.bincount(rows[others], minlength=sizes[0])
+    degrees = np.zeros(shape[0] + 1, np.int64)
+    degrees[1 + sides[0]] = degree
+    return np.cumsum(degrees), indices
+
+
+def _checked_subset(name: str, ids: Any, n: int) -> np.ndarray:
+    if ids is None:
+        return np.arange(n)
+    ids = checked_ids(name, ids, n, (n, n))
+    if np.any(np.diff(ids.astype(np.int64)) <= 0):
+        raise ValueError(f"{name}: got neurons that do not ascend, expected each once, in ascending order")
+    return ids.astype(np.int64)
+
+
 def _generator(seed: Any) -> np.random.Generator:
     if isinstance(seed, np.random.Generator):
         return seed
