@@ -30,6 +30,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import hebbax
+from hebbax.experiments.parameters import parameter
 from hebbax.experiments.poisson import bernoulli_cells
 from hebbax.rules import PairTraces
 
@@ -40,10 +41,6 @@ BLOCK_STEPS, BLOCK_CELLS = 1000, 1 << 22  # input spikes are drawn for so many s
 MAX_SYNAPSES, MIN_PROBABILITY = 1 << 28, 1e-7  # so that the cells of a block can be counted in 32 bits
 
 
-def _parameter(value: Any, meaning: str, source: str = "paper") -> Any:
-    return dataclasses.field(default_factory=lambda: value, metadata={"meaning": meaning, "source": source})
-
-
 @dataclasses.dataclass(frozen=True)
 class Parameters:
     """The constants of the model; each field's metadata has its meaning and its source.
@@ -51,25 +48,25 @@ class Parameters:
     "paper" is Song et al. (2000). Conductances, and so weights, are in units of the neuron's leak conductance.
     """
 
-    membrane_time: u.Quantity = _parameter(20.0 * u.ms, "membrane time constant")
-    resting_potential: u.Quantity = _parameter(-70.0 * u.mV, "resting potential")
-    excitatory_potential: u.Quantity = _parameter(0.0 * u.mV, "reversal potential of excitatory synapses")
-    inhibitory_potential: u.Quantity = _parameter(-70.0 * u.mV, "reversal potential of inhibitory synapses")
-    threshold: u.Quantity = _parameter(-54.0 * u.mV, "potential at which a neuron spikes")
-    reset_potential: u.Quantity = _parameter(-60.0 * u.mV, "potential after a spike")
-    excitatory_time: u.Quantity = _parameter(5.0 * u.ms, "decay time of the excitatory conductance")
-    inhibitory_time: u.Quantity = _parameter(5.0 * u.ms, "decay time of the inhibitory conductance")
-    largest_weight: float = _parameter(0.015, "upper bound of an excitatory weight (the lower is 0)")
-    inhibitory_weight: float = _parameter(0.05, "weight of an inhibitory synapse")
-    inhibitory_inputs: int = _parameter(200, "inhibitory inputs of a neuron")
-    inhibitory_rate: u.Quantity = _parameter(10.0 * u.Hz, "rate of an inhibitory Poisson input")
-    excitatory_rate: u.Quantity = _parameter(15.0 * u.Hz, "rate of an excitatory Poisson input", "in the paper's range")
-    potentiation: float = _parameter(0.005, "largest step up by a pair of spikes, A+, in largest weights")
-    depression_ratio: float = _parameter(1.05, "largest step down over largest step up, A-/A+")
-    potentiation_time: u.Quantity = _parameter(20.0 * u.ms, "time constant of potentiation, tau+")
-    depression_time: u.Quantity = _parameter(20.0 * u.ms, "time constant of depression, tau-")
-    time_step: u.Quantity = _parameter(0.1 * u.ms, "time step", "hebbax")
-    start_range: tuple[float, float] = _parameter((0.0, 1.0), "initial weights: uniform, in largest weights", "hebbax")
+    membrane_time: u.Quantity = parameter(20.0 * u.ms, "membrane time constant")
+    resting_potential: u.Quantity = parameter(-70.0 * u.mV, "resting potential")
+    excitatory_potential: u.Quantity = parameter(0.0 * u.mV, "reversal potential of excitatory synapses")
+    inhibitory_potential: u.Quantity = parameter(-70.0 * u.mV, "reversal potential of inhibitory synapses")
+    threshold: u.Quantity = parameter(-54.0 * u.mV, "potential at which a neuron spikes")
+    reset_potential: u.Quantity = parameter(-60.0 * u.mV, "potential after a spike")
+    excitatory_time: u.Quantity = parameter(5.0 * u.ms, "decay time of the excitatory conductance")
+    inhibitory_time: u.Quantity = parameter(5.0 * u.ms, "decay time of the inhibitory conductance")
+    largest_weight: float = parameter(0.015, "upper bound of an excitatory weight (the lower is 0)")
+    inhibitory_weight: float = parameter(0.05, "weight of an inhibitory synapse")
+    inhibitory_inputs: int = parameter(200, "inhibitory inputs of a neuron")
+    inhibitory_rate: u.Quantity = parameter(10.0 * u.Hz, "rate of an inhibitory Poisson input")
+    excitatory_rate: u.Quantity = parameter(15.0 * u.Hz, "rate of an excitatory Poisson input", "in the paper's range")
+    potentiation: float = parameter(0.005, "largest step up by a pair of spikes, A+, in largest weights")
+    depression_ratio: float = parameter(1.05, "largest step down over largest step up, A-/A+")
+    potentiation_time: u.Quantity = parameter(20.0 * u.ms, "time constant of potentiation, tau+")
+    depression_time: u.Quantity = parameter(20.0 * u.ms, "time constant of depression, tau-")
+    time_step: u.Quantity = parameter(0.1 * u.ms, "time step", "hebbax")
+    start_range: tuple[float, float] = parameter((0.0, 1.0), "initial weights: uniform, in largest weights", "hebbax")
 
 
 class State(NamedTuple):
