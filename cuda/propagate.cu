@@ -3,7 +3,7 @@
 // Several elements may have one target: atomics add them in the order in which they come, so that the last bits of a
 // sum may differ from one call to the next. An element whose indices are out of range is skipped.
 
-template <class W, class I, bool PERMUTED, int WAY>
+template <class W, class I, bool PERMUTED, bool SHARED, int WAY>
 __global__ void __launch_bounds__(THREADS, BLOCKS) propagate(const Call call) {
   typedef typename Arithmetic<W>::type A;
   constexpr int N = items<W, WAY>;
@@ -13,6 +13,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) propagate(const Call call) {
     member.find(call, number);
     A* out = member.template of<A>(call, call.result);
     const W* weight = member.template of<const W>(call, call.weight);
+    const A one = SHARED ? load(weight) : 0;  // that all elements share
     const A* gain = member.template of<const A>(call, call.gain);
     for (Walk<WAY> walk(call, member, tiles); walk.next(N * WARP);) {
       const A own = gain_of_lane(call, gain, walk);
@@ -20,11 +21,11 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) propagate(const Call call) {
       W raw[N];
 #pragma unroll
       for (int i = 0; i < N; ++i) {
-        if (found.has(i)) raw[i] = weight[found.slot[i]];
+        if (!SHARED && found.has(i)) raw[i] = weight[found.slot[i]];
       }
       A x[N];
 #pragma unroll
-      for (int i = 0; i < N; ++i) x[i] = load(&raw[i]);
+      for (int i = 0; i < N; ++i) x[i] = SHARED ? one : load(&raw[i]);
       if (call.gain.size) {
 #pragma unroll
         for (int i = 0; i < N; ++i) x[i] = __shfl_sync(ALL, own, found.row[i]) * x[i];

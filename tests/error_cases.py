@@ -30,8 +30,15 @@ def wrong_operands(spec):
     Shape = hebbax.ShapeError
     yield "weight", np.ones(NSE + 1, np.float32), Shape, ["(21,)", "(20,)"]
     yield "weight", np.ones((4, 5), np.float32), Shape, ["(4, 5)", "(20,)"]
-    yield "weight", np.ones(1, np.float32), Shape, ["per-synapse", "20"]
-    yield "weight", np.float32(1), Shape, ["per-synapse", "20"]
+    if spec.kind == "update":
+        yield "weight", np.ones(1, np.float32), Shape, ["per-synapse", "20"]
+        yield "weight", np.float32(1), Shape, ["per-synapse", "20"]
+    else:
+        for shape in ((1, 1), (0,), (2,), (NSE, 1)):
+            yield "weight", np.ones(shape, np.float32), Shape, [str(shape), "(20,)", "a scalar", "(1,)"]
+        yield "weight", 1, TypeError, ["int32", "float32"]
+        yield "weight", 1j, TypeError, ["complex"]
+        yield "weight", np.ones(1, np.int32) * u.mV, TypeError, ["int32", "float32"]
     yield "weight", np.ones(NSE, np.int32), TypeError, ["int32", "float32"]
     yield "weight", np.ones(NSE, bool), TypeError, ["bool", "float32"]
     yield "weight", np.ones(NSE, np.complex64), TypeError, ["complex64", "float32"]

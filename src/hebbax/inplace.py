@@ -297,7 +297,7 @@ def propagate_csr_on_binary_pre(
 
     Parameters
     ----------
-    {plain_structure_pre}
+    {plain_propagate_structure_pre}
     {plain_pre_spike}
     {plain_shape_backend}
     {inplace_out}
@@ -344,7 +344,7 @@ def propagate_csr_on_binary_post(
 
     Parameters
     ----------
-    {plain_structure_post}
+    {plain_propagate_structure_post}
     {plain_post_spike}
     {plain_shape_backend}
     {inplace_out}

@@ -79,7 +79,7 @@ def _compiled(operands: list, static: tuple) -> Any:
     required = [plain.pop(name) for name in spec.arguments]
     plain |= zip(unitless.UPDATE_OPTIONS, options, strict=False)  # no options, unless it is an update
     out = unitless.OPERATORS[spec](*required, shape=shape, backend=backend, **plain)
-    out = out.astype(jax.dtypes.canonicalize_dtype(weight.dtype))
+    out = out.astype(jnp.result_type(getattr(weight, "mantissa", weight)))  # (a float has no dtype without `jit`)
     return u.Quantity(out, unit=unit) if has_unit else out
 
 
@@ -275,7 +275,7 @@ def propagate_csr_on_binary_pre(
 
     Parameters
     ----------
-    {structure_pre}
+    {propagate_structure_pre}
     {pre_spike}
     {shape_backend}
 
@@ -306,6 +306,8 @@ def propagate_csr_on_binary_pre(
     ...     return hebbax.propagate_csr_on_binary_pre(weight, indices, indptr, pre_spike, shape=(2, 2))
     >>> function(jnp.array([True, True]))
     Array([1.3, 0.5], dtype=float32)
+    >>> hebbax.propagate_csr_on_binary_pre(0.25, indices, indptr, jnp.array([True, True]), shape=(2, 2))
+    Array([0.5, 0.5], dtype=float32)
     >>> jax.grad(lambda pre_spike: function(pre_spike)[0])(jnp.array([1.0, 0.0]))  # the first column of W
     Array([0.5, 0.8], dtype=float32)
     """
@@ -327,7 +329,7 @@ def propagate_csr_on_binary_post(
 
     Parameters
     ----------
-    {structure_post}
+    {propagate_structure_post}
     {post_spike}
     {shape_backend}
 

@@ -298,6 +298,7 @@ class ShardedSynapses:
         """Call `hebbax.propagate_csr_on_binary_pre` on every device; `options` are its keywords.
 
         `pre_spike` is split, and gathered here, a byte a neuron unless it is floating; so is the result, `(n_post,)`.
+        A weight that all synapses share, a scalar or of shape (1,), is whole on every device.
         """
         return self._call(PROPAGATE_PRE, weight, pre_spike, **options)
 
@@ -305,7 +306,7 @@ class ShardedSynapses:
         """Call `hebbax.propagate_csr_on_binary_post` on every device and add up; `options` are its keywords.
 
         `post_spike` is split; the result, shape `(n_pre,)`, is whole on every device. Weights of 16 bits are added in
-        float32 and rounded once.
+        float32 and rounded once. A weight that all synapses share is whole on every device too.
         """
         return self._call(PROPAGATE_POST, weight, post_spike, **options)
 
@@ -340,7 +341,7 @@ class ShardedSynapses:
     def _check_shape(self, spec: Spec, name: str, public: str, shape: tuple[int, ...]) -> None:
         n_event, n_other = spec.sizes(self.shape)
         sizes = {"weight": self.nse, "spike": n_event, "trace": n_other}
-        if name in sizes and shape != (sizes[name],):
+        if name in sizes and shape != (sizes[name],) and not self._is_shared(spec, name, shape):
             raise ShapeError(f"{public}: got shape {shape}, expected {(sizes[name],)}, as split")
         either = {"w_min": self.nse, "w_max": self.nse, "gain": n_event}
         if name in either and shape not in ((), (either[name],)):
@@ -352,7 +353,11 @@ class ShardedSynapses:
             return [P(self.axis) if np.ndim(y) and np.shape(y)[0] % self.shards == 0 else P() for y in x]
         whole_in_update = {"pre": ("spike", "gain"), "post": ("trace",)}[spec.event]
         whole = spec.kind == "update" and name in whole_in_update
-        return P() if whole or np.ndim(x) == 0 else P(self.axis)
+        return P() if whole or np.ndim(x) == 0 or self._is_shared(spec, name, np.shape(x)) else P(self.axis)
+
+    def _is_shared(self, spec: Spec, name: str, shape: tuple[int, ...]) -> bool:
+        """Whether this is one weight for all synapses."""
+        return spec.kind == "propagate" and name == "weight" and shape in ((), (1,))
 
     def _slots(self) -> list[np.ndarray]:
         return slots(to_host(self.indptr).reshape(self.shards, -1))

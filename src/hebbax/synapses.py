@@ -422,13 +422,19 @@ class Synapses:
         )
 
     def propagate_on_pre(self, weight: WithUnit, pre_spike: Plain, **options: Any) -> Any:
-        """Call `hebbax.propagate_csr_on_binary_pre` (`spike @ W`) with this structure; `options` are its keywords."""
+        """Call `hebbax.propagate_csr_on_binary_pre` (`spike @ W`) with this structure; `options` are its keywords.
+
+        `weight` may be one that all synapses share, as there.
+        """
         return operators.propagate_csr_on_binary_pre(
             weight, self.indices, self.indptr, pre_spike, shape=self.shape, **options
         )
 
     def propagate_on_post(self, weight: WithUnit, post_spike: Plain, **options: Any) -> Any:
-        """Call `hebbax.propagate_csr_on_binary_post` (`W @ spike`) with this structure; `options` are its keywords."""
+        """Call `hebbax.propagate_csr_on_binary_post` (`W @ spike`) with this structure; `options` are its keywords.
+
+        `weight` may be one that all synapses share, as there.
+        """
         columns = self.csc_indices, self.csc_indptr, self.weight_indices
         return operators.propagate_csr_on_binary_post(weight, *columns, post_spike, shape=self.shape, **options)
 

@@ -113,7 +113,8 @@ def elements(given, nse, n_other):
     at = [np.arange(a, b) for a, b in zip(begin, stop, strict=True)]
     event = np.repeat(events, [x.size for x in at])[:nse]
     k = np.concatenate([np.zeros(0, int), *at])[:nse]
-    slot = given["weight_indices"][k] if given["weight_indices"].size else k
+    is_shared = given["weight"].size == 1 != nse
+    slot = given["weight_indices"][k] if given["weight_indices"].size and not is_shared else k
     partner = given["indices"][k]
     ok = (slot >= 0) & (slot < nse) & (partner >= 0) & (partner < n_other)
     return slot[ok].astype(int), partner[ok].astype(int), event[ok]
@@ -124,6 +125,7 @@ def expected(kind, given, result, n_other):
     slot, partner, event = elements(given, given["indices"].size, n_other)
     gain = given.get("gain", np.ones(1))
     gain = gain if gain.size > 1 else np.broadcast_to(gain if gain.size else 1, given["spike"].size)
+    weight = np.broadcast_to(given["weight"], given["indices"].size)
     out, known = result.astype(float), np.ones(result.shape, bool)
     if kind == "update":
         known[slot] = np.bincount(slot, minlength=result.size)[slot] == 1  # others are written more than once
@@ -134,10 +136,10 @@ def expected(kind, given, result, n_other):
         out[slot] = clipped[slot]
     elif kind == "propagate":
         out[:] = 0
-        np.add.at(out, partner, gain[event] * given["weight"][slot])
+        np.add.at(out, partner, gain[event] * weight[slot])
     else:
         out[:] = 0
-        np.add.at(out, event, given["weight"][slot].astype(float) * given["trace"][partner])
+        np.add.at(out, event, weight[slot].astype(float) * given["trace"][partner])
     return out, known
 
 
@@ -168,6 +170,8 @@ def problem(rng):
     }
     if spec.permuted and rng.random() < 0.5:
         given["weight_indices"] = rng.permutation(nse).astype(index)
+    if kind != "update" and rng.random() < 0.3:  # one that all elements share
+        given["weight"] = given["weight"][..., :1]
     if kind != "propagate":
         given["trace"] = spread(n_other)
     if kind != "collect":

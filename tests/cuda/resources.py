@@ -18,8 +18,9 @@ KINDS = ("update", "propagate", "collect")
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 CUPYS = ("-ftz=true", "--device-as-default-execution-space")  # what CuPy adds to our options
 HEAD = """Registers of a thread, and instructions, of every variant of the CUDA kernels. A row has those that differ in
-the type of `indices` and in whether there are `weight_indices`. No variant spills, and a multiprocessor has room for
-{blocks} blocks of {threads} threads of each. Instructions are those of the whole kernel, padding included.
+the type of `indices`, in whether there are `weight_indices`, and in whether all synapses share a weight. No variant
+spills, and a multiprocessor has room for {blocks} blocks of {threads} threads of each. Instructions are those of the
+whole kernel, padding included.
 
 By `PYTHONPATH=tests python tests/cuda/resources.py`, with NVRTC {version}.
 
@@ -35,9 +36,10 @@ def variants(kind):
     soft = SOFT if kind == "update" else SOFT[:1]
     ways = WAYS if kind == "update" else [way for way in WAYS if way != "ALONE"]
     weights, indices = DTYPES.values(), ("int32", "int64")
+    shared = (False,) if kind == "update" else (False, True)
     found = {}
-    for spec, weight, index, softness, way in itertools.product(specs, weights, indices, soft, ways):
-        found |= dict.fromkeys(expressions(spec, weight, index, soft=softness, way=way).values())
+    for spec, weight, index, softness, way, one in itertools.product(specs, weights, indices, soft, ways, shared):
+        found |= dict.fromkeys(expressions(spec, weight, index, soft=softness, way=way, shared=one).values())
     return tuple(found)
 
 
@@ -49,7 +51,7 @@ def compiled(kind, architecture, weight=""):
 
 def row_of(name):
     """The row of the table that a kernel is in."""
-    return re.sub(r"(, |<)(int|long long), (true|false)", r"\1...", name)
+    return re.sub(r"(, |<)(int|long long), (true|false)(, (true|false))?", r"\1...", name)
 
 
 def span(numbers):

@@ -46,6 +46,7 @@ GAINS = {
 
 def sprinkle(rng, x):
     """`x` with about one number in eight made special."""
+    x = np.asarray(x)
     return np.where(rng.random(x.shape) < 0.125, rng.choice(SPECIAL, x.shape), x).astype(x.dtype)
 
 
@@ -56,6 +57,7 @@ class Case:
     nse: int
     sorted_rows: bool
     degrees: str
+    weights: str
     dtype: str
     index_dtypes: tuple[str, str, str]  # of indices, weight_indices, indptr
     spike: str
@@ -85,6 +87,9 @@ class Case:
             out |= {name: x.astype(dtype) if np.ndim(x) else x for name, x in bounds.items()}
             if self.gain:
                 out["gain"] = GAINS[self.gain](rng, out["spike"].size)
+        if self.weights != "each" and spec.kind == "propagate":
+            one = out["weight"][:1] if network.nse else np.ones(1, dtype)
+            out["weight"] = one if self.weights == "one" else one[0]
         if self.special:
             out |= {name: sprinkle(rng, out[name]) for name in ("weight", "trace") if name in out}
         return out
@@ -108,6 +113,7 @@ cases = st.builds(
     nse=st.sampled_from([120, 1, 37, 200, 0, 6000]),
     sorted_rows=st.booleans(),
     degrees=st.sampled_from(list(DEGREES)),
+    weights=st.sampled_from(["each", "one", "number"]),
     dtype=st.sampled_from(["float32", "float64", "float16", "bfloat16"]),
     index_dtypes=st.tuples(index_dtype, index_dtype, index_dtype),
     spike=st.sampled_from(list(SPIKES)),
@@ -126,8 +132,9 @@ cases = st.builds(
 
 # A row of thousands beside rows of 0, 1 and 2.
 HUB = Case(
-    seed=0, shape=(17, 23), nse=6000, sorted_rows=False, degrees="hub", dtype="float32", index_dtypes=("int32",) * 3,
-    spike="bool", p_spike=1.0, special=False, bounds="none", promise=False, soft_bound=None, mu=1.0, gain=None,
+    seed=0, shape=(17, 23), nse=6000, sorted_rows=False, degrees="hub", weights="each", dtype="float32",
+    index_dtypes=("int32",) * 3, spike="bool", p_spike=1.0, special=False, bounds="none", promise=False,
+    soft_bound=None, mu=1.0, gain=None,
     unit=None, threads=2, x64=False,
 )  # fmt: skip
 # The soft bound of every kernel's loop: with a power and without, bounds for all weights and one for each.
@@ -185,6 +192,7 @@ def _threads_restored():
 
 
 @example(case=HUB)
+@example(case=replace(HUB, weights="number", unit=u.mS))
 @example(case=SOFT[0])
 @example(case=SOFT[1])
 @example(case=SOFT[2])

@@ -120,6 +120,43 @@ def test_units(spec, rng, mesh):
             check(spec, synapses, sharding.split(synapses, mesh), given)
 
 
+@pytest.mark.parametrize("weight", [0.1, np.full(1, 0.1, np.float16), 0.1 * u.nS, jnp.full(1, 0.1) * u.nS], ids=str)
+def test_a_weight_that_all_synapses_share(propagate, weight, rng, mesh):
+    """It is whole on every device, whatever it is, and its derivative one number."""
+    synapses = network(rng, (41, 23), 300)
+    sharded = sharding.split(synapses, mesh)
+    given = make_operands(propagate, rng, synapses) | {"weight": weight}
+    split = split_operands(propagate, sharded, {"spike": given["spike"]})
+    out = call(propagate, sharded, split | {"weight": weight})
+    expected = call(propagate, synapses, given)
+    assert u.get_unit(out) == u.get_unit(expected) and out.dtype == expected.dtype
+    out, expected = (u.get_mantissa(x) for x in (join(propagate, sharded, out), expected))
+    check_sums = oracle.assert_close if propagate is PROPAGATE_POST else np.testing.assert_array_equal
+    check_sums(out, expected)
+    assert np.unique(out).size > 5
+
+    def loss(synapses, given, weight):
+        return (u.get_mantissa(call(propagate, synapses, given | {"weight": weight})) ** 2).sum()
+
+    number = jnp.asarray(u.get_mantissa(weight), jnp.float32)
+    expected = jax.grad(lambda weight: loss(synapses, given, weight))(number)
+    for derivative in (jax.grad, lambda f: jax.jit(jax.grad(f))):
+        out = derivative(lambda weight: loss(sharded, split, weight))(number)
+        np.testing.assert_allclose(out, expected, rtol=1e-5)
+        assert out.shape == number.shape
+    collective = ["all-gather" if propagate is PROPAGATE_PRE else "all-reduce"]
+    assert collectives(lambda x: call(propagate, sharded, split | {"weight": x}), number) == collective
+    with pytest.raises(hebbax.ShapeError, match=r"weight: got shape \(2,\)"):
+        call(propagate, sharded, split | {"weight": np.ones(2)})
+
+
+def test_an_update_wants_a_weight_for_each(update, rng, mesh):
+    sharded = sharding.split(network(rng, (41, 23), 300), mesh)
+    given = make_operands(update, rng, network(rng, (41, 23), 300)) | {"weight": np.ones(1)}
+    with pytest.raises(hebbax.ShapeError, match=r"weight: got shape \(1,\), expected \(\d+,\), as split"):
+        call(update, sharded, given)
+
+
 @pytest.mark.parametrize("arrays", [False, True])
 def test_bounds_gain_and_options(update, arrays, rng, mesh):
     synapses = network(rng, (41, 23), 300)

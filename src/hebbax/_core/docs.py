@@ -6,6 +6,10 @@ from collections.abc import Callable
 _WEIGHT = """\
 weight : Array or Quantity, shape (nse,)
     Weights in {order} order, float16, bfloat16, float32 or float64."""
+_WEIGHT_OR_ONE = """\
+weight : number, Array or Quantity, shape (nse,), or a scalar or shape (1,)
+    Weights in CSR order, float16, bfloat16, float32 or float64; or one that all synapses share: no array of `nse` is
+    made of it or read{slots}, and the sums are those of an array full of it."""
 _COLUMNS = """\
 indices : Array, shape (nse,), integer
     Presynaptic neuron of every element{order}.
@@ -32,7 +36,7 @@ Outside `jit`, JAX may use the memory of a NumPy array as it is, and not a copy:
 ready (`jax.block_until_ready`)."""
 _PROPAGATE = f"""\
 Its derivative with respect to floating spikes is that of `{{product}}`, of silent neurons too, although every nonzero
-spike counts as 1: what surrogate gradients are for.
+spike counts as 1: what surrogate gradients are for. With respect to a weight that all synapses share it is one number.
 
 {_BATCH}"""
 
@@ -117,10 +121,15 @@ ValueError or jax.errors.JaxRuntimeError
     Other backends skip such an element, and a call whose result is empty does not look at the indices.""",
 }
 
+for _event, _slots in (("pre", ""), ("post", ", nor is `weight_indices`")):
+    _SHARED[f"propagate_structure_{_event}"] = _SHARED[f"structure_{_event}"].replace(
+        _WEIGHT.format(order="CSR"), _WEIGHT_OR_ONE.format(slots=_slots)
+    )
+
 # The same for the functions of `hebbax.inplace`, where there are no units and no backends to choose from.
 _PLAIN = (
     "structure_pre", "structure_post", "pre_spike", "post_spike", "pre_trace", "post_trace", "gain_pre", "gain_post",
-    "bounds", "shape_backend",
+    "bounds", "shape_backend", "propagate_structure_pre", "propagate_structure_post",
 )  # fmt: skip
 _SHARED |= {
     f"plain_{name}": _SHARED[name].replace("Array or Quantity", "Array").replace(", with the dimension of `weight`", "")

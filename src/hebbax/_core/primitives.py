@@ -13,6 +13,8 @@ Each primitive takes all the operands of its row in `_core.specs` (one that is n
 never ask which are there. Behind these, an update takes any arrays that it is to wait for, and hands them to the
 backend as they are: to wait for several, nothing is computed or copied.
 
+`propagate` and `collect` also take one weight, of size 1, for all synapses: no array of one for each is made of it.
+
 A batch is in leading dimensions, which all operands have but the structure and what is waited for; where one of these
 is 1, all members of the batch share the operand. The weight of an update has them in full: it becomes the result.
 """
@@ -113,8 +115,12 @@ class _Network(NamedTuple):
         """The derivative of T in a weight, of which only shape and dtype are given.
 
         If the members of a batch share it, it is the sum of theirs, added up one after the other: to do that
-        afterwards would take an array of the weight's size for every member.
+        afterwards would take an array of the weight's size for every member. That of a weight that all synapses share
+        is a sum over the rows of what they collect.
         """
+        if reference.is_shared(weight, self.structure[0]):
+            sums = self.collect(jnp.ones((1,) * weight.ndim, trace.dtype), trace)
+            return _sum_to(sums * gain if gain.shape[-1] else sums, weight.shape).astype(weight.dtype)
         zeros = ad.instantiate_zeros(ad.Zero(weight.update(dtype=trace.dtype, weak_type=False)))  # as it is sharded
         operands = vary_alike([zeros, self.spike, trace, gain])
         return self._add_all(*operands).astype(weight.dtype)

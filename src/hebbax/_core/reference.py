@@ -12,17 +12,22 @@ import jax.numpy as jnp
 from hebbax._core.specs import STRUCTURE, Spec
 
 
-def _elements(spec: Spec, nse, indices, indptr, weight_indices, spike, n_other):
+def _elements(permuted: bool, nse, indices, indptr, weight_indices, spike, n_other):
     """Return each element's row, slot, partner neuron, and whether its row spikes (and its indices are in range)."""
     element = jnp.arange(nse, dtype=indptr.dtype)
     row = jnp.searchsorted(indptr, element, side="right") - 1
     active = (row >= 0) & (row < spike.size) & (indices >= 0) & (indices < n_other)
     slot = element
-    if spec.permuted:
+    if permuted:
         slot = weight_indices
         active &= (slot >= 0) & (slot < nse)
     row, slot, partner = (jnp.where(active, x, 0) for x in (row, slot, indices))
     return row, slot, partner, active & spike[row]
+
+
+def is_shared(weight, indices) -> bool:
+    """Whether there is one weight, which all synapses share, and not one for each."""
+    return weight.shape[-1] == 1 != indices.shape[-1]
 
 
 def clip(x, w_min, w_max):
@@ -53,7 +58,7 @@ def update(
     """The updated weight; operands as in `_core.specs.UPDATE_OPERANDS`."""
     nse = weight.size
     if nse and trace.size and spike.size:
-        row, slot, partner, touched = _elements(spec, nse, indices, indptr, weight_indices, spike, trace.size)
+        row, slot, partner, touched = _elements(spec.permuted, nse, indices, indptr, weight_indices, spike, trace.size)
         delta = trace[partner]
         if gain.size:
             delta *= gain[row] if gain.size > 1 else gain
@@ -69,22 +74,26 @@ def update(
 def propagate(weight, indices, indptr, weight_indices, spike, gain, *, spec: Spec, n_out: int):
     """The sum of the spiking rows by partner neuron, in the dtype of `gain`, shape `(n_out,)`."""
     out = jnp.zeros(n_out, gain.dtype)
-    if not (weight.size and n_out and spike.size):
+    if not (indices.size and n_out and spike.size):
         return out
-    row, slot, partner, touched = _elements(spec, weight.size, indices, indptr, weight_indices, spike, n_out)
-    x = weight[slot].astype(gain.dtype)
+    shared = is_shared(weight, indices)
+    permuted = spec.permuted and not shared
+    row, slot, partner, touched = _elements(permuted, indices.size, indices, indptr, weight_indices, spike, n_out)
+    x = (weight if shared else weight[slot]).astype(gain.dtype)
     if gain.size:
-        x *= gain[row] if gain.size > 1 else gain
+        x = x * (gain[row] if gain.size > 1 else gain)
     return out.at[jnp.where(touched, partner, n_out)].add(x, mode="drop")
 
 
 def collect(weight, indices, indptr, weight_indices, spike, trace, *, spec: Spec):
     """The sum of weight times trace over each spiking row, 0 for others, in the trace's dtype, shape `(n_event,)`."""
     out = jnp.zeros(spike.size, trace.dtype)
-    if not (weight.size and trace.size and spike.size):
+    if not (indices.size and trace.size and spike.size):
         return out
-    row, slot, partner, touched = _elements(spec, weight.size, indices, indptr, weight_indices, spike, trace.size)
-    x = weight[slot].astype(trace.dtype) * trace[partner]
+    shared = is_shared(weight, indices)
+    permuted = spec.permuted and not shared
+    row, slot, partner, touched = _elements(permuted, indices.size, indices, indptr, weight_indices, spike, trace.size)
+    x = (weight if shared else weight[slot]).astype(trace.dtype) * trace[partner]
     return out.at[jnp.where(touched, row, spike.size)].add(x, mode="drop")
 
 

@@ -232,17 +232,21 @@ def _expected_instead(operand: str, dtype: Any) -> str | None:
 def check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int]) -> None:
     nse = given["indices"].size
     n_event, n_other = spec.sizes(shape)
-    if given["weight"].size == 1 and nse > 1:
+    weight = given["weight"].shape
+    is_shared = spec.kind == "propagate" and weight in ((), (1,))
+    if spec.kind == "update" and math.prod(weight) == 1 and nse > 1:
         raise ShapeError(
             f"weight: got one (homogeneous) weight for {nse} synapses, expected per-synapse weights, shape ({nse},)"
         )
     expected = {
-        "indices": (nse,), "weight": (nse,), "weight_indices": (nse,), "indptr": (n_event + 1,),
-        "spike": (n_event,), "trace": (n_other,),
+        "indices": (nse,), "weight": weight if is_shared else (nse,), "weight_indices": (nse,),
+        "indptr": (n_event + 1,), "spike": (n_event,), "trace": (n_other,),
     }  # fmt: skip
     for operand, want in expected.items():
         if operand in given and given[operand].shape != want:
-            what = {"spike": f" for shape {shape}", "trace": f" for shape {shape}", "indptr": f" for shape {shape}"}
+            what = dict.fromkeys(("spike", "trace", "indptr"), f" for shape {shape}")
+            if spec.kind == "propagate":
+                what["weight"] = ", or a scalar or (1,) that all synapses share"
             raise ShapeError(
                 f"{spec.public_name(operand)}: got shape {given[operand].shape}, expected {want}{what.get(operand, '')}"
             )

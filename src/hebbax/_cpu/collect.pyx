@@ -27,13 +27,15 @@ cdef struct Job:
 
 cdef inline_int collect_piece(
     Piece piece, const weight_t* weight, const index_t* indices, const index_t* slots, const arith_t* trace,
-    arith_t* total, uint64_t nse, uint64_t n_other, bint permuted
+    arith_t* total, uint64_t nse, uint64_t n_other, bint permuted, bint shared
 ) noexcept nogil:
     """Add a piece to its row's total; return whether an index is out of range."""
     cdef int64_t k
     cdef uint64_t slot, partner
     cdef arith_t x, sum = total[0]
     cdef int bad = False
+    if shared:
+        load(weight, &x)
     for k in range(piece.begin, piece.end):
         if permuted:
             prefetch(&weight[slots[k + AHEAD if k + AHEAD < <int64_t> nse else k]], 0)
@@ -42,7 +44,8 @@ cdef inline_int collect_piece(
         if slot >= nse or partner >= n_other:
             bad = True
             continue
-        load(&weight[slot], &x)
+        if not shared:
+            load(&weight[slot], &x)
         sum = sum + x * trace[partner]
     total[0] = sum
     return bad
@@ -69,9 +72,14 @@ cdef hot_void span(
             prefetch_lines(slots, piece.begin, piece.end, 0)
         piece = next_piece(&here)
         if call.network.permuted:
-            bad |= collect_piece(piece, weight, indices, slots, trace, &out[piece.event], nse, n_other, True)
+            bad |= collect_piece(piece, weight, indices, slots, trace, &out[piece.event], nse, n_other, True,
+                                 False)
+        elif call.network.shared:
+            bad |= collect_piece(piece, weight, indices, slots, trace, &out[piece.event], nse, n_other, False,
+                                 True)
         else:
-            bad |= collect_piece(piece, weight, indices, slots, trace, &out[piece.event], nse, n_other, False)
+            bad |= collect_piece(piece, weight, indices, slots, trace, &out[piece.event], nse, n_other, False,
+                                 False)
     if bad:
         job.status = BAD_ELEMENT
 

@@ -47,7 +47,8 @@ cdef void set_network(Network* network, const Pool* pool, const Buffer* operands
     network.pool = pool[0]
     network.weight, network.indices, network.indptr, network.slots, network.spike = (
         operands[0], operands[1], operands[2], operands[3], operands[4])
-    network.permuted = flags & PERMUTED
+    network.shared = network.weight.size == 1 and network.indices.size != 1
+    network.permuted = flags & PERMUTED and not network.shared
 
 
 cdef bint succeeded(Status status, const Network* network, const char* kind, int flags, char* message) noexcept nogil:
@@ -56,7 +57,7 @@ cdef bint succeeded(Status status, const Network* network, const char* kind, int
     if status == OK:
         return True
     snprintf(name, sizeof(name), b"%s_%s_on_binary_%s", kind, b"csc" if flags & CSC else b"csr",
-             b"pre" if ((flags & CSC) != 0) == network.permuted else b"post")
+             b"pre" if ((flags & CSC) != 0) == ((flags & PERMUTED) != 0) else b"post")
     describe(network, name, message, MESSAGE)
     return False
 
@@ -301,7 +302,7 @@ cdef const char* wrong_network(const Buffer* operands, int flags) noexcept nogil
     cdef const Buffer *indptr = &operands[2]
     cdef const Buffer *slots = &operands[3]
     cdef const Buffer *spike = &operands[4]
-    if weight.dtype not in (FLOAT16, BFLOAT16, FLOAT32, FLOAT64) or weight.size != indices.size:
+    if weight.dtype not in (FLOAT16, BFLOAT16, FLOAT32, FLOAT64) or (weight.size != 1 and weight.size != indices.size):
         return b"weight"
     if indices.dtype != INT32 and indices.dtype != INT64:
         return b"indices"
@@ -320,6 +321,8 @@ cdef const char* wrong_update(const Buffer* result, const Buffer* operands, int 
     cdef const char* wrong = wrong_network(operands, flags)
     if wrong != NULL:
         return wrong
+    if weight.size != operands[1].size:
+        return b"weight"
     if result.dtype != weight.dtype or result.size != weight.size:
         return b"result"
     if operands[5].dtype != arithmetic:

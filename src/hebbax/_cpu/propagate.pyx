@@ -51,13 +51,16 @@ cdef inline int64_t search(
 
 cdef inline_int propagate_row(
     const weight_t* weight, const index_t* indices, const index_t* slots, arith_t* out, int64_t begin, int64_t end,
-    int64_t start, uint64_t size, uint64_t nse, int64_t ahead, arith_t factor, bint permuted
+    int64_t start, uint64_t size, uint64_t nse, int64_t ahead, arith_t factor, bint permuted,
+    bint shared
 ) noexcept nogil:
     """Add up a run of elements whose targets are `start` and the `size` next; return whether an index is not so."""
     cdef int64_t k
     cdef uint64_t slot
     cdef arith_t x
     cdef int bad = False
+    if shared:
+        load(weight, &x)
     for k in range(begin, end):
         slot = slots[k] if permuted else k
         if permuted:
@@ -65,7 +68,8 @@ cdef inline_int propagate_row(
         if <uint64_t> (indices[k] - start) >= size or slot >= nse:
             bad = True
             continue
-        load(&weight[slot], &x)
+        if not shared:
+            load(&weight[slot], &x)
         out[indices[k]] += factor * x
     return bad
 
@@ -91,7 +95,7 @@ cdef hot_void span(
             prefetch_lines(indices, following, following + NEXT_ROW, 0)
             if network.permuted:
                 prefetch_lines(slots, following, following + NEXT_ROW, 0)
-            else:
+            elif not network.shared:
                 prefetch_lines(weight, following, following + NEXT_ROW, 0)
         if stop < n_other:
             end = search(indices, begin, end, stop, n_other)
@@ -102,10 +106,13 @@ cdef hot_void span(
             factor = gain[rows.row[row].event]
         if network.permuted:
             bad |= propagate_row(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, factor,
-                                 True)
+                                 True, False)
+        elif network.shared:
+            bad |= propagate_row(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, factor,
+                                 False, True)
         else:
             bad |= propagate_row(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, factor,
-                                 False)
+                                 False, False)
     add_and_get(&job.added, added)
     if bad:
         job.status = BAD_ELEMENT

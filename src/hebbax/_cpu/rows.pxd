@@ -29,12 +29,13 @@ cdef struct Rows:
 
 # Operands that every operator has, as the kernels take them.
 cdef struct Network:
-    Buffer weight
+    Buffer weight  # for sums also a single one, which all elements share
     Buffer indices
     Buffer indptr
     Buffer slots  # weight_indices; unused unless `permuted`
     Buffer spike
-    bint permuted
+    bint permuted  # whether weights are found through `slots`
+    bint shared    # whether there is one weight for all elements
     int64_t n_other  # neurons that `indices` may name
     Pool pool
 

@@ -43,10 +43,13 @@ CALL = np.dtype(
 _GRID_Y = 65535  # the most that CUDA takes
 
 
-def expressions(spec: Spec, weight: Any, index: Any, soft: str = "HARD", way: str = "FLAT") -> dict[str, str]:
-    """The C++ names of an operator's kernels for these dtypes."""
+def expressions(
+    spec: Spec, weight: Any, index: Any, soft: str = "HARD", way: str = "FLAT", shared: bool = False
+) -> dict[str, str]:
+    """The C++ names of an operator's kernels for these dtypes; `shared`: there is one weight for all synapses."""
     weight, index = (TYPES[np.dtype(dtype).name] for dtype in (weight, index))
-    own = [weight, index, str(spec.permuted).lower(), *([soft] if spec.kind == "update" else []), way]
+    permuted = str(spec.permuted and not shared).lower()
+    own = [weight, index, permuted, soft if spec.kind == "update" else str(shared).lower(), way]
     names = {} if way == "ALONE" else {"find_rows": "find_rows"}
     names[spec.kind] = f"{spec.kind}<{', '.join(own)}>"
     if spec.kind == "update":
@@ -116,7 +119,8 @@ def plan_call(
     call["rows"]["size"], call["mu"] = list_size, mu
 
     soft = SOFT[0 if soft_bound is None else 1 if mu == 1 else 2]
-    names = expressions(spec, operands["weight"].dtype, operands["indices"].dtype, soft, way)
+    shared = spec.kind != "update" and operands["weight"].shape[-1] == 1 != nse
+    names = expressions(spec, operands["weight"].dtype, operands["indices"].dtype, soft, way, shared)
     touches = bool(members and nse and n_event and n_other)
     launches = []
     if zeroed or (touches and way != "ALONE"):
