@@ -20,9 +20,10 @@ after the network of
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import brainunit as u
 import jax
@@ -56,15 +57,15 @@ class Parameters:
 
 
 class Membrane(NamedTuple):
-    """State of the neurons: voltages before the threshold is applied, and refractory steps that remain."""
+    """State of the neurons."""
 
     voltage: jax.Array  # (n,), in mV
-    refractory: jax.Array  # (n,), int32
+    refractory: jax.Array  # (n,), steps that remain
 
 
 @dataclasses.dataclass(frozen=True)
 class Neurons:
-    """Leaky integrate-and-fire neurons with a voltage that jumps; in numbers of mV."""
+    """Leaky integrate-and-fire neurons whose voltage jumps with what arrives, and rests after a spike."""
 
     parameters: Parameters
     seed: int
@@ -74,9 +75,8 @@ class Neurons:
         return self.parameters.time_step
 
     def start(self, ids: np.ndarray, rng: np.random.Generator) -> Membrane:
-        """Voltages from rest to threshold."""
-        high = self.parameters.threshold / u.mV
-        return Membrane(rng.uniform(0, high, ids.size).astype(np.float32), np.zeros(ids.size, np.int32))
+        """All at rest."""
+        return Membrane(np.zeros(ids.size, np.float32), np.zeros(ids.size, np.int32))
 
     def drive(self, ids: jax.Array, steps: jax.Array) -> jax.Array:
         """Numbers of spikes from outside."""
@@ -85,16 +85,15 @@ class Neurons:
     def step(
         self, state: Membrane, excitation: jax.Array, inhibition: jax.Array, drive: jax.Array
     ) -> tuple[Membrane, jax.Array]:
+        """Decay, spike, then take up what arrives; in the refractory time that is lost."""
         p = self.parameters
         decay = np.float32(math.exp(-(p.time_step / p.membrane_time)))
         weight, threshold = (np.float32(x / u.mV) for x in (p.excitatory_weight, p.threshold))
-        arriving = excitation + inhibition + weight * drive
-        voltage = jnp.where(state.refractory > 0, jnp.float32(0), state.voltage * decay + arriving)
-        voltage = hebbax.fence(voltage)
-        spike = voltage >= threshold
+        spike = state.voltage * decay >= threshold
         rest = jnp.int32(round(p.refractory_time / p.time_step))
-        refractory = jnp.where(spike, rest, jnp.maximum(state.refractory - 1, 0))
-        return Membrane(jnp.where(spike, jnp.float32(0), voltage), refractory), spike
+        refractory = hebbax.fence(jnp.where(spike, rest, jnp.maximum(state.refractory - 1, 0)))
+        voltage = state.voltage * decay + (excitation + inhibition + weight * drive)
+        return Membrane(jnp.where(refractory > 0, np.float32(0), voltage), refractory), refractory == rest
 
 
 def plasticity(p: Parameters) -> hebbax.PairSTDP:
@@ -105,39 +104,60 @@ def plasticity(p: Parameters) -> hebbax.PairSTDP:
     )
 
 
-def build(
-    parameters: Parameters | None = None, *, excitatory: int = 8000, inhibitory: int = 2000, plastic: bool = True,
-    seed: int = 0,
-) -> network.Network:  # fmt: skip
-    """The network, its structure drawn at random."""
-    p = Parameters() if parameters is None else parameters
-    is_excitatory = network.interleaved(excitatory, inhibitory)
+def build(p: Parameters, *, neurons: int, plastic: bool, seed: int) -> network.Network:
+    """The network; a fifth of its neurons is inhibitory."""
+    is_excitatory = network.interleaved(neurons - neurons // 5, neurons // 5)
     e, i = np.flatnonzero(is_excitatory), np.flatnonzero(~is_excitatory)
-    n, rng = is_excitatory.size, np.random.default_rng(seed)
-    j, g = p.excitatory_weight / u.mV, p.inhibitory_weight / u.mV
+    rng = np.random.default_rng(seed)
+    weight, inhibition = p.excitatory_weight / u.mV, p.inhibitory_weight / u.mV
 
     def connect(pre: np.ndarray, post: np.ndarray | None) -> hebbax.Synapses:
-        return hebbax.Synapses.random((n, n), prob=p.connectivity, pre=pre, post=post, autapses=False, seed=rng)
+        return hebbax.Synapses.random((neurons, neurons), prob=p.connectivity, pre=pre, post=post, seed=rng)
 
     if plastic:
-        learning = connect(e, e)
-        weight = np.full(learning.nse, j, np.float32)
-        own = [network.Projection(learning, weight, rule=plasticity(p)), network.Projection(connect(e, i), j)]
+        learning = network.Projection(connect(e, e), weight, rule=plasticity(p))
+        excitation = [learning, network.Projection(connect(e, i), weight)]
     else:
-        own = [network.Projection(connect(e, None), j)]
-    return network.Network(
-        Neurons(p, seed), is_excitatory, [*own, network.Projection(connect(i, None), g, inhibitory=True)],
-        delay=round(p.delay / p.time_step),
-    )  # fmt: skip
+        excitation = [network.Projection(connect(e, None), weight)]
+    inhibitory = network.Projection(connect(i, None), inhibition, inhibitory=True)
+    delay = round(p.delay / p.time_step)
+    return network.Network(Neurons(p, seed), is_excitatory, [*excitation, inhibitory], delay)
 
 
 def simulate(
-    parameters: Parameters | None = None, *, seconds: float = 1.0, plastic: bool = True, excitatory: int = 8000,
-    inhibitory: int = 2000, seed: int = 0, backend: str | None = None, mesh: Mesh | None = None,
+    parameters: Parameters | None = None, *, neurons: int = 10_000, plastic: bool = True, seconds: float = 1.0,
+    seed: int = 0, backend: str | None = None, mesh: Mesh | None = None,
     on_progress: Callable[[float], object] | None = None,
 ) -> network.Run:  # fmt: skip
-    """Simulate the network."""
+    """Simulate the network; the same seed gives the same result on any devices.
+
+    Parameters
+    ----------
+    parameters : Parameters, optional
+        The model's constants, by default the published ones.
+    neurons : int
+        Of which a fifth is inhibitory.
+    plastic : bool
+        Whether the synapses between excitatory neurons learn.
+    seconds, seed, backend, mesh, on_progress
+        As `hebbax.experiments.network.simulate` takes them.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ValueError
+        An argument is out of range.
+
+    Examples
+    --------
+    >>> from hebbax.experiments import brunel10k
+    >>> run = brunel10k.simulate(neurons=100, seconds=0.01)
+    >>> run.n, run.steps
+    (100, 100)
+    """
     p = Parameters() if parameters is None else parameters
-    net = build(p, plastic=plastic, excitatory=excitatory, inhibitory=inhibitory, seed=seed)
-    steps = max(1, round(seconds * u.second / p.time_step))
-    return network.simulate(net, steps, seed=seed, backend=backend, mesh=mesh, on_progress=on_progress)
+    draw = functools.partial(build, p, neurons=neurons, plastic=plastic, seed=seed)
+    return network.simulate(draw, seconds=seconds, seed=seed, backend=backend, mesh=mesh, on_progress=on_progress)

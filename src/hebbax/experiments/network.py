@@ -51,8 +51,8 @@ class Projection:
     Attributes
     ----------
     synapses : Synapses
-    weight : float or array, shape (nse,)
-        One for all, or, if they learn, one each.
+    weight : float
+        Of all of them, at first if they learn.
     inhibitory : bool
         Whether what arrives is inhibition.
     rule : rule of hebbax, optional
@@ -60,7 +60,7 @@ class Projection:
     """
 
     synapses: hebbax.Synapses
-    weight: Any
+    weight: float
     inhibitory: bool = False
     rule: Any = None
 
@@ -94,7 +94,7 @@ class State(NamedTuple):
     """What an interval of one delay hands to the next one."""
 
     arriving: jax.Array  # (delay, n) bool: spikes of the last interval, of all neurons
-    returning: jax.Array  # (2 * delay, own) bool, if dendritic: own spikes of the last two
+    returning: Any  # (2 * delay, own) bool, if dendritic, else None: own spikes of the last two
     neurons: Any
     weights: tuple  # of the projections that learn
     traces: tuple
@@ -111,7 +111,7 @@ class Run:
     weight_start: np.ndarray  # (nse,), empty if nothing learns
     weight_end: np.ndarray
     devices: int
-    split_time: u.Quantity  # of sharing the network out
+    build_time: u.Quantity  # of drawing the network and sharing it out
     compile_time: u.Quantity
     wall_time: u.Quantity  # of the steps
 
@@ -138,15 +138,17 @@ def interleaved(excitatory: int, inhibitory: int) -> np.ndarray:
 
 
 def simulate(
-    network: Network, steps: int, *, seed: int = 0, backend: str | None = None, mesh: Mesh | None = None,
-    on_progress: Callable[[float], object] | None = None,
+    build: Callable[[], Network], *, seconds: float, seed: int = 0, backend: str | None = None,
+    mesh: Mesh | None = None, on_progress: Callable[[float], object] | None = None,
 ) -> Run:  # fmt: skip
-    """Run a network.
+    """Build a network and run it.
 
     Parameters
     ----------
-    network : Network
-    steps : int
+    build : callable
+        Returns the network.
+    seconds : float
+        Biological time, at least one step.
     seed : int
         Of the neurons' states at first. (Structure and drive have their own.)
     backend : str, optional
@@ -156,9 +158,13 @@ def simulate(
     on_progress : callable, optional
         Called with the biological time in seconds; if what it returns is true, the run ends there.
     """
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError(f"seconds: got {seconds}, expected a positive number")
+    started = time.perf_counter()
+    network = build()
+    steps = max(1, round(seconds * u.second / network.neurons.time_step))
     mesh = best_mesh(network) if mesh is None else mesh
     (axis,), devices, delay = mesh.axis_names, mesh.size, network.delay
-    started = time.perf_counter()
     layout = Layout.even(network.excitatory.size, devices)
     shards = [hebbax.sharding.split(p.synapses, mesh, pre=layout, post=layout) for p in network.projections]
     rules = [p.rule for p in network.projections]
@@ -171,13 +177,13 @@ def simulate(
     ids = np.arange(layout.n)
     of_neurons = network.neurons.start(ids, np.random.default_rng(seed))
     weights = tuple(
-        shard.split_weight(np.asarray(p.weight, np.float32))
+        shard.split_weight(np.full(p.synapses.nse, p.weight, np.float32))
         for p, shard in zip(network.projections, shards, strict=True)
         if p.rule is not None
     )
     state = State(
         arriving=put(np.zeros((delay, layout.length), bool), whole),
-        returning=put(np.zeros((2 * delay if network.dendritic else 0, layout.length), bool), P(None, axis)),
+        returning=put(np.zeros((2 * delay, layout.length), bool), P(None, axis)) if network.dendritic else None,
         neurons=jax.tree.map(shards[0].split_post, of_neurons),
         weights=weights,
         traces=tuple(
@@ -192,7 +198,9 @@ def simulate(
 
     def run_own(state: State, shards: list, own: jax.Array, first: jax.Array, intervals: int) -> tuple[State, Any]:
         synapses = [shard.local() for shard in shards]
-        interval = functools.partial(_interval, network, synapses, rules, shared, own, backend, axis if devices > 1 else None)
+        interval = functools.partial(
+            _interval, network, synapses, rules, shared, own, backend, axis if devices > 1 else None
+        )
         return jax.lax.scan(interval, state, first + delay * jnp.arange(intervals, dtype=jnp.int32))
 
     @functools.partial(jax.jit, static_argnames="intervals", donate_argnames="state")
@@ -207,7 +215,7 @@ def simulate(
     intervals = max(1, CHUNK_STEPS // delay)
     firsts = range(0, math.ceil(steps / delay), intervals)
     lengths = {min(intervals, math.ceil(steps / delay) - first) for first in (firsts[0], firsts[-1])}
-    split = time.perf_counter()
+    built = time.perf_counter()
     compiled = {n: run_chunk.lower(state, shards, own, np.int32(0), intervals=n).compile() for n in lengths}
     ready = time.perf_counter()
     spikes: list[tuple[np.ndarray, np.ndarray]] = []
@@ -225,8 +233,8 @@ def simulate(
     kept = step < done
     weight_end = np.asarray(shards[_learns(rules)].join_weight(state.weights[0])) if weights else weight_start
     return Run(
-        network, done, step[kept], neuron[kept], weight_start, weight_end, devices, (split - started) * u.second,
-        (ready - split) * u.second, (finished - ready) * u.second,
+        network, done, step[kept], neuron[kept], weight_start, weight_end, devices, (built - started) * u.second,
+        (ready - built) * u.second, (finished - ready) * u.second,
     )  # fmt: skip
 
 

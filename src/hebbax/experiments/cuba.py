@@ -1,0 +1,183 @@
+r"""A network that keeps itself going, with synapses that learn: the current-based network of Vogels & Abbott (2005).
+
+    T. P. Vogels & L. F. Abbott (2005), Signal propagation and logic gating in networks of integrate-and-fire neurons,
+    Journal of Neuroscience 25:10786-10795, doi:10.1523/JNEUROSCI.3508-05.2005
+
+in the form of the simulators' benchmark 2 (R. Brette et al. 2007, Journal of Computational Neuroscience 23:349-398,
+doi:10.1007/s10827-007-0038-6), whose constants these are:
+
+    tau_m dv/dt = E - v + g_e + g_i        tau_e dg_e/dt = -g_e        tau_i dg_i/dt = -g_i
+
+Nothing comes from outside: the potential without input, E, is above the threshold. The synapses between excitatory
+neurons learn by pairs of spikes, additively, which the paper's do not; these constants are ours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import brainunit as u
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+import hebbax
+from hebbax.experiments import network
+from hebbax.experiments.parameters import parameter
+
+PUBLISHED = 4000  # neurons that the weights are for
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """The constants of the model; each field's metadata has its meaning and its source."""
+
+    membrane_time: u.Quantity = parameter(20.0 * u.ms, "membrane time constant")
+    leak_potential: u.Quantity = parameter(-49.0 * u.mV, "potential without input")
+    threshold: u.Quantity = parameter(-50.0 * u.mV, "potential at which a neuron spikes")
+    reset_potential: u.Quantity = parameter(-60.0 * u.mV, "potential after a spike, and the least at the start")
+    refractory_time: u.Quantity = parameter(5.0 * u.ms, "time after a spike in which the potential is held")
+    excitatory_time: u.Quantity = parameter(5.0 * u.ms, "decay time of excitation")
+    inhibitory_time: u.Quantity = parameter(10.0 * u.ms, "decay time of inhibition")
+    excitatory_weight: u.Quantity = parameter(1.62 * u.mV, "step of excitation by a spike, of 4 000 neurons")
+    inhibitory_weight: u.Quantity = parameter(-9.0 * u.mV, "the same of inhibition")
+    connectivity: float = parameter(0.02, "probability that a neuron connects to another")
+    largest_weight: float = parameter(2.0, "upper bound of a weight that learns, in its first value", "hebbax")
+    potentiation: float = parameter(0.005, "largest step up by a pair of spikes, in largest weights", "hebbax")
+    depression_ratio: float = parameter(1.05, "largest step down over largest step up", "hebbax")
+    trace_time: u.Quantity = parameter(20.0 * u.ms, "time constant of potentiation and of depression", "hebbax")
+    time_step: u.Quantity = parameter(0.1 * u.ms, "time step")
+
+
+class Membrane(NamedTuple):
+    """State of the neurons, in mV, and refractory steps that remain."""
+
+    voltage: jax.Array  # (n,), above the leak potential, as it was before the threshold
+    excitation: jax.Array  # (n,)
+    inhibition: jax.Array  # (n,)
+    refractory: jax.Array  # (n,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Neurons:
+    """Leaky integrate-and-fire neurons with exponential currents."""
+
+    parameters: Parameters
+
+    @property
+    def time_step(self) -> u.Quantity:
+        return self.parameters.time_step
+
+    def start(self, ids: np.ndarray, rng: np.random.Generator) -> Membrane:
+        """Potentials from the reset to the threshold."""
+        p = self.parameters
+        low, high = ((x - p.leak_potential) / u.mV for x in (p.reset_potential, p.threshold))
+        zeros = np.zeros(ids.size, np.float32)
+        return Membrane(
+            rng.uniform(low, high, ids.size).astype(np.float32), zeros, zeros.copy(), np.zeros(ids.size, np.int32)
+        )
+
+    def drive(self, ids: jax.Array, steps: jax.Array) -> None:
+        """Nothing."""
+
+    def step(
+        self, state: Membrane, excitation: jax.Array, inhibition: jax.Array, drive: None
+    ) -> tuple[Membrane, jax.Array]:
+        """Take up what arrives, then the exact solution over a step."""
+        p = self.parameters
+
+        def decay(time: u.Quantity) -> np.float32:
+            return np.float32(math.exp(-(p.time_step / time)))
+
+        def reaches(time: u.Quantity) -> np.float32:
+            """How much of an exponential current is in the voltage after a step."""
+            return np.float32(time / (time - p.membrane_time)) * (decay(time) - decay(p.membrane_time))
+
+        threshold, reset = (np.float32((x - p.leak_potential) / u.mV) for x in (p.threshold, p.reset_potential))
+        excitation, inhibition = state.excitation + excitation, state.inhibition + inhibition
+        moved = (
+            state.voltage * decay(p.membrane_time)
+            + excitation * reaches(p.excitatory_time)
+            + inhibition * reaches(p.inhibitory_time)
+        )
+        held = state.refractory > 0
+        voltage = hebbax.fence(jnp.where(held, reset, moved))
+        spike = voltage > threshold
+        rest = jnp.int32(round(p.refractory_time / p.time_step))
+        return Membrane(
+            jnp.where(spike, reset, voltage),
+            excitation * decay(p.excitatory_time),
+            inhibition * decay(p.inhibitory_time),
+            jnp.where(spike, rest, jnp.maximum(state.refractory - 1, 0)),
+        ), spike
+
+
+def plasticity(p: Parameters, weight: float) -> hebbax.PairSTDP:
+    """The rule by which weights change that are this at first."""
+    largest = p.largest_weight * weight
+    up = p.potentiation * largest
+    return hebbax.PairSTDP(p.trace_time, p.trace_time, up, p.depression_ratio * up, 0.0, largest)
+
+
+def build(p: Parameters, *, neurons: int, plastic: bool, seed: int) -> network.Network:
+    """The network; a fifth of its neurons is inhibitory, and its weights go with the inverse of its size."""
+    is_excitatory = network.interleaved(neurons - neurons // 5, neurons // 5)
+    e, i = np.flatnonzero(is_excitatory), np.flatnonzero(~is_excitatory)
+    rng = np.random.default_rng(seed)
+    weight, inhibition = (x / u.mV * PUBLISHED / neurons for x in (p.excitatory_weight, p.inhibitory_weight))
+
+    def connect(pre: np.ndarray, post: np.ndarray | None) -> hebbax.Synapses:
+        return hebbax.Synapses.random((neurons, neurons), prob=p.connectivity, pre=pre, post=post, seed=rng)
+
+    if plastic:
+        learning = network.Projection(connect(e, e), weight, rule=plasticity(p, weight))
+        excitation = [learning, network.Projection(connect(e, i), weight)]
+    else:
+        excitation = [network.Projection(connect(e, None), weight)]
+    return network.Network(
+        Neurons(p), is_excitatory, [*excitation, network.Projection(connect(i, None), inhibition, inhibitory=True)]
+    )
+
+
+def simulate(
+    parameters: Parameters | None = None, *, neurons: int = PUBLISHED, plastic: bool = True, seconds: float = 1.0,
+    seed: int = 0, backend: str | None = None, mesh: Mesh | None = None,
+    on_progress: Callable[[float], object] | None = None,
+) -> network.Run:  # fmt: skip
+    """Simulate the network; the same seed gives the same result on any devices.
+
+    Parameters
+    ----------
+    parameters : Parameters, optional
+        The model's constants, by default the published ones.
+    neurons : int
+        Of which a fifth is inhibitory. Weights are scaled by 4 000 over this.
+    plastic : bool
+        Whether the synapses between excitatory neurons learn.
+    seconds, seed, backend, mesh, on_progress
+        As `hebbax.experiments.network.simulate` takes them.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ValueError
+        An argument is out of range.
+
+    Examples
+    --------
+    >>> from hebbax.experiments import cuba
+    >>> run = cuba.simulate(neurons=500, seconds=0.01)
+    >>> run.n, run.steps
+    (500, 100)
+    """
+    p = Parameters() if parameters is None else parameters
+    draw = functools.partial(build, p, neurons=neurons, plastic=plastic, seed=seed)
+    return network.simulate(draw, seconds=seconds, seed=seed, backend=backend, mesh=mesh, on_progress=on_progress)

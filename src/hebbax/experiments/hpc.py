@@ -1,0 +1,216 @@
+r"""The network by which NEST is measured on supercomputers: balanced, with power-law STDP and thousands of inputs each.
+
+NEST's example `hpc_benchmark`, after
+
+    A. Morrison, A. Aertsen & M. Diesmann (2007), Spike-timing-dependent plasticity in balanced random networks, Neural
+    Computation 19:1437-1467, doi:10.1162/neco.2007.19.6.1437
+
+    H. Ekkehard Plesser, M. Diesmann, M.-O. Gewaltig & A. Morrison (2022), NEST simulator's examples: hpc_benchmark.py
+
+Neurons with currents that are alpha functions, each driven by a Poisson process from outside,
+
+    tau_m dv/dt = -v + tau_m I / C        tau_s dI/dt = e r - I        tau_s dr/dt = -r
+
+where a spike adds its weight to r, so that the current's peak is the weight. Every neuron has the same number of inputs
+whatever the scale. Synapses between excitatory neurons learn:
+
+    presynaptic spike:  w -= lambda * alpha * w * y        postsynaptic spike:  w += lambda * w^mu * x
+
+with weights in pA. All of the delay is between synapse and soma, so that the synapse sees the neuron's own spikes late.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import brainunit as u
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+import scipy.special
+from jax.sharding import Mesh
+
+import hebbax
+from hebbax.experiments import network
+from hebbax.experiments.parameters import parameter
+from hebbax.experiments.poisson import poisson_counts
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """The constants of the model; each field's metadata has its meaning and its source ("paper": NEST's example)."""
+
+    excitatory_neurons: int = parameter(9000, "excitatory neurons at scale 1")
+    inhibitory_neurons: int = parameter(2250, "inhibitory neurons at scale 1")
+    excitatory_inputs: int = parameter(9000, "excitatory synapses onto a neuron")
+    inhibitory_inputs: int = parameter(2250, "inhibitory synapses onto a neuron")
+    capacitance: u.Quantity = parameter(250.0 * u.pF, "of the membrane")
+    membrane_time: u.Quantity = parameter(10.0 * u.ms, "membrane time constant")
+    refractory_time: u.Quantity = parameter(0.5 * u.ms, "time after a spike in which the potential rests")
+    threshold: u.Quantity = parameter(20.0 * u.mV, "potential at which a neuron spikes, above rest")
+    start_mean: u.Quantity = parameter(5.7 * u.mV, "mean of the normal distribution of potentials at the start")
+    start_sd: u.Quantity = parameter(7.2 * u.mV, "its standard deviation")
+    synaptic_time: u.Quantity = parameter(0.32582722403722841 * u.ms, "rise time of a current")
+    potential_peak: u.Quantity = parameter(0.14 * u.mV, "of what an excitatory spike causes")
+    inhibition_ratio: float = parameter(-5.0, "inhibitory over excitatory weight")
+    drive: float = parameter(1.685, "eta: external input over what would just reach the threshold")
+    delay: u.Quantity = parameter(1.5 * u.ms, "from a spike to its effect")
+    learning_rate: float = parameter(0.1, "lambda")
+    depression_ratio: float = parameter(0.0513, "alpha")
+    exponent: float = parameter(0.4, "mu")
+    potentiation_time: u.Quantity = parameter(15.0 * u.ms, "time constant of x")
+    depression_time: u.Quantity = parameter(30.0 * u.ms, "time constant of y")
+    time_step: u.Quantity = parameter(0.1 * u.ms, "time step")
+
+    @property
+    def weight(self) -> u.Quantity:
+        """Peak of an excitatory current, 45.6 pA, by which a potential peaks at `potential_peak`."""
+        a = self.membrane_time / self.synaptic_time
+        b = (1 / self.synaptic_time - 1 / self.membrane_time) * u.ms
+        # When the potential after an alpha function peaks, and how high, of 1 pA.
+        time = (-scipy.special.lambertw(-math.exp(-1 / a) / a, -1).real - 1 / a) / b
+        slow, fast = math.exp(-time / (self.membrane_time / u.ms)), math.exp(-time / (self.synaptic_time / u.ms))
+        peak = math.e / (self.synaptic_time / u.ms * b) * ((slow - fast) / b - time * fast)
+        return self.potential_peak / (peak * u.ms / self.capacitance)
+
+    @property
+    def drive_rate(self) -> u.Quantity:
+        """Of the Poisson input of a neuron, with the excitatory weight."""
+        charge = self.weight * math.e * self.synaptic_time
+        return self.drive * self.threshold * self.capacitance / (self.membrane_time * charge)
+
+
+class Membrane(NamedTuple):
+    """State of the neurons, and refractory steps that remain."""
+
+    voltage: jax.Array  # (n,), in mV
+    current: jax.Array  # (n,), in pA
+    rise: jax.Array  # (n,), in pA
+    refractory: jax.Array  # (n,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Neurons:
+    """Leaky integrate-and-fire neurons with currents that are alpha functions (NEST's `iaf_psc_alpha`)."""
+
+    parameters: Parameters
+    weight: float  # of the drive, in pA
+    seed: int
+
+    @property
+    def time_step(self) -> u.Quantity:
+        return self.parameters.time_step
+
+    def start(self, ids: np.ndarray, rng: np.random.Generator) -> Membrane:
+        """Potentials from a normal distribution, without currents."""
+        p = self.parameters
+        voltage = rng.normal(p.start_mean / u.mV, p.start_sd / u.mV, ids.size).astype(np.float32)
+        zeros = np.zeros(ids.size, np.float32)
+        return Membrane(voltage, zeros, zeros.copy(), np.zeros(ids.size, np.int32))
+
+    def drive(self, ids: jax.Array, steps: jax.Array) -> jax.Array:
+        """Numbers of spikes from outside."""
+        return poisson_counts(self.seed, float(self.parameters.drive_rate * self.time_step), ids, steps)
+
+    def step(
+        self, state: Membrane, excitation: jax.Array, inhibition: jax.Array, drive: jax.Array
+    ) -> tuple[Membrane, jax.Array]:
+        """Advance by the exact solution, spike, then take up what arrives."""
+        p = self.parameters
+        tau_m, tau_s, step = (x / u.ms for x in (p.membrane_time, p.synaptic_time, p.time_step))
+        per_current = float(u.pA * u.ms / p.capacitance / u.mV)  # mV that 1 pA makes in 1 ms
+        rates = [[-1 / tau_m, per_current, 0], [0, -1 / tau_s, math.e / tau_s], [0, 0, -1 / tau_s]]
+        (v_v, v_i, v_r), (_, i_i, i_r), (_, _, r_r) = scipy.linalg.expm(np.array(rates) * step).astype(np.float32)
+        moved = v_v * state.voltage + v_i * state.current + v_r * state.rise
+        spike = hebbax.fence((state.refractory == 0) & (moved >= np.float32(p.threshold / u.mV)))
+        rests = spike | (state.refractory > 0)
+        rest = jnp.int32(round(p.refractory_time / p.time_step))
+        return Membrane(
+            jnp.where(rests, np.float32(0), moved),
+            i_i * state.current + i_r * state.rise,
+            r_r * state.rise + (excitation + inhibition + np.float32(self.weight) * drive),
+            jnp.where(spike, rest, jnp.maximum(state.refractory - 1, 0)),
+        ), spike
+
+
+def plasticity(p: Parameters) -> hebbax.PowerLawSTDP:
+    """The rule by which the weights change, which are in pA."""
+    return hebbax.PowerLawSTDP(
+        p.potentiation_time, p.depression_time, p.learning_rate, p.depression_ratio, w_0=1.0, mu=p.exponent
+    )
+
+
+def build(p: Parameters, *, scale: float, inputs: float, plastic: bool, seed: int) -> network.Network:
+    """The network; with a part of the inputs, each weighs as much more."""
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale: got {scale}, expected a positive number")
+    if not 0 < inputs <= 1:
+        raise ValueError(f"inputs: got {inputs}, expected more than 0 and at most 1")
+    numbers = [max(2, int(scale * x)) for x in (p.excitatory_neurons, p.inhibitory_neurons)]
+    is_excitatory = network.interleaved(*numbers)
+    e, i = np.flatnonzero(is_excitatory), np.flatnonzero(~is_excitatory)
+    n, rng = is_excitatory.size, np.random.default_rng(seed)
+    degrees = {True: round(inputs * p.excitatory_inputs), False: round(inputs * p.inhibitory_inputs)}
+    weights = {True: p.weight / u.pA / inputs, False: p.inhibition_ratio * (p.weight / u.pA) / inputs}
+
+    def connect(pre: np.ndarray, post: np.ndarray, rule: hebbax.PowerLawSTDP | None = None) -> network.Projection:
+        synapses = hebbax.Synapses.random(
+            (n, n), indegree=degrees[pre is e], pre=pre, post=post, autapses=False, multapses=True, seed=rng
+        )
+        return network.Projection(synapses, weights[pre is e], pre is i, rule)
+
+    learns = plasticity(p) if plastic else None
+    return network.Network(
+        Neurons(p, p.weight / u.pA, seed),
+        is_excitatory,
+        [connect(e, e, learns), connect(e, i), connect(i, e), connect(i, i)],
+        delay=round(p.delay / p.time_step),
+        dendritic=True,
+    )
+
+
+def simulate(
+    parameters: Parameters | None = None, *, scale: float = 0.1, inputs: float = 1.0, plastic: bool = True,
+    seconds: float = 0.3, seed: int = 0, backend: str | None = None, mesh: Mesh | None = None,
+    on_progress: Callable[[float], object] | None = None,
+) -> network.Run:  # fmt: skip
+    """Simulate the network; the same seed gives the same result on any devices.
+
+    Parameters
+    ----------
+    parameters : Parameters, optional
+        The model's constants, by default those of NEST's example.
+    scale : float
+        Neurons, in 11 250.
+    inputs : float
+        Part of the published numbers of synapses onto a neuron, 11 250, each of which then weighs as much more: another
+        network, for small machines. (The drive from outside is the same.)
+    plastic : bool
+        Whether the synapses between excitatory neurons learn.
+    seconds, seed, backend, mesh, on_progress
+        As `hebbax.experiments.network.simulate` takes them.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ValueError
+        An argument is out of range.
+
+    Examples
+    --------
+    >>> from hebbax.experiments import hpc
+    >>> run = hpc.simulate(scale=0.01, inputs=0.01, seconds=0.01)
+    >>> run.n, run.steps
+    (112, 100)
+    """
+    p = Parameters() if parameters is None else parameters
+    draw = functools.partial(build, p, scale=scale, inputs=inputs, plastic=plastic, seed=seed)
+    return network.simulate(draw, seconds=seconds, seed=seed, backend=backend, mesh=mesh, on_progress=on_progress)
