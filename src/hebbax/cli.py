@@ -31,8 +31,9 @@ from rich.table import Table
 
 import hebbax
 from hebbax import _cpu
-from hebbax.experiments import song2000
+from hebbax.experiments import brunel10k, cuba, hpc, network_report, song2000
 
+FIGURE = "hebbax.experiments.network_figure"  # imported if a figure is drawn, since it takes matplotlib
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
 
 app = typer.Typer(
@@ -54,7 +55,7 @@ def _within(low: float, high: float = math.inf) -> Callable[[float | None], floa
     return check
 
 
-# Options that every experiment has.
+# Options that several experiments have.
 Neurons = Annotated[int, typer.Option(callback=_within(1), help="Neurons, each with inputs of its own.")]
 Inputs = Annotated[int, typer.Option(callback=_within(1), help="Excitatory inputs of each neuron.")]
 Seconds = Annotated[float, typer.Option(callback=_within(1e-3, 1e6), help="Biological time in seconds.")]
@@ -73,6 +74,13 @@ Devices = Annotated[
         callback=_within(1), help="Devices of a process that share neurons and synapses, not the drawing of inputs."
     ),
 ]
+DevicesThatPay = Annotated[
+    int | None,
+    typer.Option(
+        callback=_within(1), help="Devices that share the network.", show_default="the CPUs, if it is large enough"
+    ),
+]
+Static = Annotated[bool, typer.Option("--static", help="Without plasticity.")]
 Distributed = Annotated[
     bool,
     typer.Option(
@@ -137,16 +145,102 @@ def run_song2000(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     _run(
-        song2000, output, seconds, steps, backend, threads, _mesh(devices, distributed), parameters=parameters,
-        neurons=neurons, inputs=inputs, seed=seed,
+        song2000, output, seconds, steps, backend, threads, _mesh(devices, distributed), report=song2000,
+        figure="hebbax.experiments.song2000_figure", parameters=parameters, neurons=neurons, inputs=inputs, seed=seed,
+    )  # fmt: skip
+
+
+@simulate.command("cuba")
+def run_cuba(
+    neurons: Annotated[int, typer.Option(callback=_within(5), help="Neurons, a fifth of them inhibitory.")] = 4000,
+    connectivity: Annotated[float, typer.Option(callback=_within(0, 1), help="Probability of a synapse.")] = 0.02,
+    static: Static = False,
+    seconds: Seconds = 1.0,
+    seed: Seed = 0,
+    dt: TimeStep = 0.1,
+    backend: BackendName = None,
+    threads: Threads = None,
+    devices: DevicesThatPay = None,
+    output: Output = Path("cuba"),
+) -> None:
+    """A network that keeps itself going: Vogels & Abbott (2005), Journal of Neuroscience 25:10786, with plasticity.
+
+    Neurons with exponential currents; synapses between excitatory ones learn by pairs of spikes.
+    """
+    parameters = cuba.Parameters(time_step=dt * u.ms, connectivity=connectivity)
+    _run_network(cuba, parameters, static, seconds, backend, threads, devices, output, neurons=neurons, seed=seed)
+
+
+@simulate.command("brunel10k")
+def run_brunel10k(
+    neurons: Annotated[int, typer.Option(callback=_within(5), help="Neurons, a fifth of them inhibitory.")] = 10_000,
+    static: Static = False,
+    seconds: Seconds = 1.0,
+    seed: Seed = 0,
+    dt: TimeStep = 0.1,
+    backend: BackendName = None,
+    threads: Threads = None,
+    devices: DevicesThatPay = None,
+    output: Output = Path("brunel10k"),
+) -> None:
+    """The plastic network on which simulators are compared: Ahmad, Isbister, Smithe & Stringer (2018), after Brunel.
+
+    10 000 neurons, 10 million synapses, 35 spikes a second of each neuron.
+    """
+    parameters = brunel10k.Parameters(time_step=dt * u.ms)
+    _run_network(brunel10k, parameters, static, seconds, backend, threads, devices, output, neurons=neurons, seed=seed)
+
+
+@simulate.command("hpc")
+def run_hpc(
+    scale: Annotated[float, typer.Option(callback=_within(1e-3), help="Neurons, in 11 250.")] = 0.1,
+    inputs: Annotated[
+        float,
+        typer.Option(
+            callback=_within(1e-4, 1), help="Part of a neuron's 11 250 synapses; each then weighs as much more."
+        ),
+    ] = 1.0,
+    static: Static = False,
+    seconds: Seconds = 0.3,
+    seed: Seed = 0,
+    dt: TimeStep = 0.1,
+    backend: BackendName = None,
+    threads: Threads = None,
+    devices: DevicesThatPay = None,
+    output: Output = Path("hpc"),
+) -> None:
+    """NEST's benchmark for supercomputers: Morrison, Aertsen & Diesmann (2007), Neural Computation 19:1437.
+
+    Currents that are alpha functions, 11 250 synapses onto every neuron, and plasticity by a power of the weight.
+    """
+    options: Any = dict(scale=scale, inputs=inputs, seed=seed)
+    _run_network(hpc, hpc.Parameters(time_step=dt * u.ms), static, seconds, backend, threads, devices, output, **options)
+
+
+def _run_network(
+    experiment: ModuleType, parameters: Any, static: bool, seconds: float, backend: str | None, threads: int | None,
+    devices: int | None, output: Path, **options: Any,
+) -> None:  # fmt: skip
+    try:
+        parameters.delay_steps  # noqa: B018
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="'--dt'") from error
+    if devices is None:  # there are to be as many as may pay
+        with suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", threads or hebbax.get_num_threads())
+    mesh = None if devices is None else _mesh(devices, False)
+    steps = round(seconds * u.second / parameters.time_step)
+    _run(
+        experiment, output, seconds, steps, backend, threads, mesh, report=network_report, figure=FIGURE,
+        parameters=parameters, plastic=not static, **options,
     )  # fmt: skip
 
 
 def _run(
     experiment: ModuleType, output: Path, seconds: float, steps: int, backend: str | None, threads: int | None,
-    mesh: Mesh, **options: Any,
+    mesh: Mesh | None, report: ModuleType, figure: str, **options: Any,
 ) -> None:  # fmt: skip
-    """Simulate an experiment; the first process prints its summary, and writes its arrays and figure into `output`."""
+    """Simulate an experiment; the first process prints what `report` says, and writes its arrays and its figure."""
     _check_backend(backend)
     if threads is not None:
         try:
@@ -165,20 +259,20 @@ def _run(
     with _progress(console, seconds) as on_progress:
         result = experiment.simulate(seconds=seconds, backend=backend, mesh=mesh, on_progress=on_progress, **options)
     if first:
-        _report(console, experiment, result, output / name)
+        _report(console, report, figure, result, output / name)
     if result.steps < steps:  # perhaps because of a Ctrl-C in another process
         console.print("interrupted: this is what was computed until then")
         raise typer.Exit(INTERRUPTED)
 
 
-def _report(console: Console, experiment: ModuleType, result: Any, stem: Path) -> None:
+def _report(console: Console, report: ModuleType, figure: str, result: Any, stem: Path) -> None:
     """Print the summary of a result, and write its arrays and its figure."""
-    console.print(_table(stem.name, experiment.summary(result)))
+    console.print(_table(stem.name, report.summary(result)))
     _write(
-        console, stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **experiment.arrays(result))
+        console, stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **report.arrays(result))
     )
     try:
-        draw = importlib.import_module(f"{experiment.__name__}_figure").figure
+        draw = importlib.import_module(figure).figure
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("matplotlib"):
             raise

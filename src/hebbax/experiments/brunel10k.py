@@ -32,7 +32,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 import hebbax
-from hebbax.experiments import network
+from hebbax.experiments import network, network_loop
 from hebbax.experiments.parameters import parameter
 from hebbax.experiments.poisson import poisson_counts
 
@@ -54,6 +54,11 @@ class Parameters:
     largest_weight: u.Quantity = parameter(0.3 * u.mV, "upper bound of a weight that learns (the lower is 0)")
     trace_time: u.Quantity = parameter(20.0 * u.ms, "time constant of both traces")
     time_step: u.Quantity = parameter(0.1 * u.ms, "time step")
+
+    @property
+    def delay_steps(self) -> int:
+        """The delay in steps; a ValueError where these are not a whole number, at least 1."""
+        return network.delay_steps(self.delay, self.time_step)
 
 
 class Membrane(NamedTuple):
@@ -120,7 +125,7 @@ def build(p: Parameters, *, neurons: int, plastic: bool, seed: int) -> network.N
     else:
         excitation = [network.Projection(connect(e, None), weight)]
     inhibitory = network.Projection(connect(i, None), inhibition, inhibitory=True)
-    delay = round(p.delay / p.time_step)
+    delay = p.delay_steps
     return network.Network(Neurons(p, seed), is_excitatory, [*excitation, inhibitory], delay)
 
 
@@ -140,7 +145,7 @@ def simulate(
     plastic : bool
         Whether the synapses between excitatory neurons learn.
     seconds, seed, backend, mesh, on_progress
-        As `hebbax.experiments.network.simulate` takes them.
+        As `hebbax.experiments.network_loop.simulate` takes them.
 
     Returns
     -------
@@ -160,4 +165,4 @@ def simulate(
     """
     p = Parameters() if parameters is None else parameters
     draw = functools.partial(build, p, neurons=neurons, plastic=plastic, seed=seed)
-    return network.simulate(draw, seconds=seconds, seed=seed, backend=backend, mesh=mesh, on_progress=on_progress)
+    return network_loop.simulate(draw, seconds=seconds, seed=seed, backend=backend, mesh=mesh, on_progress=on_progress)

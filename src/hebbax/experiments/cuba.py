@@ -27,7 +27,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 import hebbax
-from hebbax.experiments import network
+from hebbax.experiments import network, network_loop
 from hebbax.experiments.parameters import parameter
 
 PUBLISHED = 4000  # neurons that the weights are for
@@ -52,6 +52,11 @@ class Parameters:
     depression_ratio: float = parameter(1.05, "largest step down over largest step up", "hebbax")
     trace_time: u.Quantity = parameter(20.0 * u.ms, "time constant of potentiation and of depression", "hebbax")
     time_step: u.Quantity = parameter(0.1 * u.ms, "time step")
+
+    @property
+    def delay_steps(self) -> int:
+        """One: the published network has no delays, and this is the least."""
+        return 1
 
 
 class Membrane(NamedTuple):
@@ -94,27 +99,24 @@ class Neurons:
         def decay(time: u.Quantity) -> np.float32:
             return np.float32(math.exp(-(p.time_step / time)))
 
-        def reaches(time: u.Quantity) -> np.float32:
-            """How much of an exponential current is in the voltage after a step."""
-            return np.float32(time / (time - p.membrane_time)) * (decay(time) - decay(p.membrane_time))
+        def reached(time: u.Quantity) -> np.float32:
+            """How much the voltage has of an exponential current, over what the current has left, after a step."""
+            return np.float32(time / (time - p.membrane_time)) * (1 - decay(p.membrane_time) / decay(time))
 
         threshold, reset = (np.float32((x - p.leak_potential) / u.mV) for x in (p.threshold, p.reset_potential))
-        excitation, inhibition = state.excitation + excitation, state.inhibition + inhibition
+        excitation = (state.excitation + excitation) * decay(p.excitatory_time)
+        inhibition = (state.inhibition + inhibition) * decay(p.inhibitory_time)
+        excitation, inhibition = hebbax.fence((excitation, inhibition))
         moved = (
             state.voltage * decay(p.membrane_time)
-            + excitation * reaches(p.excitatory_time)
-            + inhibition * reaches(p.inhibitory_time)
+            + excitation * reached(p.excitatory_time)
+            + inhibition * reached(p.inhibitory_time)
         )
-        held = state.refractory > 0
-        voltage = hebbax.fence(jnp.where(held, reset, moved))
+        voltage = hebbax.fence(jnp.where(state.refractory > 0, reset, moved))
         spike = voltage > threshold
         rest = jnp.int32(round(p.refractory_time / p.time_step))
-        return Membrane(
-            jnp.where(spike, reset, voltage),
-            excitation * decay(p.excitatory_time),
-            inhibition * decay(p.inhibitory_time),
-            jnp.where(spike, rest, jnp.maximum(state.refractory - 1, 0)),
-        ), spike
+        refractory = jnp.where(spike, rest, jnp.maximum(state.refractory - 1, 0))
+        return Membrane(jnp.where(spike, reset, voltage), excitation, inhibition, refractory), spike
 
 
 def plasticity(p: Parameters, weight: float) -> hebbax.PairSTDP:
@@ -140,7 +142,8 @@ def build(p: Parameters, *, neurons: int, plastic: bool, seed: int) -> network.N
     else:
         excitation = [network.Projection(connect(e, None), weight)]
     return network.Network(
-        Neurons(p), is_excitatory, [*excitation, network.Projection(connect(i, None), inhibition, inhibitory=True)]
+        Neurons(p), is_excitatory, [*excitation, network.Projection(connect(i, None), inhibition, inhibitory=True)],
+        delay=p.delay_steps,
     )
 
 
@@ -160,7 +163,7 @@ def simulate(
     plastic : bool
         Whether the synapses between excitatory neurons learn.
     seconds, seed, backend, mesh, on_progress
-        As `hebbax.experiments.network.simulate` takes them.
+        As `hebbax.experiments.network_loop.simulate` takes them.
 
     Returns
     -------
@@ -180,4 +183,4 @@ def simulate(
     """
     p = Parameters() if parameters is None else parameters
     draw = functools.partial(build, p, neurons=neurons, plastic=plastic, seed=seed)
-    return network.simulate(draw, seconds=seconds, seed=seed, backend=backend, mesh=mesh, on_progress=on_progress)
+    return network_loop.simulate(draw, seconds=seconds, seed=seed, backend=backend, mesh=mesh, on_progress=on_progress)

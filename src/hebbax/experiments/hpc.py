@@ -36,7 +36,7 @@ import scipy.special
 from jax.sharding import Mesh
 
 import hebbax
-from hebbax.experiments import network
+from hebbax.experiments import network, network_loop
 from hebbax.experiments.parameters import parameter
 from hebbax.experiments.poisson import poisson_counts
 
@@ -66,6 +66,11 @@ class Parameters:
     potentiation_time: u.Quantity = parameter(15.0 * u.ms, "time constant of x")
     depression_time: u.Quantity = parameter(30.0 * u.ms, "time constant of y")
     time_step: u.Quantity = parameter(0.1 * u.ms, "time step")
+
+    @property
+    def delay_steps(self) -> int:
+        """The delay in steps; a ValueError where these are not a whole number, at least 1."""
+        return network.delay_steps(self.delay, self.time_step)
 
     @property
     def weight(self) -> u.Quantity:
@@ -169,8 +174,9 @@ def build(p: Parameters, *, scale: float, inputs: float, plastic: bool, seed: in
         Neurons(p, p.weight / u.pA, seed),
         is_excitatory,
         [connect(e, e, learns), connect(e, i), connect(i, e), connect(i, i)],
-        delay=round(p.delay / p.time_step),
+        delay=p.delay_steps,
         dendritic=True,
+        weight_unit="pA",
     )
 
 
@@ -193,7 +199,7 @@ def simulate(
     plastic : bool
         Whether the synapses between excitatory neurons learn.
     seconds, seed, backend, mesh, on_progress
-        As `hebbax.experiments.network.simulate` takes them.
+        As `hebbax.experiments.network_loop.simulate` takes them.
 
     Returns
     -------
@@ -213,4 +219,4 @@ def simulate(
     """
     p = Parameters() if parameters is None else parameters
     draw = functools.partial(build, p, scale=scale, inputs=inputs, plastic=plastic, seed=seed)
-    return network.simulate(draw, seconds=seconds, seed=seed, backend=backend, mesh=mesh, on_progress=on_progress)
+    return network_loop.simulate(draw, seconds=seconds, seed=seed, backend=backend, mesh=mesh, on_progress=on_progress)

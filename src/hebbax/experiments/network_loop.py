@@ -1,0 +1,236 @@
+"""The loop that runs a network on devices.
+
+A device has its own neurons and all synapses onto them: it updates, delivers and learns by itself, and the devices
+exchange spikes once in the delay of the network, when nothing waits for them. No result depends on their number.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import brainunit as u
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import hebbax
+from hebbax.experiments.network import Network, Run
+from hebbax.sharding import Layout
+
+CHUNK_STEPS = 1000  # after so many steps, spikes are fetched, and progress is told
+PAYS = 5_000_000  # synapses and more, with which devices of one process gain more than meeting costs them
+
+
+class State(NamedTuple):
+    """What an interval of one delay hands to the next one."""
+
+    arriving: jax.Array  # (delay, n) bool: spikes of the last interval, of all neurons
+    returning: Any  # (2 * delay, own) bool, if dendritic, else None: own spikes of the last two
+    neurons: Any
+    weights: tuple  # of the projections that learn
+    traces: tuple
+
+
+class Split:
+    """A network shared out among the devices of a mesh, and its state."""
+
+    def __init__(self, network: Network, mesh: Mesh, seed: int, backend: str | None):
+        self.network, self.backend, (self.axis,) = network, backend, mesh.axis_names
+        self.layout = Layout.even(network.excitatory.size, mesh.size)
+        self.shards = [
+            hebbax.sharding.split(p.synapses, mesh, pre=self.layout, post=self.layout) for p in network.projections
+        ]
+        self.rules = [p.rule for p in network.projections]
+        self.on_every_device = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
+        learning = [(p, s) for p, s in zip(network.projections, self.shards, strict=True) if p.rule is not None]
+        delay, ids = network.delay, np.arange(self.layout.n)
+        part, whole, columns = P(self.axis), P(), P(None, self.axis)
+
+        def silence(steps: int, spec: P) -> jax.Array:
+            return jax.device_put(np.zeros((steps, self.layout.length), bool), NamedSharding(mesh, spec))
+
+        self.state = State(
+            arriving=silence(delay, whole),
+            returning=silence(2 * delay, columns) if network.dendritic else None,
+            neurons=jax.tree.map(self.shards[0].split_post, network.neurons.start(ids, np.random.default_rng(seed))),
+            weights=tuple(s.split_weight(np.full(p.synapses.nse, p.weight, np.float32)) for p, s in learning),
+            traces=tuple(self._start(p.rule, s) for p, s in learning),
+        )
+        traces = jax.tree.map(lambda x: x.sharding.spec, self.state.traces)
+        self.specs = State(whole, columns, part, part, traces)
+        self.own = self.shards[0].split_post(ids.astype(np.int32))
+
+    def _start(self, rule: Any, shard: Any) -> Any:
+        """Traces of all presynaptic neurons, whole on every device, and of a device's postsynaptic ones."""
+        traces = jax.eval_shape(rule.init, hebbax.Synapses([0, 0], [], shape=(1, 1)))
+        part = P(self.axis)
+        specs = type(traces)(**{name: P() if name.startswith("pre") else part for name in traces._fields})
+        return jax.jit(self.on_every_device(lambda s: rule.init(s.local()), in_specs=part, out_specs=specs))(shard)
+
+    def weight(self) -> np.ndarray:
+        """Weights of the first projection that learns, in CSR order."""
+        for rule, shard in zip(self.rules, self.shards, strict=True):
+            if rule is not None:
+                return np.asarray(shard.join_weight(self.state.weights[0]))
+        return np.zeros(0, np.float32)
+
+    def compile(self, intervals: int) -> Any:
+        """The function `(state, shards, own, first step) -> (state, raster)` of so many intervals of one delay."""
+
+        def run_own(state: State, shards: list, own: jax.Array, first: jax.Array) -> tuple[State, Any]:
+            interval = functools.partial(self._interval, [shard.local() for shard in shards], own)
+            return jax.lax.scan(interval, state, first + self.network.delay * jnp.arange(intervals, dtype=jnp.int32))
+
+        specs: Any = dict(in_specs=(self.specs, P(self.axis), P(self.axis), P()))
+        run = self.on_every_device(run_own, **specs, out_specs=(self.specs, P(None, None, self.axis)))
+        arguments = self.state, self.shards, self.own, np.int32(0)
+        return jax.jit(run, donate_argnums=0).lower(*arguments).compile()
+
+    def run(self, compiled: Any, first: int) -> tuple[np.ndarray, np.ndarray]:
+        """Go on by a compiled function; return steps and neurons of the spikes."""
+        self.state, raster = compiled(self.state, self.shards, self.own, np.int32(first))
+        return _sparse(raster, self.layout, first)
+
+    def _interval(self, synapses: list, own: jax.Array, state: State, first: jax.Array) -> tuple[State, jax.Array]:
+        """The steps of one delay, in which what arrives is known, and then the exchange of what was sent in them."""
+        network, rules, backend = self.network, self.rules, self.backend
+        neurons, dt, delay = network.neurons, network.neurons.time_step, network.delay
+        drive = neurons.drive(own, first + jnp.arange(delay, dtype=jnp.int32))
+
+        def step(carry: tuple, inputs: tuple) -> tuple[tuple, jax.Array]:
+            of_neurons, weights, traces = carry
+            pre_spike, returned, drive = inputs
+            weights, traces = list(weights), list(traces)
+            received = {False: [], True: []}
+            for k, projection in enumerate(network.projections):
+                w, mine = np.float32(projection.weight), sum(rule is not None for rule in rules[:k])
+                if rules[k] is not None:
+                    if network.dendritic:
+                        weights[mine], traces[mine] = rules[k].step(
+                            synapses[k], weights[mine], traces[mine], pre_spike, returned, dt, backend=backend
+                        )
+                    w = weights[mine]
+                received[projection.inhibitory].append(synapses[k].propagate_on_pre(w, pre_spike, backend=backend))
+            excitation, inhibition = (functools.reduce(jnp.add, x) for x in received.values())
+            of_neurons, spike = hebbax.fence(neurons.step(of_neurons, excitation, inhibition, drive))
+            if not network.dendritic:
+                for mine, k in enumerate(k for k, rule in enumerate(rules) if rule is not None):
+                    weights[mine], traces[mine] = rules[k].step(
+                        synapses[k],
+                        weights[mine],
+                        traces[mine],
+                        pre_spike,
+                        spike,
+                        dt,
+                        after=excitation,
+                        backend=backend,
+                    )
+            return (of_neurons, tuple(weights), tuple(traces)), spike
+
+        returned = state.returning[:delay] if network.dendritic else None
+        carry, spikes = jax.lax.scan(step, state[2:], (state.arriving, returned, drive), length=delay)
+        everyone = spikes if self.layout.shards == 1 else jax.lax.all_gather(spikes, self.axis, axis=1, tiled=True)
+        returning = jnp.concatenate([state.returning[delay:], spikes]) if network.dendritic else state.returning
+        return State(everyone, returning, *carry), spikes
+
+
+def simulate(
+    build: Callable[[], Network], *, seconds: float, seed: int = 0, backend: str | None = None,
+    mesh: Mesh | None = None, on_progress: Callable[[float], object] | None = None,
+) -> Run:  # fmt: skip
+    """Build a network and run it.
+
+    Parameters
+    ----------
+    build : callable
+        Returns the network.
+    seconds : float
+        Biological time, at least one step.
+    seed : int
+        Of the neurons' states at first. (Structure and drive have their own.)
+    backend : str, optional
+        Of the operators.
+    mesh : jax.sharding.Mesh, optional
+        Devices of this process to share the network out among, by default as many of the host's as pay.
+    on_progress : callable, optional
+        Called with the biological time in seconds; if what it returns is true, the run ends there.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ValueError
+        `seconds` is not a positive number.
+    """
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError(f"seconds: got {seconds}, expected a positive number")
+    started = time.perf_counter()
+    network = build()
+    dt, delay = network.neurons.time_step / u.second, network.delay
+    steps = max(1, round(seconds / dt))
+    mesh = best_mesh(network) if mesh is None else mesh
+    split = Split(network, mesh, seed, backend)
+    weight_start = split.weight()
+    chunk, intervals = max(1, CHUNK_STEPS // delay), math.ceil(steps / delay)
+    firsts = range(0, intervals, chunk)
+    with _threads_shared_by(mesh.size):
+        built = time.perf_counter()
+        compiled = {n: split.compile(n) for n in {min(chunk, intervals - first) for first in (0, firsts[-1])}}
+        ready = time.perf_counter()
+        spikes, done = [], 0
+        for first in firsts:
+            length = min(chunk, intervals - first)
+            spikes.append(split.run(compiled[length], first * delay))
+            done = min((first + length) * delay, steps)
+            if on_progress and on_progress(done * dt):
+                break
+        finished = time.perf_counter()
+    step, neuron = (np.concatenate(x) for x in zip(*spikes, strict=True))
+    kept = step < done  # the last interval is run to its end
+    return Run(
+        network, seed, done, step[kept], neuron[kept], weight_start, split.weight(), mesh.size,
+        *(x * u.second for x in (built - started, ready - built, finished - ready)),
+    )  # fmt: skip
+
+
+@contextmanager
+def _threads_shared_by(devices: int) -> Iterator[None]:
+    """The kernels' threads shared out: devices that wait for a neighbour's thread would be slower than alone."""
+    before = hebbax.get_num_threads()
+    hebbax.set_num_threads(max(1, before // devices))
+    try:
+        yield
+    finally:
+        hebbax.set_num_threads(before)
+
+
+def best_mesh(network: Network) -> Mesh:
+    """As many of the host's devices as a network of this size gains from; one of any other kind."""
+    devices = jax.local_devices()
+    synapses = sum(p.synapses.nse for p in network.projections)
+    several = devices[0].platform == "cpu" and synapses >= PAYS
+    return Mesh(devices if several else devices[:1], ("neurons",))
+
+
+def _sparse(raster: jax.Array, layout: Layout, first: int) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and neurons of the spikes in `(intervals, delay, places)`."""
+    steps, neurons = [], []
+    for shard in raster.addressable_shards:
+        own = np.asarray(shard.data).reshape(-1, layout.size)
+        k = (shard.index[2].start or 0) // layout.size
+        step, place = np.divmod(np.flatnonzero(own), layout.size)
+        real = place < layout.starts[k + 1] - layout.starts[k]
+        steps.append(step[real] + first)
+        neurons.append(place[real] + layout.starts[k])
+    step, neuron = np.concatenate(steps), np.concatenate(neurons)
+    order = np.lexsort((neuron, step))
+    return step[order].astype(np.int32), neuron[order].astype(np.int32)

@@ -1,0 +1,82 @@
+"""What a run of a network comes down to: its summary, and its arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import brainunit as u
+import numpy as np
+
+import hebbax
+from hebbax.experiments.network import Run
+
+SETTLED = 0.2  # of the time, from where on rates and irregularity are taken
+
+
+def summary(run: Run) -> dict[str, str]:
+    """Return the figures that sum a run up, by name; mean and standard deviation are over neurons or synapses."""
+    steps, seconds = run.steps, run.wall_time / u.second
+    first, biological = int(SETTLED * steps), run.time / u.second
+    rates = run.rates(first) / u.Hz
+    excitatory = run.network.excitatory
+    variation = irregularity(run, first)
+    rows = {
+        "neurons": f"{run.n}, {int(excitatory.sum())} of them excitatory",
+        "synapses": f"{run.synapses}, of which {run.weight_end.size} learn",
+        "biological time": f"{biological:.6g} s in {steps} steps",
+        "firing rate, excitatory": f"{rates[excitatory].mean():.2f} ± {rates[excitatory].std():.2f} Hz",
+        "firing rate, inhibitory": f"{rates[~excitatory].mean():.2f} ± {rates[~excitatory].std():.2f} Hz",
+        "irregularity (CV of intervals)": f"{variation.mean():.2f}" if variation.size else "too few spikes",
+    }
+    if run.weight_end.size:
+        for name, weight in (("at the start", run.weight_start), ("at the end", run.weight_end)):
+            rows[f"weight, {name}"] = (
+                f"{weight.mean():.5g} ± {weight.std(dtype=np.float64):.3g} {run.network.weight_unit}"
+            )
+    return rows | {
+        "devices": str(run.devices),
+        "build and compilation": f"{run.build_time / u.second:.2f} s and {run.compile_time / u.second:.2f} s",
+        "wall-clock time": f"{seconds:.2f} s, {seconds / biological:.3g} s per biological second",
+        "time per step": f"{seconds / steps * 1e6:.2f} µs",
+    }
+
+
+def irregularity(run: Run, first: int = 0, spikes: int = 4) -> np.ndarray:
+    """The coefficient of variation of the intervals of every excitatory neuron with at least so many spikes."""
+    kept = (run.spike_step >= first) & run.network.excitatory[run.spike_neuron]
+    neuron, step = run.spike_neuron[kept], run.spike_step[kept]
+    order = np.lexsort((step, neuron))
+    neuron, step = neuron[order], step[order]
+    same = np.diff(neuron) == 0
+    of, interval = neuron[1:][same], np.diff(step)[same].astype(float)
+    count, total, squares = (np.bincount(of, x, run.n) for x in (np.ones_like(interval), interval, interval**2))
+    enough = count >= spikes - 1
+    mean = total[enough] / count[enough]
+    return np.sqrt(np.maximum(squares[enough] / count[enough] - mean**2, 0)) / mean
+
+
+def arrays(run: Run) -> dict[str, np.ndarray]:
+    """Return the run as plain arrays, for `numpy.savez`; `metadata`, JSON, has parameters and the arrays' units."""
+    described: dict[str, tuple[Any, str]] = {
+        "spike_time_s": (run.spike_step * (run.network.neurons.time_step / u.second), "s"),
+        "spike_neuron": (run.spike_neuron, "number of the neuron"),
+        "excitatory": (run.network.excitatory, "by neuron"),
+        "weight_start": (run.weight_start, run.network.weight_unit),
+        "weight_end": (run.weight_end, run.network.weight_unit),
+    }
+    parameters = run.network.neurons.parameters
+    metadata = {
+        "hebbax": hebbax.__version__,
+        "seed": run.seed,
+        "steps": run.steps,
+        "devices": run.devices,
+        "wall_time_s": run.wall_time / u.second,
+        "arrays": {name: unit for name, (_, unit) in described.items()},
+        "parameters": {
+            field.name: {"value": str(getattr(parameters, field.name)), **field.metadata}
+            for field in dataclasses.fields(parameters)
+        },
+    }
+    return {name: np.asarray(x) for name, (x, _) in described.items()} | {"metadata": np.array(json.dumps(metadata))}
