@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from hebbax import inplace, sharding
+from hebbax import delays, inplace, sharding
 from hebbax._core.lowering import Backend, backends
 from hebbax._core.unitless import (
     propagate_csr_on_binary_post_p,
@@ -32,6 +32,7 @@ __all__ = [
     "Synapses",
     "TripletSTDP",
     "backends",
+    "delays",
     "get_num_threads",
     "inplace",
     "propagate_csr_on_binary_post",
