@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from hebbax import inplace, sharding
+from hebbax import delays, inplace, sharding
 from hebbax._core.fence import fence
 from hebbax._core.lowering import Backend, backends
 from hebbax._core.unitless import (
@@ -33,6 +33,7 @@ __all__ = [
     "Synapses",
     "TripletSTDP",
     "backends",
+    "delays",
     "fence",
     "get_num_threads",
     "inplace",

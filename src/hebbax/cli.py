@@ -214,7 +214,9 @@ def run_hpc(
     Currents that are alpha functions, 11 250 synapses onto every neuron, and plasticity by a power of the weight.
     """
     options: Any = dict(scale=scale, inputs=inputs, seed=seed)
-    _run_network(hpc, hpc.Parameters(time_step=dt * u.ms), static, seconds, backend, threads, devices, output, **options)
+    _run_network(
+        hpc, hpc.Parameters(time_step=dt * u.ms), static, seconds, backend, threads, devices, output, **options
+    )
 
 
 def _run_network(
@@ -268,9 +270,7 @@ def _run(
 def _report(console: Console, report: ModuleType, figure: str, result: Any, stem: Path) -> None:
     """Print the summary of a result, and write its arrays and its figure."""
     console.print(_table(stem.name, report.summary(result)))
-    _write(
-        console, stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **report.arrays(result))
-    )
+    _write(console, stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **report.arrays(result)))
     try:
         draw = importlib.import_module(figure).figure
     except ModuleNotFoundError as error:

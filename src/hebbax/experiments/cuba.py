@@ -142,7 +142,9 @@ def build(p: Parameters, *, neurons: int, plastic: bool, seed: int) -> network.N
     else:
         excitation = [network.Projection(connect(e, None), weight)]
     return network.Network(
-        Neurons(p), is_excitatory, [*excitation, network.Projection(connect(i, None), inhibition, inhibitory=True)],
+        Neurons(p),
+        is_excitatory,
+        [*excitation, network.Projection(connect(i, None), inhibition, inhibitory=True)],
         delay=p.delay_steps,
     )
 

@@ -127,7 +127,7 @@ def interleaved(excitatory: int, inhibitory: int) -> np.ndarray:
 
 def delay_steps(delay: u.Quantity, time_step: u.Quantity) -> int:
     """A delay in steps."""
-    steps = hebbax.delays.steps("delay", delay, time_step)
+    steps = int(hebbax.delays.steps(delay, time_step))
     if steps < 1:
         raise ValueError(f"delay: got {delay}, expected at least a step, {time_step}")
     return steps

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import brainunit as u
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hebbax._core.forks import check_jax
+from hebbax._core.numbers import check_number, concrete
 from hebbax._core.sides import Side, side_of
 from hebbax._core.unitless import check_mu
 from hebbax.errors import ShapeError
@@ -81,14 +81,6 @@ def number_of(value: Any, dtype: Any) -> Any:
     return number.astype(np.float64) if number.ndim else float(number)
 
 
-def concrete(value: Any) -> np.ndarray | None:
-    """The numbers of a parameter; None where they cannot be seen, since it is traced, or also in other processes."""
-    number = u.get_mantissa(value)
-    if isinstance(number, jax.core.Tracer) or (isinstance(number, jax.Array) and not number.is_fully_addressable):
-        return None
-    return np.asarray(number)
-
-
 def _side(rule: Any, name: str, synapses: Synapses | None = None) -> Side | None:
     shape = np.shape(u.get_mantissa(getattr(rule, name)))
     if synapses is None:
@@ -133,14 +125,6 @@ def check(
     pairing = getattr(rule, "pairing", "all")
     if pairing not in ("all", "nearest"):
         raise ValueError(f"pairing: got {pairing!r}, expected 'all' or 'nearest'")
-
-
-def check_number(name: str, value: Any) -> None:
-    """Raise unless this is a real number, an array of them, or a Quantity."""
-    number = None if isinstance(value, (list, tuple)) else u.get_mantissa(value)
-    dtype = None if number is None else number.dtype if hasattr(number, "dtype") else np.asarray(number).dtype
-    if dtype is None or not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
-        raise TypeError(f"{name}: got {value!r}, expected a number, an array or a Quantity")
 
 
 def check_range(rule: Any, names: tuple[str, ...], fits: Callable[[np.ndarray], Any], expected: str) -> None:

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from hebbax._core.forks import check_jax
+from hebbax._core.numbers import check_number
 from hebbax._core.sides import Side
 from hebbax.errors import ShapeError
 from hebbax.operators import in_unit
-from hebbax.rules._parameters import Factors, check_number, number_of, per_neuron
+from hebbax.rules._parameters import Factors, number_of, per_neuron
 from hebbax.synapses import Synapses
 
 Pairing: TypeAlias = Literal["all", "nearest"]

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import brainunit as u
 import jax.numpy as jnp
 
+from hebbax._core.numbers import concrete
 from hebbax._core.pytree import pytree
 from hebbax._core.sides import Side
 from hebbax.operators import Plain, WithUnit, in_unit
-from hebbax.rules._parameters import EITHER, NONE, POST, Factors, check, concrete, factors
+from hebbax.rules._parameters import EITHER, NONE, POST, Factors, check, factors
 from hebbax.rules._traces import PairTraces, add_spikes, check_state, decay, zeros
 from hebbax.synapses import Synapses
 
