@@ -37,10 +37,12 @@ struct Bounds {
   }
 
   // What scales the change of a weight: 1 at the other bound; 0 at this one and beyond, and where there is no range.
+  // Without another bound it is a power of the distance as it is.
   template <int SOFT>
-  static __device__ __forceinline__ A soften(A x, A low, A high, bool upper, A mu) {
-    if (!(low < high)) return 0;
-    const A per_range = 1 / (high - low);
+  __device__ __forceinline__ A soften(A x, A low, A high, bool upper, A mu) const {
+    const bool ranged = call.w_min.size && call.w_max.size;
+    if (ranged && !(low < high)) return 0;
+    const A per_range = ranged ? 1 / (high - low) : 1;
     const A base = upper ? (x - high) * -per_range : (x - low) * per_range;
     if (!(base > 0)) return 0;
     return SOFT == LINEAR ? base : power(base, mu);

@@ -105,15 +105,11 @@ def wrong_soft_bounds():
     for soft_bound in ("both", "Upper", "", True, 1, ["upper"]):
         words = ["soft_bound", repr(soft_bound).strip("'"), "None, 'upper' or 'lower'"]
         yield both | {"soft_bound": soft_bound}, ValueError, words
-    for soft_bound in ("upper", "lower"):
-        for given, words in (
-            ({"w_min": both["w_min"]}, "without w_max"),
-            ({"w_max": both["w_max"]}, "without w_min"),
-            ({}, "without w_min and w_max"),
-        ):
+    for soft_bound, own, other in (("upper", "w_max", "w_min"), ("lower", "w_min", "w_max")):
+        for given in ({other: both[other]}, {}):
             for mu in (1.0, 0.5, 0):  # for 0 too, though no bound is used then
                 options = {"soft_bound": soft_bound, "mu": mu}
-                yield given | options, ValueError, ["soft_bound", soft_bound, words, "both bounds"]
+                yield given | options, ValueError, ["soft_bound", soft_bound, f"without {own}", "that bound"]
     finite = "a finite number of at least 0"
     for mu in (-1, -0.5, float("nan"), float("inf"), -float("inf"), np.float32("nan")):
         yield both | {"soft_bound": "upper", "mu": mu}, ValueError, ["mu", str(mu).lstrip("-"), finite]

@@ -29,13 +29,13 @@ def clip(x, low, high):
 
 
 def softness(x, low, high, soft_bound, mu):
-    """What scales a change of `x` with a soft bound: 1 at the other bound, 0 at this one and beyond."""
+    """What scales a change of `x` with a soft bound: 0 at it and beyond, 1 at the other bound, if there is one."""
     number = x.dtype.type
     if mu == 0:  # additive: there too
         return number(1)
-    if not low < high:
-        return number(0)
-    base = (high - x if soft_bound == "upper" else x - low) / (high - low)
+    base = high - x if soft_bound == "upper" else x - low
+    if low is not None and high is not None:
+        base = base / (high - low) if low < high else number(0)
     return base ** number(mu) if base > 0 else number(0)
 
 

@@ -184,6 +184,36 @@ def test_powers_0_and_1_call_no_pow(update, network, rng, soft_bound):
     assert [calls_pow(mu) for mu in (0, 1, 1.0, 0.5, 2.5)] == [False, False, False, True, True]
 
 
+@pytest.mark.parametrize("mu", [0.4, 1, 2.5])
+@pytest.mark.parametrize("soft_bound, name", [("upper", "w_max"), ("lower", "w_min")])
+def test_without_another_bound_the_distance_is_not_scaled(update, backend, network, rng, soft_bound, name, mu):
+    """Bounds for all weights and for each; beyond the side that has none, nothing is clipped."""
+    own = array_bounds(rng, network.nse, np.float32)[name]
+    for bound in (own, float(own[0])):
+        given = operands(update, rng, network, p_spike=0.7) | {name: bound}
+        given["trace"] *= np.float32(0.25)
+        out = np.asarray(call(update, given, shape=SHAPE, backend=backend, soft_bound=soft_bound, mu=mu))
+        exact = evaluate_in_float64(update, given, soft_bound=soft_bound, mu=mu)
+        np.testing.assert_allclose(out, exact, rtol=2e-5, atol=2e-5)
+        assert (np.abs(out - bound) > 2).any()
+        zero = {name: np.zeros_like(bound) if np.ndim(bound) else 0.0, "trace": np.zeros_like(given["trace"])}
+        kept = call(update, given | zero, shape=SHAPE, backend=backend, soft_bound=soft_bound, mu=mu)
+        clip = np.minimum if soft_bound == "upper" else np.maximum
+        np.testing.assert_array_equal(kept, clip(given["weight"], 0))
+
+
+def test_without_another_bound_the_distance_is_one_in_the_unit_of_the_weight(backend):
+    """1, 2 and -0.5, all by 0.5 times the square of what they are above -1."""
+    given = {"w_max": None, "post_trace": np.full(3, 0.5, np.float32), "soft_bound": "lower", "mu": 2}
+    out = soft_chain(backend, **given)
+    np.testing.assert_array_equal(out, [1 + 0.5 * 4, 2 + 0.5 * 9, -0.5 + 0.5 * 0.25, 1, 2, -0.5])
+    weight = np.float32([1000, 2000, -500] * 2) * u.uS
+    given |= {"weight": weight.to(u.mS), "post_trace": np.full(3, 500, np.float32) * u.uS, "w_min": -1.0 * u.mS}
+    with_unit = soft_chain(backend, **given)
+    assert with_unit.unit == u.mS
+    np.testing.assert_array_equal(with_unit.mantissa, out)
+
+
 # -- limits
 
 
@@ -321,33 +351,35 @@ def test_units_of_the_bounds_are_converted(update, network, rng, backend, soft_b
 # -- the derivative that is documented
 
 
-def differentiable(update, rng, scalar_bounds, mu, soft_bound):
-    """A differentiable function of weight, trace, gain, w_min and w_max, and these, with all weights inside."""
+def differentiable(update, rng, bounds, mu, soft_bound):
+    """A differentiable function of weight, trace, gain and bounds, and these, with all weights inside."""
     network = random_network(rng, (5, 4), 12)
     given = operands(update, rng, network, np.float64, p_spike=0.7)
-    nse = network.nse
-    low, high = (-1.0, 1.5) if scalar_bounds else (rng.uniform(-2, -1, nse), rng.uniform(1, 2, nse))
+    nse, scalars = network.nse, bounds == "scalars"
+    low, high = np.array([[-1.0], [1.5]]) if scalars else (rng.uniform(-2, -1, nse), rng.uniform(1, 2, nse))
+    arguments = {
+        "weight": rng.uniform(-0.8, 0.8, nse), "trace": 0.1 * given["trace"],
+        "gain": rng.uniform(0.5, 1, given["spike"].size), "w_min": low, "w_max": high,
+    }  # fmt: skip
+    if bounds == "the soft one":
+        del arguments["w_min" if soft_bound == "upper" else "w_max"]
 
-    def function(weight, trace, gain, w_min, w_max):
-        varied = dict(weight=weight, trace=trace, gain=gain)
-        varied |= {"w_min": w_min[0], "w_max": w_max[0]} if scalar_bounds else {"w_min": w_min, "w_max": w_max}
+    def function(*values):
+        varied = dict(zip(arguments, values, strict=True))
+        varied |= {name: varied[name][0] for name in ("w_min", "w_max") if scalars}
         return call(update, given | varied, shape=network.shape, soft_bound=soft_bound, mu=mu)
 
-    arguments = (
-        rng.uniform(-0.8, 0.8, nse), 0.1 * given["trace"], rng.uniform(0.5, 1, given["spike"].size),
-        np.atleast_1d(low), np.atleast_1d(high),
-    )  # fmt: skip
-    return function, arguments
+    return function, tuple(arguments.values())
 
 
 @pytest.mark.parametrize("soft_bound, mu", [("upper", 0.3), ("lower", 1), ("lower", 2.5)])
-@pytest.mark.parametrize("scalar_bounds", [True, False])
-def test_derivative_inside_the_bounds(update, rng, scalar_bounds, soft_bound, mu):
+@pytest.mark.parametrize("bounds", ["scalars", "arrays", "the soft one"])
+def test_derivative_inside_the_bounds(update, rng, bounds, soft_bound, mu):
     with enable_x64(True):
-        function, arguments = differentiable(update, rng, scalar_bounds, mu, soft_bound)
+        function, arguments = differentiable(update, rng, bounds, mu, soft_bound)
         cotangent = rng.uniform(-1, 1, arguments[0].size)
         loss = jax.jit(lambda *arguments: function(*arguments) @ cotangent)
-        for number, gradient in enumerate(jax.grad(loss, range(5))(*arguments)):
+        for number, gradient in enumerate(jax.grad(loss, range(len(arguments)))(*arguments)):
             step, direction = 1e-6, rng.uniform(-1, 1, gradient.size)
             plus, minus = list(arguments), list(arguments)
             plus[number], minus[number] = (arguments[number] + x * direction for x in (step, -step))
@@ -362,7 +394,7 @@ def test_derivative_inside_the_bounds(update, rng, scalar_bounds, soft_bound, mu
 def test_derivative_at_the_bound_and_beyond_is_that_of_no_change(update, rng, soft_bound, mu):
     """Softness and its derivative are 0 there, and where there is no range: what is left is that of the clip."""
     with enable_x64(True):
-        function, arguments = differentiable(update, rng, False, mu, soft_bound)
+        function, arguments = differentiable(update, rng, "arrays", mu, soft_bound)
         _, trace, gain, w_min, w_max = arguments
         beyond = np.tile([0, 0.25], 6)
         derivatives = jax.jit(jax.jacrev(function, range(5)))

@@ -77,12 +77,14 @@ weight_in_bounds : bool, default False
     cost is that of the events. Without it every element is clipped.
 soft_bound : 'upper' or 'lower', optional
     Scale the change of each weight by a power of its distance to this bound, in units of the range: by `d ** mu` with
-    `d = (w_max - w) / (w_max - w_min)` or `(w - w_min) / (w_max - w_min)`. Takes both bounds, finite ones. `d` is held
-    at 0 from below, and is 0 where `w_min >= w_max`; its derivative is 0 where it is 0. It is not held at 1: that is
-    for weights beyond the other bound.
+    `d = (w_max - w) / (w_max - w_min)` or `(w - w_min) / (w_max - w_min)`. Takes this bound, a finite one; without the
+    other one, `d` is the distance in numbers, `w_max - w` or `w - w_min` in the weight's unit. `d` is held at 0 from
+    below, and is 0 where `w_min >= w_max`; its derivative is 0 where it is 0. It is not held at 1: that is for weights
+    beyond the other bound.
 mu : float, default 1.0
-    That power, at least 0, compiled in. Powers 0 and 1 take no call of `pow`; others make an update several times as
-    long.""",
+    That power, at least 0, compiled in. Powers 0 and 1 take no time to work out; on a CPU others take a few nanoseconds
+    for each weight of 32 or 16 bits, within 0.501 units in the last place of a float32, and as long as C's `pow` for
+    one of 64.""",
     "shape_backend": f"""\
 shape : tuple of int
     `(n_pre, n_post)`.{_BACKEND}""",

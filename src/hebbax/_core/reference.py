@@ -42,11 +42,13 @@ def clip(x, w_min, w_max):
 def soften(x, bounds, soft_bound, mu):
     """What scales the change of a weight `x` with a soft bound: a power of the distance to it, in units of the range.
 
-    Where the weight is at the bound or beyond, or there is no range, both this and its derivative are 0.
+    Where the weight is at the bound or beyond, or there is no range, both this and its derivative are 0. Without
+    another bound the distance is not scaled.
     """
     w_min, w_max = (bound.astype(x.dtype) for bound in bounds)
-    per_range = jnp.where(w_max > w_min, 1 / jnp.where(w_max > w_min, w_max - w_min, 1), 0)
-    base = (w_max - x if soft_bound == "upper" else x - w_min) * per_range
+    base = w_max - x if soft_bound == "upper" else x - w_min
+    if w_min.shape[-1] and w_max.shape[-1]:
+        base *= jnp.where(w_max > w_min, 1 / jnp.where(w_max > w_min, w_max - w_min, 1), 0)
     inside = jnp.where(base > 0, base, 1)  # so that no derivative sees a power of 0
     return jnp.where(base > 0, inside if mu == 1 else inside**mu, 0)
 

@@ -83,10 +83,10 @@ def check_update_options(
     check_mu("mu", mu)
     if soft_bound is None and mu != 1:
         raise ValueError(f"mu: got {mu}, expected 1 where soft_bound is None")
-    missing = [name for name in ("w_min", "w_max") if name not in given]
-    if soft_bound and missing:
-        raise ValueError(f"soft_bound: got {soft_bound!r} without {' and '.join(missing)}, expected both bounds")
-    clip_all = len(missing) < 2 and not weight_in_bounds
+    own = "w_max" if soft_bound == "upper" else "w_min"
+    if soft_bound and own not in given:
+        raise ValueError(f"soft_bound: got {soft_bound!r} without {own}, expected that bound")
+    clip_all = ("w_min" in given or "w_max" in given) and not weight_in_bounds
     soft_bound = soft_bound if mu else None  # a change times 1
     return dict(clip_all=clip_all, soft_bound=soft_bound, mu=float(mu) if soft_bound else 1.0)
 

@@ -55,13 +55,16 @@ cdef extern from *:
     #endif
     /* Inlined whatever its size: a caller's constants then choose among its branches at compile time. */
     #if defined(__GNUC__)
-    #define HEBBAX_INLINE inline __attribute__((always_inline)) int
+    #define HEBBAX_INLINE inline __attribute__((always_inline))
     #else
-    #define HEBBAX_INLINE inline int
+    #define HEBBAX_INLINE inline
     #endif
+    #define HEBBAX_INLINE_INT HEBBAX_INLINE int
+    #define HEBBAX_INLINE_VOID HEBBAX_INLINE void
     #endif
     """
-    ctypedef int inline_int "HEBBAX_INLINE"
+    ctypedef int inline_int "HEBBAX_INLINE_INT"
+    ctypedef void inline_void "HEBBAX_INLINE_VOID"
     ctypedef void hot_void "HEBBAX_HOT"
     void prefetch "HEBBAX_PREFETCH"(const void*, int) noexcept nogil
     ctypedef struct float16 "hebbax_float16":

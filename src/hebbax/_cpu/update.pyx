@@ -6,14 +6,15 @@ What must move per element: its index, its slot, its trace (in cache) and the ca
 So the loop waits for scattered weights; prefetching them hides that, and the checks of the indices cost nothing.
 """
 
-from libc.math cimport INFINITY, isnan, pow, powf
+from libc.math cimport INFINITY, isnan
 from libc.stdint cimport int64_t, uint64_t
 
 from hebbax._cpu.buffers cimport (
-    arith_t, hot_void, inline_int, load, prefetch, prefetch_lines, store, weight_t,
+    arith_t, hot_void, inline_int, inline_void, load, prefetch, prefetch_lines, store, weight_t,
 )
+from hebbax._cpu.powers cimport raise_all
 from hebbax._cpu.rows cimport (
-    BAD_ELEMENT, OK, Piece, Rows, Status, Walk, index_t, next_batch, next_piece, walk_places,
+    BAD_ELEMENT, OK, PIECE, Piece, Rows, Status, Walk, index_t, next_batch, next_piece, walk_places,
     walk_rows,
 )
 from hebbax._cpu.threads cimport chunks_for, run_chunks
@@ -40,7 +41,8 @@ cdef enum:
 
 cdef struct Soft:
     bint upper     # which bound is soft
-    double bound   # that one, and
+    bint ranged    # whether the other one is there too
+    double bound   # the soft one, and
     double slope   # `slope_of` both, where they are one for all elements
     double mu
 
@@ -60,26 +62,24 @@ cdef inline arith_t clip(arith_t x, arith_t low, arith_t high) noexcept nogil:
     return high if x > high or isnan(high) else x
 
 
-cdef inline double slope_of(arith_t low, arith_t high, bint upper) noexcept nogil:
-    """What scales the distance to the soft bound so that it is 1 at the other one; 0 if there is no range between."""
-    cdef arith_t per_range = 1 / (high - low) if low < high else 0
+cdef inline double slope_of(arith_t low, arith_t high, bint upper, bint ranged) noexcept nogil:
+    """What scales the distance to the soft bound so that it is 1 at the other one; 0 if there is no range between.
+
+    Without another bound the distance is not scaled.
+    """
+    cdef arith_t per_range = 1
+    if ranged:
+        per_range = 1 / (high - low) if low < high else 0
     return -per_range if upper else per_range
 
 
-cdef inline arith_t soften(
-    arith_t x, arith_t bound, arith_t slope, arith_t mu, bint general, int kind
-) noexcept nogil:
-    """What scales the change of a weight `x` whose bound is soft; 0 at the bound and beyond."""
+cdef inline arith_t distance(arith_t x, arith_t bound, arith_t slope, bint general) noexcept nogil:
+    """Of a weight `x` to its soft bound; 0 beyond."""
     cdef arith_t base = (x - bound) * slope, zero = 0
     base = zero if base < zero else base  # (in this form one instruction)
     if general and isnan(base):  # an infinite weight or range; a weight that is NaN stays it
         base = zero
-    if kind == LINEAR or base == zero:
-        return base
-    if arith_t is float:
-        return powf(base, mu)
-    else:
-        return pow(base, mu)
+    return base
 
 
 cdef inline bint read_bounds(
@@ -111,10 +111,20 @@ cdef inline void fetch_weight(
         prefetch(&w_max[slot], 0)
 
 
+cdef inline void read_own_bounds(
+    const weight_t* w_min, const weight_t* w_max, int64_t slot, arith_t* low, arith_t* high
+) noexcept nogil:
+    """Those bounds of an element that are not one for all."""
+    if w_min != NULL:
+        load(&w_min[slot], low)
+    if w_max != NULL:
+        load(&w_max[slot], high)
+
+
 cdef inline_int update_piece(
     Piece piece, Piece coming, weight_t* weight, const index_t* indices, const index_t* slots, const arith_t* trace,
-    uint64_t nse, uint64_t n_other, arith_t factor, arith_t low, arith_t high, const weight_t* w_min,
-    const weight_t* w_max, Soft soft, bint permuted, bint general, int kind
+    const arith_t* powers, uint64_t nse, uint64_t n_other, arith_t factor, arith_t low, arith_t high,
+    const weight_t* w_min, const weight_t* w_max, Soft soft, bint permuted, bint general, int kind
 ) noexcept nogil:
     """Update a piece, prefetch the weights of the coming one, and return whether an index is out of range."""
     cdef int64_t k, fetch = coming.begin
@@ -133,14 +143,13 @@ cdef inline_int update_piece(
         load(&weight[slot], &x)
         change = factor * trace[partner]
         if general:
-            if w_min != NULL:
-                load(&w_min[slot], &low)
-            if w_max != NULL:
-                load(&w_max[slot], &high)
-        if general and kind != HARD:
-            bound, slope = high if soft.upper else low, <arith_t> slope_of(low, high, soft.upper)
-        if kind != HARD:
-            change = change * soften(x, bound, slope, <arith_t> soft.mu, general, kind)
+            read_own_bounds(w_min, w_max, slot, &low, &high)
+        if general and kind == LINEAR:
+            bound, slope = high if soft.upper else low, <arith_t> slope_of(low, high, soft.upper, soft.ranged)
+        if kind == LINEAR:
+            change = change * distance(x, bound, slope, general)
+        elif kind == POWER:
+            change = change * powers[k - piece.begin]
         x = x + change
         if general and (isnan(low) or isnan(high)):
             x = clip(x, low, high)
@@ -151,6 +160,47 @@ cdef inline_int update_piece(
     for k in range(fetch, coming.end):
         fetch_weight(weight, w_min, w_max, slots[k], general)
     return bad
+
+
+cdef inline_void find_distances(
+    arith_t* base, Piece piece, const weight_t* weight, const index_t* slots, uint64_t nse, arith_t low, arith_t high,
+    const weight_t* w_min, const weight_t* w_max, Soft soft, bint permuted, bint general
+) noexcept nogil:
+    """The distance of each of a piece's weights to its soft bound, 0 where there is no such weight."""
+    cdef int64_t k
+    cdef uint64_t slot
+    cdef arith_t x, bound = <arith_t> soft.bound, slope = <arith_t> soft.slope
+    for k in range(piece.begin, piece.end):
+        slot = slots[k] if permuted else k
+        base[k - piece.begin] = 0
+        if slot >= nse:
+            continue
+        load(&weight[slot], &x)
+        if general:
+            read_own_bounds(w_min, w_max, slot, &low, &high)
+            bound, slope = high if soft.upper else low, <arith_t> slope_of(low, high, soft.upper, soft.ranged)
+        base[k - piece.begin] = distance(x, bound, slope, general)
+
+
+cdef inline_int update_by_powers(
+    Piece piece, Piece coming, weight_t* weight, const index_t* indices, const index_t* slots, const arith_t* trace,
+    uint64_t nse, uint64_t n_other, arith_t factor, arith_t low, arith_t high, const weight_t* w_min,
+    const weight_t* w_max, Soft soft, bint permuted, bint general
+) noexcept nogil:
+    """As `update_piece`, but the powers of many distances are taken at once, by vectors."""
+    cdef arith_t powers[PIECE]
+    cdef Piece part = piece
+    cdef int bad = False
+    while True:
+        part.end = min(part.begin + PIECE, piece.end)
+        find_distances(powers, part, weight, slots, nse, low, high, w_min, w_max, soft, permuted, general)
+        raise_all(powers, part.end - part.begin, <arith_t> soft.mu)
+        bad |= update_piece(part, coming, weight, indices, slots, trace, powers, nse, n_other, factor, low, high,
+                            w_min, w_max, soft, permuted, general, POWER)
+        if part.end == piece.end:
+            return bad
+        part.begin = part.end
+        coming = NOTHING
 
 
 cdef hot_void update_span(
@@ -166,7 +216,9 @@ cdef hot_void update_span(
     cdef const weight_t *w_max = NULL
     cdef arith_t low = -INFINITY, high = INFINITY, factor = 1
     cdef bint general = read_bounds(call, &low, &high, &w_min, &w_max)
-    cdef Soft soft = Soft(call.upper, high if call.upper else low, slope_of(low, high, call.upper), call.mu)
+    cdef bint ranged = call.w_min.size and call.w_max.size
+    cdef double slope = slope_of(low, high, call.upper, ranged)
+    cdef Soft soft = Soft(call.upper, ranged, high if call.upper else low, slope, call.mu)
     cdef int kind = HARD
     cdef int bad = False
     cdef int64_t tick = 0
@@ -202,28 +254,38 @@ cdef hot_void update_span(
         if call.gain.size > 1:
             factor = gain[piece.event]
         # What is constant in a call is constant in the code of its branch.
-        if kind == POWER or (general and kind == LINEAR):
-            bad |= update_piece(piece, coming, weight, indices, slots, trace, nse, n_other, factor, low, high,
-                                w_min, w_max, soft, permuted, general, kind)
+        if kind == POWER:
+            if general:
+                bad |= update_by_powers(piece, coming, weight, indices, slots, trace, nse, n_other, factor, low, high,
+                                        w_min, w_max, soft, permuted, True)
+            elif permuted:
+                bad |= update_by_powers(piece, coming, weight, indices, slots, trace, nse, n_other, factor, low, high,
+                                        w_min, w_max, soft, True, False)
+            else:
+                bad |= update_by_powers(piece, coming, weight, indices, slots, trace, nse, n_other, factor, low, high,
+                                        w_min, w_max, soft, False, False)
+        elif general and kind == LINEAR:
+            bad |= update_piece(piece, coming, weight, indices, slots, trace, NULL, nse, n_other, factor, low, high,
+                                w_min, w_max, soft, permuted, True, LINEAR)
         elif kind == LINEAR:
             if permuted:
-                bad |= update_piece(piece, coming, weight, indices, slots, trace, nse, n_other, factor, low, high,
+                bad |= update_piece(piece, coming, weight, indices, slots, trace, NULL, nse, n_other, factor, low, high,
                                     w_min, w_max, soft, True, False, LINEAR)
             else:
-                bad |= update_piece(piece, coming, weight, indices, slots, trace, nse, n_other, factor, low, high,
+                bad |= update_piece(piece, coming, weight, indices, slots, trace, NULL, nse, n_other, factor, low, high,
                                     w_min, w_max, soft, False, False, LINEAR)
         elif general:
             if permuted:
-                bad |= update_piece(piece, coming, weight, indices, slots, trace, nse, n_other, factor, low, high,
+                bad |= update_piece(piece, coming, weight, indices, slots, trace, NULL, nse, n_other, factor, low, high,
                                     w_min, w_max, soft, True, True, HARD)
             else:
-                bad |= update_piece(piece, coming, weight, indices, slots, trace, nse, n_other, factor, low, high,
+                bad |= update_piece(piece, coming, weight, indices, slots, trace, NULL, nse, n_other, factor, low, high,
                                     w_min, w_max, soft, False, True, HARD)
         elif permuted:
-            bad |= update_piece(piece, coming, weight, indices, slots, trace, nse, n_other, factor, low, high,
+            bad |= update_piece(piece, coming, weight, indices, slots, trace, NULL, nse, n_other, factor, low, high,
                                 w_min, w_max, soft, True, False, HARD)
         else:
-            bad |= update_piece(piece, coming, weight, indices, slots, trace, nse, n_other, factor, low, high,
+            bad |= update_piece(piece, coming, weight, indices, slots, trace, NULL, nse, n_other, factor, low, high,
                                 w_min, w_max, soft, False, False, HARD)
     if bad:
         job.status = BAD_ELEMENT
