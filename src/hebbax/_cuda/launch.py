@@ -30,9 +30,10 @@ def missing() -> str | None:
     if _lost_in_fork:
         return f"this process was forked from one that had asked for CUDA, which it then cannot use: {HOW}"
     try:
-        importlib.import_module("hebbax._core.dlpack")
+        for module in ("hebbax._cuda.native", "hebbax._core.dlpack"):
+            importlib.import_module(module)
     except ImportError as error:
-        return f"its compiled module does not load: {error}"
+        return f"its compiled modules do not load: {error}"
     try:
         cupy = importlib.import_module("cupy")
     except Exception as error:  # CuPy raises what it likes where CUDA is not as it should be

@@ -390,10 +390,13 @@ cdef class Launcher:
         if not is_sound(&self.call):
             raise ValueError(OTHER_VERSION.decode())
 
+    def is_loaded(self, int device):
+        """Whether the kernels are loaded on a device."""
+        return find(self.call.key, device) != NULL
+
     def load(self, int device):
         """Compile and load the kernels on a device, which must not happen while a CUDA graph is captured."""
-        if find(self.call.key, device) == NULL:
-            load(&self.call, device)
+        load(&self.call, device)
 
     def __call__(self, int device, size_t stream, addresses):
         """Launch the kernels on a stream, given the addresses of operands, result and scratch memory, in this order."""
@@ -405,7 +408,8 @@ cdef class Launcher:
             raise TypeError(f"{n} addresses, expected {self.call.n_places}")
         for i in range(n):
             given[i] = addresses[i]
-        self.load(device)
+        if find(self.call.key, device) == NULL:
+            load(&self.call, device)
         with nogil:
             is_failed = run(&self.call, find(self.call.key, device), <void*> stream, given, message)
         if is_failed:
