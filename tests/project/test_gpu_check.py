@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -143,6 +144,40 @@ def test_outcomes_of_tests_are_counted_once(monkeypatch):
         "=========== FAILURES ==========\nE  FAILED::x\n=== short test summary info ===\nFAILED tests/a.py::c - no\n"
     )
     assert gpu_tests.outcomes(text) == {"passed": 1, "skipped": 1, "failed": ["tests/a.py::c"]}
+
+
+TEST = """
+import subprocess, time
+
+def test_quick():
+    pass
+
+def test_slow(capfd):
+    with capfd.disabled():
+        wait = 'for i in $(seq 300); do sleep 0.1; [ -e done ] && exit; done; touch "waited in vain"'
+        subprocess.Popen(["sh", "-c", wait], cwd={folder!r})
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_what_passed_is_known_where_tests_are_stopped(monkeypatch, tmp_path):
+    """Also where processes that pytest has started go on and keep what it prints to."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")  # as for every stage
+    import gpu_tests
+    from gpu_stage import Options
+
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "test_of_a_test.py").write_text(TEST.format(folder=str(tmp_path)))
+    monkeypatch.setattr(gpu_tests, "TESTS", tmp_path)
+    monkeypatch.setattr(gpu_tests, "REHEARSED", (("some",), "test"))
+    try:
+        with pytest.raises(AssertionError, match=r"^stopped after \d+ s: 1 passed, none failed$"):
+            gpu_tests.run(Options("cpu", "", 1, time.time() + gpu_tests.SPARED + 20))
+    finally:
+        (tmp_path / "done").touch()
+    assert not (tmp_path / "waited in vain").exists()
 
 
 def test_python_is_counted_where_it_is_entered(monkeypatch):
