@@ -388,6 +388,12 @@ def test_older_cupy_compiles_without_headers(monkeypatch):
     assert launch.missing() is None
 
 
+def test_a_pathfinder_that_is_not_known_is_left_to_cupy(monkeypatch):
+    monkeypatch.delattr(sys.modules["cuda.pathfinder"], "find_nvidia_header_directory")
+    launch.missing.cache_clear()
+    assert launch.missing() is None
+
+
 @pytest.fixture
 def no_plugin(monkeypatch):
     """JAX without its plugin for CUDA, as it is where only the CPU's was installed."""

@@ -281,6 +281,16 @@ def test_what_is_timed_can_be_captured(monkeypatch, spec):
     assert gpu_kernels.operator(Timer(Options("cpu", "", 1, 0.0)), Case(spec, 100, 10, 0.01))["elements"] == 10
 
 
+def test_a_call_that_could_only_be_queued_is_told_apart(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpu_report
+
+    hows = {"update pre: 10": "CUDA graph", "update pre: 20": "queued, for no graph could be captured (no)"}
+    cases = {name: {"result": {"us": 2.0, "elements": 10, "how": how}} for name, how in hows.items()}
+    rows = gpu_report.kernel_rows({"stages": {"kernels": {"cases": cases}}})
+    assert [row[0] for row in rows] == ["update pre: 10", "update pre: 20 (queued)"]
+
+
 def rehearse(folder, *options):
     if reason := gpu_on_cpu.emulated.why_no_compiler():
         pytest.skip(reason)

@@ -59,8 +59,11 @@ def _finds_headers(cupy: Any) -> bool:
     """Whether CuPy finds CUDA's headers, which it wants since 14.1, though the kernels include none."""
     if tuple(map(int, cupy.__version__.split(".")[:2])) < (14, 1):
         return True
-    pathfinder = importlib.import_module("cuda.pathfinder")  # whom CuPy asks
-    return pathfinder.find_nvidia_header_directory("cudart") is not None
+    try:
+        find = importlib.import_module("cuda.pathfinder").find_nvidia_header_directory  # which CuPy asks
+    except (ImportError, AttributeError):  # a CuPy to come may ask another; if it finds none, it says so itself
+        return True
+    return find("cudart") is not None
 
 
 def _in_forked_child() -> None:
