@@ -195,7 +195,8 @@ def operator(timer: Timer, case: all_cases.Case) -> dict:
         given["weight_indices"] = half.weight_indices
     if case.spec.kind == "update":
         given |= {case.spec.public_name("trace"): timer.array(state[other])}
-        given |= {"w_min": 0.0, "w_max": 1.0, "weight_in_bounds": True}
+        low, high = timer.cupy.zeros((), np.float32), timer.cupy.ones((), np.float32)  # numbers would be copied there
+        given |= {"w_min": low, "w_max": high, "weight_in_bounds": True}
     else:
         given["out"] = timer.cupy.zeros(case.n, np.float32)
     function = getattr(hebbax.inplace, case.spec.name)

@@ -15,7 +15,7 @@ from gpu_stage import Cases, Options, Skipped, python_entries
 
 import hebbax
 import problems  # which, in a rehearsal, installs the stand-in for CuPy
-from hebbax._core.specs import PROPAGATE_PRE, UPDATE_PRE, Spec
+from hebbax._core.specs import PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Spec
 from problems import DTYPES, SPECS, call, enable_x64, operands, random_network
 
 OURS, REFERENCE = "cupy", "jax"
@@ -42,6 +42,8 @@ def loops(options: Options) -> Cases:
     for spec in SPECS:
         yield f"{spec.name}, scan", functools.partial(scan, options, spec)
     yield "n = 1 024, spikes scanned, sums stored", fused
+    yield "n = 1 024, weights scanned", functools.partial(slices, of_scan)
+    yield "n = 1 024, weights in rows of an array", functools.partial(slices, of_array)
     yield "from a new thread", other_thread
 
 
@@ -102,25 +104,58 @@ def loop_arguments(spec: Spec, steps: int = STEPS) -> tuple:
     return (given["weight"], jnp.zeros(spec.sizes(SHAPE)[1])), given, spikes
 
 
-def fused() -> None:
-    """Slices of 128 bytes and sums that are stored, which XLA may hand to a call without copying them."""
-    shape = (1024, 1024)
+# Slices of a multiple of 128 bytes, which XLA may hand to a call, and take from it, without copying them.
+WIDE = (1024, 1024)
+
+
+def wide_problem(spec: Spec) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Operands, whose weights are 80 000 bytes, and spikes of every step."""
     rng = np.random.default_rng(3)
-    network = random_network(rng, shape, 20_000)
-    given = {name: jnp.asarray(x) for name, x in operands(UPDATE_PRE, rng, network).items()}
-    given["weight"] = jnp.round(8 * given["weight"]) / 8
-    given["trace"] = jnp.round(8 * given["trace"]) / 8
-    spikes = jnp.asarray(rng.random((STEPS, 1024)) < 0.1)
+    given = {name: jnp.asarray(x) for name, x in operands(spec, rng, random_network(rng, WIDE, 20_000)).items()}
+    given |= {name: jnp.round(8 * given[name]) / 8 for name in ("weight", "trace")}  # whose sums are exact
+    return given, jnp.asarray(rng.random((STEPS, WIDE[0])) < 0.1)
+
+
+def fused() -> None:
+    """Spikes are read, and sums written, where they lie in what the loop scans and stores."""
+    given, spikes = wide_problem(UPDATE_PRE)
 
     def loop(backend):
         def step(weight, spike):
             read = {name: given[name] for name in ("indices", "indptr")} | {"weight": weight, "spike": spike}
-            out = run(PROPAGATE_PRE, backend, read, shape)
-            return call(UPDATE_PRE, given | read, shape=shape, backend=backend, after=out, **BOUNDS), out
+            out = run(PROPAGATE_PRE, backend, read, WIDE)
+            return call(UPDATE_PRE, given | read, shape=WIDE, backend=backend, after=out, **BOUNDS), out
 
         return jax.jit(lambda weight: jax.lax.scan(step, weight, spikes))(given["weight"])
 
     agree(loop)
+
+
+def of_scan(weights: jax.Array, spikes: jax.Array, update: Callable) -> jax.Array:
+    return jax.lax.scan(lambda _, x: (None, update(*x)), None, (weights, spikes))[1]
+
+
+def of_array(weights: jax.Array, spikes: jax.Array, update: Callable) -> jax.Array:
+    def step(i, weights):
+        return weights.at[i].set(update(weights[i], spikes[i]))
+
+    return jax.lax.fori_loop(0, STEPS, step, weights)
+
+
+def slices(loop: Callable) -> None:
+    """An update of a slice, whose result is a slice too: of another array, or where the old weights lie."""
+    given, spikes = wide_problem(UPDATE_POST)
+    weights = jnp.stack([given["weight"] + i / 8 for i in range(STEPS)])
+    before = np.array(weights)
+
+    def steps(backend):
+        def update(weight, spike):
+            return run(UPDATE_POST, backend, given | {"weight": weight, "spike": spike}, WIDE)
+
+        return jax.jit(functools.partial(loop, update=update))(weights, spikes)
+
+    agree(steps)
+    same(weights, before)
 
 
 def other_thread() -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import tempfile
 import time
 
 from gpu_stage import TESTS, Cases, Options
@@ -30,12 +31,16 @@ def run(options: Options) -> dict:
     if options.on_gpu and importlib.util.find_spec("xdist"):
         command += ["-n", str(WORKERS)]
     limit = options.until - time.time() - SPARED
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=TESTS.parent)
-    try:
-        text, whole = child.communicate(timeout=max(1, limit))[0], True
-    except subprocess.TimeoutExpired:
-        child.terminate()
-        text, whole = child.communicate()[0], False
+    whole = True
+    with tempfile.TemporaryFile("w+") as printed:  # a pipe would be open until the last of pytest's processes has ended
+        child = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT, cwd=TESTS.parent)
+        try:
+            child.wait(max(1, limit))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            whole = child.wait() == 0
+        printed.seek(0)
+        text = printed.read()
     print(text)
     told = outcomes(text) | {"whole": whole}
     assert told["passed"] and not told["failed"], f"{told['passed']} passed, failed: {'; '.join(told['failed'][:20])}"

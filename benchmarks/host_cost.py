@@ -18,7 +18,7 @@ from hebbax._core import memory
 from hebbax._core.compat import buffer_callback
 from hebbax._core.dlpack import pointers
 from hebbax._core.specs import UPDATE_POST
-from hebbax._cuda import launch, native
+from hebbax._cuda import driver, launch, native
 from hebbax._cuda.plan import plan_call
 
 
@@ -36,7 +36,7 @@ def microseconds(function, calls=20_000):
 def do_nothing():
     """Let every function of the driver, and the compiler, do nothing."""
     nothing = ctypes.cast(ctypes.CDLL(None).pthread_equal, ctypes.c_void_p).value  # returns 0 for two that differ
-    native.use_driver(**dict.fromkeys((*native.NAMES, *native.HOOKS), nothing))
+    driver.use_driver(**dict.fromkeys((*driver.NAMES, *driver.HOOKS), nothing))
     launch.functions = lambda key, kind, names, device: range(1000, 1000 + len(names))
     launch.multiprocessors = lambda device: 132
 
@@ -45,12 +45,8 @@ class Array:
     """As CuPy's: it knows its address."""
 
     def __init__(self, host):
-        self.host, self.shape, self.dtype, self.data = (
-            host,
-            host.shape,
-            host.dtype,
-            SimpleNamespace(ptr=host.ctypes.data),
-        )
+        self.host, self.shape, self.dtype = host, host.shape, host.dtype
+        self.data = SimpleNamespace(ptr=host.ctypes.data)
 
 
 def main():

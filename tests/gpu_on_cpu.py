@@ -15,6 +15,7 @@ from hebbax._core import lowering
 from hebbax._core.compat import buffer_callback
 from hebbax._core.specs import OPERANDS
 from hebbax._cuda import launch, native
+from hebbax._cuda.driver import use_driver
 
 DEVICE_NUMBERS = lowering._device_numbers
 
@@ -23,7 +24,7 @@ def install():
     """Make `backend='cupy'` run on the CPU; return why it cannot, or None."""
     if reason := emulated.install():
         return reason
-    native.use_driver(**driver.addresses(driver.FUNCTIONS | driver.XLA))
+    use_driver(**driver.addresses(driver.FUNCTIONS | driver.XLA))
     for kind in OPERANDS:  # a CPU has no other stages
         jax.ffi.register_ffi_target(f"hebbax_cuda_{kind}", native.capsules()["execute"], platform="cpu")
     lowering.ENTRIES = tuple(

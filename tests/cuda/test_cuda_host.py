@@ -200,8 +200,12 @@ def test_inplace_in_a_graph_that_the_user_captures_has_memory_of_the_graph(spec,
     there = {spec.public_name(name): cupy.asarray(x) for name, x in given.items()}
     out = {} if spec.kind == "update" else {"out": cupy.zeros(spec.sizes(SHAPE)[1], np.float32)}
     function = getattr(hebbax.inplace, spec.name)
-    function(**{name: x.copy() for name, x in there.items()}, **out, shape=SHAPE)  # loads
     stream = cupy.cuda.Stream.from_external(SimpleNamespace(__cuda_stream__=lambda: (0, 77)))
+    with playing(capturing=77) as log, stream:
+        with pytest.raises(RuntimeError, match=f"^{spec.name}: .* not loaded on CUDA device 0 .* call it once before"):
+            function(**there, **out, shape=SHAPE)
+        assert not log  # nor was the capture spoilt
+    function(**{name: x.copy() for name, x in there.items()}, **out, shape=SHAPE)  # loads
     with playing(capturing=77) as log, stream:
         result = function(**there, **out, shape=SHAPE)
         np.testing.assert_allclose(result.get(), call(spec, given, shape=SHAPE, backend="jax"), rtol=1e-6, atol=1e-6)
@@ -380,6 +384,12 @@ def lack(request, monkeypatch):
 def test_older_cupy_compiles_without_headers(monkeypatch):
     without(monkeypatch, (sys.modules["cuda.pathfinder"], "find_nvidia_header_directory"))
     monkeypatch.setattr(cupy, "__version__", "14.0.1")
+    launch.missing.cache_clear()
+    assert launch.missing() is None
+
+
+def test_a_pathfinder_that_is_not_known_is_left_to_cupy(monkeypatch):
+    monkeypatch.delattr(sys.modules["cuda.pathfinder"], "find_nvidia_header_directory")
     launch.missing.cache_clear()
     assert launch.missing() is None
 

@@ -13,6 +13,7 @@ from frames import ENTRIES, Xla, ask_metadata
 from children import environment, run_together
 from hebbax._core.specs import OPERANDS, UPDATE_PRE
 from hebbax._cuda import launch, native
+from hebbax._cuda.driver import use_driver
 from hebbax._cuda.plan import plan_call
 from problems import PLATFORM, WHY_NO_CUPY, call, operands, random_network
 
@@ -28,12 +29,12 @@ HANDLERS = native.capsules()
 @pytest.fixture(autouse=True)
 def gpus():
     """Four, and an XLA that says itself on which one it calls."""
-    native.use_driver(**driver.addresses(driver.FUNCTIONS))
+    use_driver(**driver.addresses(driver.FUNCTIONS))
     machine.reset()
     machine.devices = 4
     native.forget()
     yield
-    native.use_driver(**driver.addresses(driver.FUNCTIONS | driver.XLA))
+    use_driver(**driver.addresses(driver.FUNCTIONS | driver.XLA))
     native.forget()
     machine.reset()
 
@@ -190,7 +191,7 @@ def test_an_error_that_the_driver_does_not_know_has_its_number(problem):
     def fails():
         return 12345
 
-    native.use_driver(**driver.addresses(driver.FUNCTIONS | {"cuLaunchKernel": fails}))
+    use_driver(**driver.addresses(driver.FUNCTIONS | {"cuLaunchKernel": fails}))
     assert problem.run(Xla()) == "cuLaunchKernel: an unknown error (12345): an unknown error"
 
 

@@ -121,6 +121,21 @@ assert hebbax.get_num_threads() >= 1
 """
 
 
+WITHOUT_CUDA = """
+import sys
+sys.modules[sys.argv[1]] = None
+import hebbax
+(cupy,) = (backend for backend in hebbax.backends() if backend.name == "cupy")
+assert "do not load" in cupy.missing and sys.argv[1] in cupy.missing, cupy.missing
+"""
+
+
+@pytest.mark.parametrize("module", ["hebbax._cuda.native", "hebbax._core.dlpack"])
+def test_a_module_of_the_cuda_backend_that_does_not_load_is_named(module):
+    child = subprocess.run([sys.executable, "-c", WITHOUT_CUDA, module], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+
+
 def test_without_the_compiled_modules_plain_jax_runs_and_the_reason_is_given():
     child = subprocess.run([sys.executable, "-c", WITHOUT_KERNELS], capture_output=True, text=True)
     assert child.returncode == 0, child.stderr

@@ -127,9 +127,14 @@ class Cuda:
             scratch = self.xp.empty(call.scratch, np.uint8)
             call.launcher(self.device, stream.ptr, [*addresses, scratch.data.ptr])
             return
+        if not call.launcher.is_loaded(self.device):  # to load now would fail, and end the capture
+            raise RuntimeError(
+                f"{spec.name}: the kernels for these shapes and dtypes are not loaded on CUDA device {self.device} "
+                f"yet, which cannot be done while a CUDA graph is captured: call it once before"
+            )
         # Memory of the graph's own, which CuPy's pool cannot give to others while the graph lives.
         runtime = self.xp.cuda.runtime
-        scratch = runtime.mallocAsync(max(call.scratch, 1), stream.ptr)
+        scratch = runtime.mallocAsync(call.scratch, stream.ptr)
         try:
             call.launcher(self.device, stream.ptr, [*addresses, scratch])
         finally:

@@ -30,9 +30,10 @@ def missing() -> str | None:
     if _lost_in_fork:
         return f"this process was forked from one that had asked for CUDA, which it then cannot use: {HOW}"
     try:
-        importlib.import_module("hebbax._core.dlpack")
+        for module in ("hebbax._cuda.native", "hebbax._core.dlpack"):
+            importlib.import_module(module)
     except ImportError as error:
-        return f"its compiled module does not load: {error}"
+        return f"its compiled modules do not load: {error}"
     try:
         cupy = importlib.import_module("cupy")
     except Exception as error:  # CuPy raises what it likes where CUDA is not as it should be
@@ -58,8 +59,11 @@ def _finds_headers(cupy: Any) -> bool:
     """Whether CuPy finds CUDA's headers, which it wants since 14.1, though the kernels include none."""
     if tuple(map(int, cupy.__version__.split(".")[:2])) < (14, 1):
         return True
-    pathfinder = importlib.import_module("cuda.pathfinder")  # whom CuPy asks
-    return pathfinder.find_nvidia_header_directory("cudart") is not None
+    try:
+        find = importlib.import_module("cuda.pathfinder").find_nvidia_header_directory  # which CuPy asks
+    except (ImportError, AttributeError):  # a CuPy to come may ask another; if it finds none, it says so itself
+        return True
+    return find("cudart") is not None
 
 
 def _in_forked_child() -> None:

@@ -1,7 +1,6 @@
 """Launches of the CUDA kernels without Python: by XLA, through its FFI, and by whoever has the addresses.
 
-CuPy compiles and loads kernels (`launch.functions`); CUDA's driver launches them. It is opened when it is first needed,
-so that this module loads on any machine.
+CuPy compiles and loads kernels (`launch.functions`); CUDA's driver launches them.
 """
 
 from cpython.pycapsule cimport PyCapsule_New
@@ -14,13 +13,9 @@ from hebbax._core.xla_ffi cimport (
     ARRAY, CAPTURABLE, INTERNAL, S64, SCALAR, STRING, XLA_FFI_Array, XLA_FFI_Attrs, XLA_FFI_Buffer, XLA_FFI_ByteSpan,
     XLA_FFI_CallFrame, XLA_FFI_Error, XLA_FFI_Scalar, answer_metadata, get_device, get_stream, new_error,
 )
+from hebbax._cuda.driver cimport MESSAGE, driver, failed, open_driver
 
 import threading
-
-cdef extern from "dlfcn.h" nogil:
-    void* dlopen(const char*, int)
-    void* dlsym(void*, const char*)
-    int RTLD_NOW
 
 cdef extern from *:
     """
@@ -34,76 +29,8 @@ cdef enum:
     WORDS = 512      # of a kernel's parameters: 4 KB, the most that every CUDA takes
     OPERANDS = 32    # of a call, at most; far more than any has
     ATTRIBUTES = 7
-    MESSAGE = 1024
 
 cdef const char* OTHER_VERSION = b"this call was compiled by another version of hebbax"
-
-
-# CUDA's driver: what is used of it, by name and in this order in `open_driver`. All return a CUresult, 0 for success.
-
-cdef struct Driver:
-    int (*launch)(
-        void* function, unsigned x, unsigned y, unsigned z, unsigned threads_x, unsigned threads_y, unsigned threads_z,
-        unsigned shared, void* stream, void** parameters, void** extra) noexcept nogil
-    int (*copy)(size_t target, size_t source, size_t bytes, void* stream) noexcept nogil
-    int (*retain_context)(void** context, int device) noexcept nogil
-    int (*current_context)(void** context) noexcept nogil
-    int (*push_context)(void* context) noexcept nogil
-    int (*pop_context)(void** context) noexcept nogil
-    int (*name_error)(int result, const char** name) noexcept nogil
-    int (*describe_error)(int result, const char** text) noexcept nogil
-    # What XLA says, unless a stand-in for the driver plays XLA's part too.
-    int (*xla_device)() noexcept nogil
-    void* (*xla_stream)() noexcept nogil
-
-NAMES = (
-    "cuLaunchKernel", "cuMemcpyDtoDAsync_v2", "cuDevicePrimaryCtxRetain", "cuCtxGetCurrent", "cuCtxPushCurrent_v2",
-    "cuCtxPopCurrent_v2", "cuGetErrorName", "cuGetErrorString",
-)
-HOOKS = ("xla_device", "xla_stream")
-
-cdef Driver driver
-cdef bint has_driver = False
-
-
-cdef int open_driver() except -1:
-    global has_driver
-    if has_driver:
-        return 0
-    cdef void* library = dlopen(b"libcuda.so.1", RTLD_NOW)
-    if library == NULL:
-        raise RuntimeError("CUDA's driver, libcuda.so.1, cannot be opened")
-    cdef void** entry = <void**> &driver
-    for i, name in enumerate(NAMES):
-        entry[i] = dlsym(library, name.encode())
-        if entry[i] == NULL:
-            raise RuntimeError(f"CUDA's driver, libcuda.so.1, has no {name}: it is too old")
-    has_driver = True
-    return 0
-
-
-def use_driver(**addresses):
-    """For tests: take functions at these addresses for CUDA's driver; those of `HOOKS` say what XLA would."""
-    global has_driver
-    cdef void** entry = <void**> &driver
-    for i, name in enumerate((*NAMES, *HOOKS)):
-        entry[i] = <void*> <size_t> addresses.get(name, 0)
-    has_driver = bool(addresses)
-
-
-cdef int failed(int result, const char* what, char* message) noexcept nogil:
-    """Say in `message` what CUDA's driver says of a result that is not success; return whether it is none."""
-    cdef const char* name = b"an error"
-    cdef const char* text = b"without a description"
-    if result == 0:
-        return False
-    driver.name_error(result, &name)
-    driver.describe_error(result, &text)
-    if name == NULL or text == NULL:  # the driver does not know it
-        name = b"an unknown error"
-        text = name
-    snprintf(message, MESSAGE, b"%s: %s (%d): %s", what, name, result, text)
-    return True
 
 
 # Kernels that are loaded: a list that only grows, so that it is read without a lock.
@@ -302,7 +229,7 @@ cdef XLA_FFI_Error* find_or_load(
 ) noexcept nogil:
     cdef int32_t device = 0
     cdef XLA_FFI_Error* error = NULL
-    if has_driver and driver.xla_device != NULL:
+    if driver.xla_device != NULL:
         device = driver.xla_device()
     else:
         error = get_device(frame, &device)
@@ -390,10 +317,13 @@ cdef class Launcher:
         if not is_sound(&self.call):
             raise ValueError(OTHER_VERSION.decode())
 
+    def is_loaded(self, int device):
+        """Whether the kernels are loaded on a device."""
+        return find(self.call.key, device) != NULL
+
     def load(self, int device):
         """Compile and load the kernels on a device, which must not happen while a CUDA graph is captured."""
-        if find(self.call.key, device) == NULL:
-            load(&self.call, device)
+        load(&self.call, device)
 
     def __call__(self, int device, size_t stream, addresses):
         """Launch the kernels on a stream, given the addresses of operands, result and scratch memory, in this order."""
@@ -405,7 +335,8 @@ cdef class Launcher:
             raise TypeError(f"{n} addresses, expected {self.call.n_places}")
         for i in range(n):
             given[i] = addresses[i]
-        self.load(device)
+        if find(self.call.key, device) == NULL:
+            load(&self.call, device)
         with nogil:
             is_failed = run(&self.call, find(self.call.key, device), <void*> stream, given, message)
         if is_failed:
