@@ -6,12 +6,14 @@ import brainunit as u
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from hebbax.experiments.network import Run
 from hebbax.experiments.song2000_figure import BLUE, ORANGE
 
 ROWS, WINDOW = 200, 0.25  # of the raster: neurons, and the last seconds
 BINS = 100  # of the course of the rate
+TAIL = 1e-4  # of the weights, at either end, that are not drawn
 
 
 def figure(run: Run) -> Figure:
@@ -52,14 +54,16 @@ def _rates(axes: Axes, run: Run) -> None:
         counts, _ = np.histogram(run.spike_step[group[run.spike_neuron]], edges)
         rate = counts / (np.diff(edges) * dt) / max(1, group.sum())
         axes.step(edges[1:] * dt, rate, color=color, linewidth=1.0, label=name)
-    axes.set(xlabel="time (s)", ylabel="firing rate (Hz)", xlim=(0, end), ylim=(0, None))
-    axes.legend(frameon=False, loc="upper right")
+    axes.set(xlabel="time (s)", ylabel="firing rate (Hz)", xlim=(0, end), ylim=(0, 1.25 * axes.get_ylim()[1]))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.legend(frameon=False, loc="upper right", ncols=2)
 
 
 def _weights(axes: Axes, run: Run) -> None:
     start, end = run.weight_start, run.weight_end
-    low, high = min(start.min(), end.min()), max(start.max(), end.max())
-    edges: Any = np.linspace(low, high if high > low else low + 1, 61)
+    low, high = np.quantile(end, [TAIL, 1 - TAIL])
+    low, high = min(low, start.min()), max(high, start.max())
+    edges: Any = np.linspace(low, high, 51) if high > low else 51
     percent = np.full(end.size, 100.0 / end.size)
     after = f"after {run.time / u.second:.4g} s"
     axes.hist(end, bins=edges, weights=percent, color=BLUE, label=after)
@@ -67,5 +71,6 @@ def _weights(axes: Axes, run: Run) -> None:
         axes.hist(start, bins=edges, weights=percent, histtype="step", color="black", linestyle="--", label="at first")
     else:
         axes.axvline(start[0], color="black", linestyle="--", label="at first, all")
-    axes.set(xlabel=f"weight ({run.network.weight_unit})", ylabel="synapses (%)")
+    axes.set(xlabel=f"weight ({run.network.weight_unit})", ylabel="synapses (%)", ylim=(0, 1.35 * axes.get_ylim()[1]))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.legend(frameon=False, loc="upper right")
