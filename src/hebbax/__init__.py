@@ -20,7 +20,7 @@ from hebbax.operators import (
     update_csr_on_binary_post,
     update_csr_on_binary_pre,
 )
-from hebbax.rules import InhibitorySTDP, PairSTDP, TripletSTDP
+from hebbax.rules import InhibitorySTDP, PairSTDP, PowerLawSTDP, TripletSTDP
 from hebbax.synapses import Synapses
 
 __version__ = _version("hebbax")
@@ -29,6 +29,7 @@ __all__ = [
     "Backend",
     "InhibitorySTDP",
     "PairSTDP",
+    "PowerLawSTDP",
     "ShapeError",
     "Synapses",
     "TripletSTDP",

@@ -226,7 +226,7 @@ class ShardedSynapses:
         if sides is None or isinstance(rule, type):
             raise TypeError(f"rule: got {rule!r}, expected a rule of hebbax, such as PairSTDP(...)")
         parts: dict[str, Any] = {}
-        for name in (*sides, "w_min", "w_max"):
+        for name in (*sides, *(name for name in ("w_min", "w_max") if hasattr(rule, name))):
             x = getattr(rule, name)
             shape = np.shape(u.get_mantissa(x))
             if name not in sides:

@@ -9,6 +9,7 @@ constants have the same unit.
 
     NEST's stdp_synapse and others: S. Song, K. D. Miller & L. F. Abbott (2000), doi:10.1038/78829, additive;
     R. Gütig et al. (2003), doi:10.1523/JNEUROSCI.23-09-03697.2003, power laws of the weight
+    A. Morrison, A. Aertsen & M. Diesmann (2007), doi:10.1162/neco.2007.19.6.1437, a power law without an upper bound
     J.-P. Pfister & W. Gerstner (2006), doi:10.1523/JNEUROSCI.1425-06.2006, triplets
     T. P. Vogels et al. (2011), doi:10.1126/science.1211095, inhibitory synapses
 """
@@ -36,6 +37,13 @@ def pair(
     return replay(pre, post, weight, down, up, w_min, w_max, mu_minus, mu_plus, first)
 
 
+def power_law(pre, post, weight, *, tau_plus, tau_minus, learning_rate, alpha, w_0, mu=0.4, dt, first="depression"):
+    """The same for the power law."""
+    down = learning_rate * alpha * kernel(pre, post, tau_minus, dt)
+    up = learning_rate * w_0 ** (1 - mu) * kernel(post, pre, tau_plus, dt)
+    return in_order(pre, post, weight, down, up, lambda w: w, lambda w: w**mu, 0.0, np.inf, first)
+
+
 def triplet(
     pre, post, weight, *, tau_plus, tau_minus, tau_x, tau_y, a2_plus, a2_minus, a3_plus, a3_minus, w_min, w_max,
     pairing="all", dt,
@@ -54,14 +62,21 @@ def inhibitory(pre, post, weight, *, tau, eta, target_rate, w_min, w_max, dt):
 
 
 def replay(pre, post, weight, down, up, w_min, w_max, mu_minus=0.0, mu_plus=0.0, first="depression"):
-    """Make the changes, `-down[i]` at `pre[i]` and `up[i]` at `post[i]`, in the order of time."""
+    """Make the changes of a weight that has a power of its distance to either bound."""
+    u = lambda w: (w - w_min) / (w_max - w_min)  # noqa: E731
+    softness = lambda w: u(w) ** mu_minus, lambda w: (1 - u(w)) ** mu_plus
+    return in_order(pre, post, weight, down, up, *softness, w_min, w_max, first)
+
+
+def in_order(pre, post, weight, down, up, softness_down, softness_up, w_min, w_max, first):
+    """Make the changes, `-down[i]` at `pre[i]` and `up[i]` at `post[i]` times the softness, in the order of time."""
     down, up = dict(zip(pre, down, strict=True)), dict(zip(post, up, strict=True))
 
     def depress(w, t):
-        return w - down.get(t, 0.0) * ((w - w_min) / (w_max - w_min)) ** mu_minus
+        return w - down.get(t, 0.0) * softness_down(w)
 
     def potentiate(w, t):
-        return w + up.get(t, 0.0) * ((w_max - w) / (w_max - w_min)) ** mu_plus
+        return w + up.get(t, 0.0) * softness_up(w)
 
     steps, weights = np.union1d(pre, post), []
     for t in steps:

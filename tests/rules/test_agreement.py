@@ -24,6 +24,8 @@ NEST_PAIR = dict(
     tau_plus=TAU_PLUS, tau_minus=TAU_MINUS, a_plus=LAMBDA * W_MAX, a_minus=ALPHA * LAMBDA * W_MAX,
     w_min=0.0, w_max=W_MAX,
 )  # fmt: skip
+# Those of NEST's hpc_benchmark, with weights in pA.
+POWER_LAW = dict(tau_plus=15.0, tau_minus=30.0, learning_rate=0.1, alpha=0.0513, w_0=1.0)
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 # mu_plus, mu_minus
 EXPONENTS = [(0.0, 0.0), slow(0.4, 0.4), slow(1.0, 1.0), (0.4, 1.0), slow(1.0, 0.0)]
@@ -104,7 +106,7 @@ def compare(rng, rule, reference):
     """The rule on a network of 3 times 2 neurons against the closed form of each synapse, after every spike."""
     pre, post = random_trains(rng, SECONDS, (20.0, 30.0, 40.0), (40.0, 20.0))
     weights = run(rule, all_to_all(3, 2), np.full(6, W_START), pre, post)
-    smallest = 1e-3 * (rule.w_max - rule.w_min)  # weights below that are compared absolutely
+    smallest = 1e-3 * getattr(rule, "w_max", 1.0)  # weights below that are compared absolutely
     compared, worst = 0, 0.0
     for k in range(6):
         steps, expected = reference(np.flatnonzero(pre[:, k // 2]), np.flatnonzero(post[:, k % 2]), W_START, dt=DT)
@@ -120,6 +122,13 @@ def compare(rng, rule, reference):
 def test_the_pair_rule_agrees_with_the_closed_form(rng, mu_plus, mu_minus, pairing):
     parameters = dict(NEST_PAIR, mu_plus=mu_plus, mu_minus=mu_minus, pairing=pairing)
     compare(rng, hebbax.PairSTDP(**quantities(parameters)), functools.partial(stdp_reference.pair, **parameters))
+
+
+@pytest.mark.parametrize("mu", [0.4, slow(0.0), slow(1.0)])
+def test_the_power_law_agrees_with_the_closed_form(rng, mu):
+    parameters = dict(POWER_LAW, alpha=1.0, mu=mu)
+    rule = hebbax.PowerLawSTDP(**quantities(parameters))
+    compare(rng, rule, functools.partial(stdp_reference.power_law, **parameters))
 
 
 @pytest.mark.parametrize("model", [name if "full" in name else slow(name) for name in TRIPLET])

@@ -1,11 +1,12 @@
-"""NEST's stdp_synapse, run beside the closed form and beside hebbax on the same spike trains.
+"""NEST's stdp_synapse and stdp_pl_synapse_hom, run beside the closed form and beside hebbax on the same spike trains.
 
-What NEST 3.10 does, by its source (`models/stdp_synapse.h`) and by these tests: all of a synapse's delay lies on the
-dendrite, so that a postsynaptic spike at t reaches the synapse at t + delay and a presynaptic one at once. The weight
-changes when the presynaptic neuron spikes: first it is potentiated for each postsynaptic spike that has arrived since
-the last time, up to and including that very step, and then depressed by those that arrived before it. So spikes that
-coincide at the synapse contribute nothing to each other, as in hebbax, but potentiation comes before depression, where
-hebbax has the opposite order. The two differ where a weight is at a bound or its changes depend on it.
+What NEST 3.10 does, by its source (`models/stdp_synapse.h`, `models/stdp_pl_synapse_hom.h`) and by these tests: all of
+a synapse's delay lies on the dendrite, so that a postsynaptic spike at t reaches the synapse at t + delay and a
+presynaptic one at once. The weight changes when the presynaptic neuron spikes: first it is potentiated for each
+postsynaptic spike that has arrived since the last time, up to and including that very step, and then depressed by those
+that arrived before it. So spikes that coincide at the synapse contribute nothing to each other, as in hebbax, but
+potentiation comes before depression, where hebbax has the opposite order. The two differ where a weight is at a bound
+or its changes depend on it.
 """
 
 import importlib.util
@@ -19,6 +20,7 @@ from test_agreement import (
     EXPONENTS,
     LAMBDA,
     NEST_PAIR,
+    POWER_LAW,
     TAU_MINUS,
     TAU_PLUS,
     W_MAX,
@@ -35,6 +37,7 @@ if importlib.util.find_spec("nest") is None:  # which is slow to import, and pri
     pytest.skip("NEST is not installed: `pip install nest-simulator` (Linux)", allow_module_level=True)
 
 DELAYS = [1, 10]  # steps
+PA_START = 45.6  # the first weight of the power law, in pA
 START = 20  # steps; NEST's generators and neurons need some to pass a spike on
 
 
@@ -50,7 +53,20 @@ def random_trains(rng, delay, coincident, seconds=20, rate=30.0):
     return pre, post
 
 
-def run_nest(pre, post, delay, mu_plus, mu_minus):
+def run_nest_pair(pre, post, delay, mu_plus, mu_minus):
+    synapse = {
+        "alpha": ALPHA, "lambda": LAMBDA, "tau_plus": TAU_PLUS, "Wmax": W_MAX, "mu_plus": mu_plus, "mu_minus": mu_minus,
+    }  # fmt: skip
+    return run_nest(pre, post, delay, "stdp_synapse", W_START, TAU_MINUS, synapse)
+
+
+def run_nest_power_law(pre, post, delay, mu):
+    rename = {"learning_rate": "lambda", "alpha": "alpha", "tau_plus": "tau_plus"}
+    synapse = {rename[name]: x for name, x in POWER_LAW.items() if name in rename} | {"mu": mu}
+    return run_nest(pre, post, delay, "stdp_pl_synapse_hom", PA_START, POWER_LAW["tau_minus"], synapse)
+
+
+def run_nest(pre, post, delay, model, start, tau_minus, synapse):
     """The weight after each presynaptic spike."""
     import nest
 
@@ -59,15 +75,13 @@ def run_nest(pre, post, delay, mu_plus, mu_minus):
     # A parrot repeats what it gets, a step later at the earliest; what comes to its port 1 it only takes note of.
     times = [dict(spike_times=np.round((train - 1) * DT, 1)) for train in (pre, post)]
     generators = nest.Create("spike_generator", 2, params=times)
-    neurons = nest.Create("parrot_neuron", 2, params=dict(tau_minus=TAU_MINUS))
+    neurons = nest.Create("parrot_neuron", 2, params=dict(tau_minus=tau_minus))
     nest.Connect(generators, neurons, "one_to_one", dict(delay=DT))
     weights, spikes = nest.Create("weight_recorder"), nest.Create("spike_recorder")
-    nest.CopyModel("stdp_synapse", "recorded_stdp_synapse", dict(weight_recorder=weights))
-    synapse = {
-        "synapse_model": "recorded_stdp_synapse", "receptor_type": 1, "delay": delay * DT, "weight": W_START,
-        "lambda": LAMBDA, "alpha": ALPHA, "tau_plus": TAU_PLUS, "Wmax": W_MAX, "mu_plus": mu_plus, "mu_minus": mu_minus,
-    }  # fmt: skip
-    nest.Connect(neurons[0], neurons[1], syn_spec=synapse)
+    # (with its parameters, since those of the power law are one for all synapses of the model)
+    nest.CopyModel(model, f"recorded_{model}", synapse | dict(weight_recorder=weights))
+    ends = {"receptor_type": 1, "delay": delay * DT, "weight": start}
+    nest.Connect(neurons[0], neurons[1], syn_spec={"synapse_model": f"recorded_{model}"} | ends)
     nest.Connect(neurons, spikes)
     nest.Simulate((max(pre.max(), post.max()) + START) * DT)
 
@@ -86,19 +100,24 @@ def closed_form(pre, post, mu_plus, mu_minus, first):
 
 
 def run_hebbax(pre, post, mu_plus, mu_minus):
+    rule = hebbax.PairSTDP(**quantities(NEST_PAIR), mu_plus=mu_plus, mu_minus=mu_minus)
+    return run_rule(rule, pre, post, W_START)
+
+
+def run_rule(rule, pre, post, start):
+    """The weight after each presynaptic spike."""
     spikes = np.zeros((2, max(pre.max(), post.max()) + 1, 1), bool)
     for train, steps in zip(spikes, (pre, post), strict=True):
         train[steps] = True
     with enable_x64(True):
-        rule = hebbax.PairSTDP(**quantities(NEST_PAIR), mu_plus=mu_plus, mu_minus=mu_minus)
-        return run(rule, one_to_one(1), [W_START], *spikes)[pre, 0]
+        return run(rule, one_to_one(1), [start], *spikes)[pre, 0]
 
 
 @pytest.mark.parametrize("delay", DELAYS)
 @pytest.mark.parametrize("mu_plus, mu_minus", EXPONENTS)
 def test_hebbax_agrees_with_nest_where_no_spikes_coincide(rng, mu_plus, mu_minus, delay):
     pre, post = random_trains(rng, delay, coincident=False)
-    expected = run_nest(pre, post, delay, mu_plus, mu_minus)
+    expected = run_nest_pair(pre, post, delay, mu_plus, mu_minus)
     got = run_hebbax(pre, post + delay, mu_plus, mu_minus)
     print(f"largest difference {abs(got - expected).max() / W_MAX:.1e} of the largest weight")
     np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
@@ -109,7 +128,7 @@ def test_hebbax_agrees_with_nest_where_no_spikes_coincide(rng, mu_plus, mu_minus
 def test_where_spikes_coincide_nest_potentiates_first(rng, mu_plus, mu_minus, delay):
     """The closed form agrees with NEST in that order, and with hebbax in the other; nothing else differs."""
     pre, post = random_trains(rng, delay, coincident=True)
-    expected = run_nest(pre, post, delay, mu_plus, mu_minus)
+    expected = run_nest_pair(pre, post, delay, mu_plus, mu_minus)
     options = (pre, post + delay, mu_plus, mu_minus)
     got, same_order = run_hebbax(*options), closed_form(*options, first="potentiation")
     print(
@@ -120,3 +139,28 @@ def test_where_spikes_coincide_nest_potentiates_first(rng, mu_plus, mu_minus, de
     np.testing.assert_allclose(closed_form(*options, first="depression"), got, rtol=1e-9, atol=1e-9)
     if (mu_plus, mu_minus) != (0.0, 0.0):  # additive changes commute except at a bound
         assert abs(got - expected).max() > 1e-6
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("mu", [0.4, 0.0])
+@pytest.mark.parametrize("coincident", [False, True])
+def test_the_power_law_is_that_of_nest(rng, mu, delay, coincident):
+    """But for the order of changes where spikes coincide."""
+    pre, post = random_trains(rng, delay, coincident)
+    expected = run_nest_power_law(pre, post, delay, mu)
+    rule = hebbax.PowerLawSTDP(**quantities(POWER_LAW), mu=mu)
+    got = run_rule(rule, pre, post + delay, PA_START)
+    steps, same_order = stdp_reference.power_law(
+        pre, post + delay, PA_START, **POWER_LAW, mu=mu, dt=DT, first="potentiation"
+    )
+    same_order = same_order[np.searchsorted(steps, pre)]
+    of = "of the weight"
+    print(f"closed form in NEST's order: {abs(same_order / expected - 1).max():.1e} {of};", end=" ")
+    print(f"hebbax: {abs(got / expected - 1).max():.1e}; weights from {expected.min():.3g} to {expected.max():.3g}")
+    np.testing.assert_allclose(same_order, expected, rtol=1e-9)
+    assert np.ptp(expected) > 3
+    if coincident:
+        assert abs(got / expected - 1).max() > 1e-6
+        np.testing.assert_allclose(got, expected, rtol=1e-3)
+    else:
+        np.testing.assert_allclose(got, expected, rtol=1e-9)

@@ -19,7 +19,11 @@ TRIPLET = dict(
     w_min=0.1, w_max=0.9,
 )  # fmt: skip
 INHIBITORY = dict(tau=5.0, eta=0.2, target_rate=0.15, w_min=0.1, w_max=0.9)
-RULES = [(hebbax.PairSTDP, PAIR), (hebbax.TripletSTDP, TRIPLET), (hebbax.InhibitorySTDP, INHIBITORY)]
+POWER_LAW = dict(tau_plus=5.0, tau_minus=7.0, learning_rate=0.2, alpha=0.9, w_0=0.7)
+RULES = [
+    (hebbax.PairSTDP, PAIR), (hebbax.TripletSTDP, TRIPLET), (hebbax.InhibitorySTDP, INHIBITORY),
+    (hebbax.PowerLawSTDP, POWER_LAW),
+]  # fmt: skip
 SHAPES = {"pre": (N, 1), "post": (1, N)}
 TAKEN = [(cls, given, name, side) for cls, given in RULES for name, sides in cls.sides.items() for side in sides]
 RULE_IDS = [cls.__name__ for cls, _ in RULES]
@@ -47,7 +51,7 @@ def simulate(rule, weight, spikes):
 def simulate_dense(cls, p, weight, spikes):
     """The rules' equations on a dense matrix, in NumPy; parameters broadcast against it."""
     w, (pre_spikes, post_spikes) = np.asarray(SYNAPSES.todense(weight), float), spikes
-    low, high = p["w_min"], p["w_max"]
+    low, high = p.get("w_min", 0.0), p.get("w_max", np.inf)
     x = np.zeros((2, N, 1))
     y = np.zeros((2, 1, N))
     for pre, post in zip(pre_spikes[:, :, None], post_spikes[:, None, :], strict=True):
@@ -59,6 +63,9 @@ def simulate_dense(cls, p, weight, spikes):
         elif cls is hebbax.TripletSTDP:
             down = -y[0] * (p["a2_minus"] + p["a3_minus"] * x[1])
             up = x[0] * (p["a2_plus"] + p["a3_plus"] * y[1])
+        elif cls is hebbax.PowerLawSTDP:
+            down = -p["learning_rate"] * p["alpha"] * w * y[0]
+            up = p["learning_rate"] * p["w_0"] ** 0.6 * np.where(pre, w + down, w) ** 0.4 * x[0]
         else:
             down, up = p["eta"] * (y[0] - 2 * p["target_rate"] * p["tau"]), p["eta"] * x[0]
         w = np.where(pre, np.clip(w + down, low, high), w)
@@ -155,7 +162,7 @@ def test_units_of_arrays():
 @pytest.mark.parametrize("cls, given", RULES, ids=RULE_IDS)
 def test_derivatives_with_respect_to_arrays(cls, given):
     names = [name for name, sides in cls.sides.items() if sides]
-    wide = dict(w_min=0.0, w_max=9.0)  # no bound is reached
+    wide = {name: x for name, x in dict(w_min=0.0, w_max=9.0).items() if name in given}  # no bound is reached
 
     @jax.jit
     def end(values):
@@ -177,7 +184,7 @@ def test_derivatives_with_respect_to_arrays(cls, given):
 # -- synapses that stay as they are
 
 
-@pytest.mark.parametrize("cls, given", RULES, ids=RULE_IDS)
+@pytest.mark.parametrize("cls, given", RULES[:3], ids=RULE_IDS[:3])
 def test_synapses_with_equal_bounds_stay_as_they_are(cls, given):
     plastic = np.arange(SYNAPSES.nse) % 3 > 0
     low, high = (np.where(plastic, given[name], WEIGHT).astype(np.float32) for name in ("w_min", "w_max"))

@@ -23,17 +23,21 @@ TRIPLET = hebbax.TripletSTDP(
     **TIMES, tau_x=100.0 * u.ms, tau_y=110.0 * u.ms, a2_plus=0.05, a2_minus=0.07, a3_plus=0.06, a3_minus=0.02,
     w_min=0.0, w_max=1.0,
 )  # fmt: skip
+POWER_LAW = hebbax.PowerLawSTDP(**TIMES, learning_rate=0.2, alpha=0.6, w_0=0.8)
 INHIBITORY = hebbax.InhibitorySTDP(tau=20.0 * u.ms, eta=0.1, target_rate=5.0 * u.Hz, w_min=0.0, w_max=1.0)
 RULES = {
     "pair": PAIR,
     "pair, nearest": dataclasses.replace(PAIR, pairing="nearest"),
-    "pair, power law": dataclasses.replace(PAIR, mu_plus=0.4, mu_minus=1.0),
+    "pair, powers": dataclasses.replace(PAIR, mu_plus=0.4, mu_minus=1.0),
+    "power law": POWER_LAW,
     "triplet": TRIPLET,
     "triplet, nearest": dataclasses.replace(TRIPLET, pairing="nearest"),
     "inhibitory": INHIBITORY,
 }
-CLASSES = [hebbax.PairSTDP, hebbax.TripletSTDP, hebbax.InhibitorySTDP]
-AMPLITUDES = ("a_plus", "a_minus", "a2_plus", "a2_minus", "a3_plus", "a3_minus", "eta", "w_min", "w_max")
+BOUNDED = [name for name, rule in RULES.items() if hasattr(rule, "w_max")]
+CLASSES = [hebbax.PairSTDP, hebbax.PowerLawSTDP, hebbax.TripletSTDP, hebbax.InhibitorySTDP]
+AMPLITUDES = ("a_plus", "a_minus", "a2_plus", "a2_minus", "a3_plus", "a3_minus", "eta", "w_min", "w_max", "w_0")
+NUMBERS = ("learning_rate", "alpha")
 ONE, NONE = np.array([True]), np.array([False])
 
 
@@ -51,7 +55,7 @@ def network(rng):
 
 
 def with_unit(rule, unit):
-    """The rule with amplitudes and bounds in `unit`."""
+    """The rule with all that has the dimension of weights in `unit`."""
     return dataclasses.replace(rule, **{name: getattr(rule, name) * unit for name in AMPLITUDES if hasattr(rule, name)})
 
 
@@ -117,6 +121,32 @@ def test_the_exponents_belong_to_the_bounds_that_they_are_named_after():
     assert down == pytest.approx(0.9 - 0.12 * 0.9**2 * np.exp(-1 / 30), rel=1e-6)
 
 
+def test_the_power_law_is_that_of_the_paper():
+    """Potentiation grows with a power of the weight, depression with the weight; neither has an upper bound."""
+    for weight in (1e-3, 0.5, 20.0):
+        up = one_synapse(POWER_LAW, ["pre", "post"], weight)[0]
+        assert up == pytest.approx(weight + 0.2 * 0.8**0.6 * weight**0.4 * np.exp(-1 / 20), rel=1e-6)
+        down = one_synapse(POWER_LAW, ["post", "pre"], weight)[0]
+        assert down == pytest.approx(weight - 0.2 * 0.6 * weight * np.exp(-1 / 30), rel=1e-6)
+    depressed_away = dataclasses.replace(POWER_LAW, alpha=6.0)
+    assert one_synapse(depressed_away, ["post", "pre", "post"])[0] == 0
+    additive = dataclasses.replace(depressed_away, mu=0.0)
+    up = one_synapse(additive, ["post", "pre", "post"])[0]
+    assert up == pytest.approx(0.2 * 0.8 * np.exp(-1 / 20), rel=1e-6)
+
+
+def test_the_reference_weight_is_a_weight(network):
+    """What `w_0` is in matters, and not the unit of the weights: 0.8 nS are 0.0008 uS."""
+    synapses, weight, pre, post = network
+    rule = with_unit(POWER_LAW, u.nS)
+    expected = run(rule, synapses, weight * u.nS, pre, post)[0]
+    out = run(rule, synapses, np.float32(1e-3) * weight * u.uS, pre, post)[0]
+    assert out.unit == u.uS
+    np.testing.assert_allclose(out.to(u.nS).mantissa, expected.mantissa, rtol=1e-5)
+    with pytest.raises(u.UnitMismatchError, match=r"^w_0: got a value of unit nS"):
+        run(rule, synapses, weight, pre, post)
+
+
 def test_steps_may_differ_in_length(network):
     """A long step without spikes is as many short ones."""
     synapses, weight, pre, post = network
@@ -138,7 +168,7 @@ def test_amplitudes_belong_to_the_changes_and_not_to_the_traces(rule):
     state = rule.init(synapses)
     for pre, post in ((ONE, NONE), (NONE, ONE)):
         weight, state = rule.step(synapses, weight, state, pre, post, MS)
-    off = {name: 0.0 for name in AMPLITUDES if hasattr(rule, name) and not name.startswith("w_")}
+    off = {name: 0.0 for name in (*AMPLITUDES, *NUMBERS) if hasattr(rule, name) and not name.startswith("w_")}
     after = dataclasses.replace(rule, **off).step(synapses, weight, state, ONE, ONE, MS)[0]
     assert after == weight
     assert rule.step(synapses, weight, state, ONE, ONE, MS)[0] != weight
@@ -151,7 +181,7 @@ def test_weights_stay_in_their_bounds_and_untouched_ones_as_they_were(rule, netw
     synapses, weight, pre, post = network
     pre[:, :6] = post[:, :6] = False
     out = np.asarray(run(rule, synapses, weight, *(np.tile(x, (30, 1)) for x in (pre, post)))[0])
-    assert out.min() >= 0 and out.max() <= 1
+    assert out.min() >= 0 and out.max() <= getattr(rule, "w_max", np.inf)
     source, target = np.repeat(np.arange(13), np.diff(synapses.indptr)), np.asarray(synapses.indices)
     untouched, between_active = (source < 6) & (target < 6), (source >= 6) & (target >= 6)
     assert min(untouched.sum(), between_active.sum()) > 5
@@ -206,7 +236,7 @@ def test_every_backend(rule, network, backend):
 
 def test_a_rule_is_a_pytree(rule):
     leaves = jax.tree.leaves(rule)
-    static = {"mu_plus", "mu_minus", "pairing"}
+    static = {"mu", "mu_plus", "mu_minus", "pairing"}
     assert len(leaves) == sum(field.name not in static for field in dataclasses.fields(rule))
     doubled = jax.tree.map(lambda x: 2 * x, rule)
     assert type(doubled) is type(rule) and jax.tree.leaves(doubled) == [2 * x for x in leaves]
@@ -214,7 +244,7 @@ def test_a_rule_is_a_pytree(rule):
     for same in (pickle.loads(pickle.dumps(rule)), copy.copy(rule), copy.deepcopy(rule), dataclasses.replace(rule)):
         assert type(same) is type(rule) and same == rule
     with pytest.raises(dataclasses.FrozenInstanceError):
-        rule.w_max = 2.0
+        setattr(rule, dataclasses.fields(rule)[0].name, 2.0)
 
 
 def test_a_rule_is_an_argument_of_jit(rule, network):
@@ -285,7 +315,8 @@ def test_a_step_copies_no_weight(rule, kernel):
 
 
 def wrong_parameters():
-    for name, rule in {"pair": PAIR, "triplet": TRIPLET, "inhibitory": INHIBITORY}.items():
+    for name in ("pair", "power law", "triplet", "inhibitory"):
+        rule = RULES[name]
         for field in dataclasses.fields(rule):
             what = field.name
             if what.startswith("tau"):
@@ -296,12 +327,14 @@ def wrong_parameters():
                     values = values[:-1]
             elif what == "target_rate":
                 values = [(-1.0 * u.Hz, ValueError), (1.0 * u.ms, u.UnitMismatchError)]
-            elif what in AMPLITUDES:
+            elif what in AMPLITUDES + NUMBERS:
                 values = [(np.nan, ValueError), (None, TypeError), ("1", TypeError), (1j, TypeError)]
-                values += [(1.0 * u.nS, u.UnitMismatchError)]
-                if not what.startswith("w_"):
+                if what != "w_0":  # which is held against the weight
+                    values += [(1.0 * u.nS, u.UnitMismatchError)]
+                if what not in ("w_min", "w_max"):
                     values += [(np.inf, ValueError), (np.ones(3), hebbax.ShapeError)]
-                values += [(-0.1, ValueError)] if what == "eta" else []
+                values += [(-0.1, ValueError)] if what in ("eta", "w_0", *NUMBERS) else []
+                values += [(0.0, ValueError), (np.ones((1, 11)), hebbax.ShapeError)] if what == "w_0" else []
             elif what.startswith("mu"):
                 values = [(-0.5, ValueError), (np.inf, ValueError), (np.nan, ValueError), (None, TypeError),
                           ("1", TypeError), (jnp.float32(0.5), TypeError)]  # fmt: skip
@@ -318,9 +351,10 @@ def test_wrong_parameters(rule, name, value, error):
     assert re.search(rf"^{name}: got .*, expected ", str(raised.value))
 
 
-def test_bounds_in_the_wrong_order(rule):
+@pytest.mark.parametrize("name", BOUNDED)
+def test_bounds_in_the_wrong_order(name):
     with pytest.raises(ValueError, match=r"w_min: got 2\.0, expected at most w_max, 1\.0"):
-        dataclasses.replace(rule, w_min=2.0)
+        dataclasses.replace(RULES[name], w_min=2.0)
 
 
 def test_soft_bounds_are_finite():

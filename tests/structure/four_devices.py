@@ -335,13 +335,18 @@ def test_rules_take_sharded_synapses(mesh):
     recurrent.assert_same((*joined, sharded.join_post(spikes)), expected)
 
 
-def test_parameters_per_neuron_and_synapse_are_split_too(mesh):
+@pytest.mark.parametrize("name", ["pair", "power law"])
+def test_parameters_per_neuron_and_synapse_are_split_too(mesh, name):
     synapses, weight, inputs = recurrent.make()
     rng = np.random.default_rng(8)
     tau, up = (rng.uniform(10, 30, size).astype(np.float32) for size in ((37, 1), (1, 37)))
     plastic = rng.random(synapses.nse) < 0.7
     top = np.where(plastic, np.float32(2), weight.mantissa)
-    rule = dataclasses.replace(recurrent.RULES["pair"], tau_plus=tau * u.ms, a_plus=up / 200 * u.mV, w_max=top * u.mV)
+    changed = {
+        "pair": {"tau_plus": tau * u.ms, "a_plus": up / 200 * u.mV, "w_max": top * u.mV},
+        "power law": {"tau_plus": tau * u.ms, "learning_rate": up / 100},
+    }[name]
+    rule = dataclasses.replace(recurrent.RULES[name], **changed)
     expected = recurrent.on_one_device(rule, synapses, weight, inputs)
     sharded = sharding.split(synapses, mesh, recurrent=True)
     split = sharded, sharded.split_weight(weight), sharded.split_post(inputs)
@@ -362,7 +367,8 @@ def test_what_split_rule_refuses(mesh):
             sharded.split_rule(wrong)
     unsplit = dataclasses.replace(rule, tau_plus=np.ones((37, 1)) * u.ms)
     with pytest.raises(hebbax.ShapeError, match=r"^tau_plus: .*as split_rule of these synapses makes it"):
-        unsplit.step(sharded, sharded.split_weight(np.ones(synapses.nse)), rule.init(sharded), None, None, 1 * u.ms)
+        weight = sharded.split_weight(np.ones(synapses.nse) * u.mV)
+        unsplit.step(sharded, weight, rule.init(sharded), None, None, 1 * u.ms)
     for wrong in (hebbax.PairSTDP, "a rule"):
         with pytest.raises(TypeError, match=r"^rule: got .*, expected a rule of hebbax"):
             sharded.split_rule(wrong)

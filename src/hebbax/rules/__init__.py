@@ -39,6 +39,7 @@ weights change on postsynaptic spikes only, up if the input was more active than
 from hebbax.rules._traces import PairTraces
 from hebbax.rules.inhibitory import InhibitorySTDP
 from hebbax.rules.pair import PairSTDP
+from hebbax.rules.power_law import PowerLawSTDP
 from hebbax.rules.triplet import TripletSTDP, TripletTraces
 
-__all__ = ["InhibitorySTDP", "PairSTDP", "PairTraces", "TripletSTDP", "TripletTraces"]
+__all__ = ["InhibitorySTDP", "PairSTDP", "PairTraces", "PowerLawSTDP", "TripletSTDP", "TripletTraces"]

@@ -99,29 +99,30 @@ def check(
 ) -> None:
     """Raise where a parameter has not the shape or the unit that it should, or, unless it is traced, is out of range.
 
-    `positive` are time constants, or all plain numbers; `weights` and the bounds have one unit.
+    `positive` are time constants, or all plain numbers; `weights` and the bounds, if there are any, have one unit.
     """
+    bounds = tuple(name for name in ("w_min", "w_max") if hasattr(rule, name))
     check_jax()
     for name in rule.sides:
         check_number(name, getattr(rule, name))
         _side(rule, name)
-    for name in ("w_min", "w_max"):
+    for name in bounds:
         check_number(name, getattr(rule, name))
         shape = np.shape(u.get_mantissa(getattr(rule, name)))
         if len(shape) > 1:
             raise ShapeError(f"{name}: got shape {shape}, expected a scalar or (nse,)")
-    exponents = [name for name in ("mu_plus", "mu_minus") if hasattr(rule, name)]
+    exponents = [name for name in ("mu", "mu_plus", "mu_minus") if hasattr(rule, name)]
     for name in exponents:
         check_mu(name, getattr(rule, name))
     check_range(rule, positive, lambda x: (x > 0) & (x < math.inf), "a finite value of more than 0")
     check_range(rule, not_negative, lambda x: (x >= 0) & (x < math.inf), "a finite value of at least 0")
     check_range(rule, signed, np.isfinite, "a finite value")
     if any(getattr(rule, name) for name in exponents):
-        check_range(rule, ("w_min", "w_max"), np.isfinite, "finite bounds")
-    check_range(rule, ("w_min", "w_max"), lambda x: ~np.isnan(x), "a number")
+        check_range(rule, bounds, np.isfinite, "finite bounds")
+    check_range(rule, bounds, lambda x: ~np.isnan(x), "a number")
     _check_units(rule, positive, time=True)
-    _check_units(rule, (*weights, "w_min", "w_max"))
-    check_bound_order(rule.w_min, rule.w_max)
+    _check_units(rule, (*weights, *bounds))
+    check_bound_order(*(getattr(rule, name, None) for name in ("w_min", "w_max")))
     pairing = getattr(rule, "pairing", "all")
     if pairing not in ("all", "nearest"):
         raise ValueError(f"pairing: got {pairing!r}, expected 'all' or 'nearest'")

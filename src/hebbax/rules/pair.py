@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import brainunit as u
 
 from hebbax._core.pytree import pytree
 from hebbax._core.sides import Side
 from hebbax.operators import Plain, WithUnit
-from hebbax.rules._parameters import EITHER, POST, PRE, check, check_range, factors
+from hebbax.rules._parameters import EITHER, POST, PRE, Factors, check, check_range, factors
 from hebbax.rules._traces import Pairing, PairTraces, add_spikes, check_state, decay, zeros
 from hebbax.synapses import Synapses
 
@@ -140,18 +140,34 @@ class PairSTDP:
             Of the updates (see `hebbax.backends`).
         """
         unit, dtype = u.get_unit(weight), check_state(state, PairTraces)
-        plus = decay(self, "tau_plus", dt, synapses, "pre", dtype)
-        minus = decay(self, "tau_minus", dt, synapses, "post", dtype)
-        up = factors(self, "a_plus", synapses, unit, dtype).times(plus.factors)
-        down = factors(self, "a_minus", synapses, unit, dtype).times(minus.factors)
-        pre = u.Quantity(up.scaled(state.pre, "pre"), unit=unit)
-        post = u.Quantity(down.scaled(state.post, "post"), unit=unit)
-        options: Any = dict(w_min=self.w_min, w_max=self.w_max, weight_in_bounds=True, backend=backend)
-        depress: Any = dict(gain=-down.gain("pre"), soft_bound="lower", mu=self.mu_minus)
-        potentiate: Any = dict(gain=up.gain("post"), soft_bound="upper", mu=self.mu_plus)
-        weight = synapses.update_on_pre(weight, pre_spike, post, after=after, **depress, **options)
-        weight = synapses.update_on_post(weight, pre, post_spike, **potentiate, **options)
-        return weight, PairTraces(
-            add_spikes(plus.of(state.pre), pre_spike, self.pairing),
-            add_spikes(minus.of(state.post), post_spike, self.pairing),
-        )
+        options: Any = dict(w_min=self.w_min, w_max=self.w_max, backend=backend)
+        up = Change(factors(self, "a_plus", synapses, unit, dtype), dict(soft_bound="upper", mu=self.mu_plus))
+        down = Change(factors(self, "a_minus", synapses, unit, dtype), dict(soft_bound="lower", mu=self.mu_minus))
+        return step_pairs(self, synapses, weight, state, pre_spike, post_spike, dt, after, up, down, options)
+
+
+class Change(NamedTuple):
+    """What the spikes of one side do to a weight."""
+
+    amplitude: Factors  # in the weight's unit
+    softness: dict[str, Any]  # options of the update
+
+
+def step_pairs(
+    rule: Any, synapses: Synapses, weight: WithUnit, state: PairTraces, pre_spike: Plain, post_spike: Plain,
+    dt: WithUnit, after: Any, up: Change, down: Change, options: dict[str, Any],
+) -> tuple[Any, PairTraces]:  # fmt: skip
+    """The step of a rule of pairs, whose `tau_plus` and `tau_minus` these are; `options` are those of both updates."""
+    unit, dtype, pairing = u.get_unit(weight), state.pre.dtype, getattr(rule, "pairing", "all")
+    plus = decay(rule, "tau_plus", dt, synapses, "pre", dtype)
+    minus = decay(rule, "tau_minus", dt, synapses, "post", dtype)
+    potentiation, depression = up.amplitude.times(plus.factors), down.amplitude.times(minus.factors)
+    pre = u.Quantity(potentiation.scaled(state.pre, "pre"), unit=unit)
+    post = u.Quantity(depression.scaled(state.post, "post"), unit=unit)
+    depress = down.softness | options | dict(gain=-depression.gain("pre"), weight_in_bounds=True)
+    potentiate = up.softness | options | dict(gain=potentiation.gain("post"), weight_in_bounds=True)
+    weight = synapses.update_on_pre(weight, pre_spike, post, after=after, **depress)
+    weight = synapses.update_on_post(weight, pre, post_spike, **potentiate)
+    return weight, PairTraces(
+        add_spikes(plus.of(state.pre), pre_spike, pairing), add_spikes(minus.of(state.post), post_spike, pairing)
+    )
