@@ -32,12 +32,7 @@ def small_pages():
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 @pytest.mark.parametrize("event", ["post", "pre"])
 def test_scattered_updates_ask_for_them(event):
-    memory, array = small_pages()
-    try:
-        memory.madvise(COLLAPSE)
-    except OSError as error:
-        pytest.skip(f"the system gives none: {error}")
-    memory, weight = small_pages()
+    weight = small_pages()[1]
     if huge_kilobytes(weight.ctypes.data):
         pytest.skip("the system gives them to all")
     n = weight.size
@@ -49,4 +44,10 @@ def test_scattered_updates_ask_for_them(event):
     else:
         hebbax.inplace.update_csr_on_binary_pre(weight, zeros, row, spike, trace, shape=(1, 1))
     assert (weight == 0.75).all()
-    assert (huge_kilobytes(weight.ctypes.data) > 0) == (event == "post")  # contiguous updates gain nothing
+    given = huge_kilobytes(weight.ctypes.data) > 0
+    if event == "post" and not given:
+        try:
+            small_pages()[0].madvise(COLLAPSE)
+        except OSError as error:
+            pytest.skip(f"the system gives none: {error}")
+    assert given == (event == "post")  # contiguous updates gain nothing
