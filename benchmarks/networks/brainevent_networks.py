@@ -1,8 +1,8 @@
 """The networks in plain JAX with brainevent's operators; see script.py for the arguments.
 
-brainevent adds a trace to the weights of neurons that spike. Where the change depends on the weight, what it would add is
-found first, from weights of zero, and then all weights change: its other way, `csr_apply_on_pre` and `csr_apply_on_post`,
-goes through all synapses too, and in plain JAX.
+brainevent adds a trace to the weights of neurons that spike. Where the change depends on the weight, what it would add
+is found first, from weights of zero, and then all weights change: its other way, `csr_apply_on_pre` and
+`csr_apply_on_post`, goes through all synapses too, and in plain JAX.
 """
 
 from __future__ import annotations

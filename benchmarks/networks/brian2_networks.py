@@ -1,7 +1,7 @@
 """The networks in Brian2, which writes a C++ program, compiles and runs it; see script.py for the arguments.
 
-Traces belong to neurons, not to synapses as in Brian2's tutorials: that takes less time and memory. A trace that is late
-by the delay counts the spikes that a projection of each neuron to itself delivers.
+Traces belong to neurons, not to synapses as in Brian2's tutorials: that takes less time and memory. A trace that is
+late by the delay counts the spikes that a projection of each neuron to itself delivers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from script import Network, Outcome, main, peak_memory, since_start, weights
 
 # Put into the C++ program, which prints when its network is there, and the most that it had in memory.
 BEFORE = """
-std::cout << std::fixed << "built " << std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+std::chrono::duration<double> built = std::chrono::steady_clock::now().time_since_epoch();
+std::cout << std::fixed << "built " << built.count();
 std::clock_t cpu = std::clock();
 """
 AFTER = """

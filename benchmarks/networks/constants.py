@@ -10,13 +10,13 @@ the refractory time the potential stays at the reset, whatever arrives.
   with one probability, so that ten times the neurons have ten times the synapses each, of a tenth of the weight.
   Its excitatory-to-excitatory synapses have pair STDP with fixed steps, between 0 and `w_max`.
   Spikes arrive in the step in which they occur (NEST: one step later, the least that it can do).
-- `brunel10k`: the plastic network of the comparison by Ahmad, Isbister, Smithe & Stringer (2018), Spike: a GPU optimised
-  spiking neural network simulator, bioRxiv 461160. Delta currents, a delay, Poisson input, and
+- `brunel10k`: the plastic network of the comparison by Ahmad, Isbister, Smithe & Stringer (2018), Spike: a GPU
+  optimised spiking neural network simulator, bioRxiv 461160. Delta currents, a delay, Poisson input, and
   w -= lambda alpha w y on a presynaptic spike, w += lambda (w_max - w) x on a postsynaptic one.
   The delay comes before the synapse (NEST: after it, the only kind that it has).
 - `hpc`: NEST's `hpc_benchmark`, after Morrison, Aertsen & Diesmann (2007), Neural Comput. 19:1437: currents that are
   alpha functions, a fixed number of inputs whatever the scale, and w += lambda w^mu x, w -= lambda alpha w y, unbounded
-  above, on excitatory-to-excitatory synapses. The delay comes after the synapse: a postsynaptic spike is there late too.
+  above, on excitatory-to-excitatory synapses. The delay comes after the synapse: a postsynaptic spike is late there.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Outcome:
     """What one run took and did; times are in seconds."""
 
     wall: float  # of the steps
-    cpu: float  # the same, of all threads: less than `wall` on one thread where the machine was busy
+    cpu: float | None  # the same, of all threads: less than `wall` on one thread where the machine was busy
     build: float  # of neurons and synapses
     compilation: float  # of the model, 0 where there is none to compile
     before_first_step: float  # since the process started
@@ -40,12 +40,12 @@ class Outcome:
     weight_sd: float | None
 
 
-def weights(weight: np.ndarray | None) -> dict[str, int | float | None]:
-    """What an `Outcome` says of the plastic weights."""
+def weights(weight: np.ndarray | None, synapses: int | None = None) -> dict[str, int | float | None]:
+    """What an `Outcome` says of the plastic weights, of which `weight` may be a sample."""
     if weight is None:
         return {"plastic_synapses": 0, "weight_mean": None, "weight_sd": None}
     return {
-        "plastic_synapses": len(weight),
+        "plastic_synapses": synapses or len(weight),
         "weight_mean": float(weight.mean(dtype=np.float64)),
         "weight_sd": float(weight.std(dtype=np.float64)),
     }
@@ -59,12 +59,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, help="of hpc: neurons over 11 250")
     parser.add_argument("--static", action="store_true", help="without plasticity")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--memory", type=int, default=16, help="GiB that may be taken, so that nothing else is ended")
     parser.add_argument("--json", type=Path, help="where to write what was found; by default it is printed")
     return parser.parse_args()
 
 
 def main(run: Callable[[argparse.Namespace, Network], Outcome]) -> None:
     options = arguments()
+    resource.setrlimit(resource.RLIMIT_DATA, (options.memory * 2**30,) * 2)
     network = NETWORKS[options.network]
     if options.scale is not None:
         network = dataclasses.replace(network, scale=options.scale)
