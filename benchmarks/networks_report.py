@@ -17,9 +17,9 @@ COLUMNS = (
 )  # fmt: skip
 LEGEND = (
     "s per s: wall seconds of the steps per biological second, median of the rounds; first step after: from the start "
-    "of the process, with imports, compilation and building; peak memory: of the process, Brian2: of its Python and its "
-    "compiled program together (they are there at once), without its compiler; bytes per plastic synapse: what a run "
-    "takes beyond the imported packages, over the plastic synapses; weights: mean ± SD of the plastic ones."
+    "of the process, with imports, compilation and building; peak memory: of the process, Brian2: of its Python and "
+    "its compiled program together (they are there at once), without its compiler; bytes per plastic synapse: what a "
+    "run takes beyond the imported packages, over the plastic synapses; weights: mean ± SD of the plastic ones."
 )
 
 

@@ -29,10 +29,7 @@ struct rusage usage;
 getrusage(RUSAGE_SELF, &usage);
 std::cout << " cpu " << double(std::clock() - cpu) / CLOCKS_PER_SEC << " memory " << usage.ru_maxrss << std::endl;
 """
-TRACES = """
-dx/dt = -x / tau_plus : 1
-dy/dt = -y / tau_minus : 1
-"""
+TIME_CONSTANTS = {"x": "tau_plus", "y": "tau_minus"}  # of the traces of presynaptic and of postsynaptic spikes
 
 
 def run(options: argparse.Namespace, network: Network) -> Outcome:
@@ -79,17 +76,27 @@ def values(p: Network) -> dict:
     return {name: getattr(p, name) * (b.ms if name in times else 1) for name in names} | {"euler": math.e}
 
 
-def group(p: Network, equations: str, reset: str, plastic: bool, threshold: str = "v >= threshold"):
+def group(p: Network, equations: str, counted_at_once: str = "", counted_late: str = ""):
+    """All neurons, with the traces named, and the two subgroups."""
+    traces = "".join(f"d{x}/dt = -{x} / {TIME_CONSTANTS[x]} : 1\n" for x in counted_at_once + counted_late)
     neurons = b.NeuronGroup(
         p.neurons,
-        equations + TRACES * plastic,
-        threshold=threshold,
-        reset=reset + ("; x += 1; y += 1" if plastic else ""),
+        equations + traces,
+        threshold="v >= threshold",
+        reset="v = reset" + "".join(f"; {x} += 1" for x in counted_at_once),
         refractory=p.refractory * b.ms,
         method="exact",
         namespace=values(p),
     )
     return neurons, neurons[: p.excitatory], neurons[p.excitatory :]
+
+
+def count_late(excitatory, trace: str, delay):
+    """Deliver each neuron's spikes to itself, after the plastic synapses have seen the trace without them."""
+    projection = b.Synapses(excitatory, excitatory, on_pre=f"{trace}_post += 1", delay=delay)
+    projection.connect(j="i")
+    projection.pre.order = 3
+    return projection
 
 
 def cuba(p: Cuba, plastic: bool) -> list:
@@ -98,7 +105,7 @@ def cuba(p: Cuba, plastic: bool) -> list:
     dge/dt = -ge / tau_e : 1
     dgi/dt = -gi / tau_i : 1
     """
-    neurons, excitatory, inhibitory = group(p, equations, "v = reset", plastic)
+    neurons, excitatory, inhibitory = group(p, equations, "xy" * plastic)
     neurons.v = "reset + rand() * (threshold - reset)"
 
     def connect(source, target, *arguments, **options):
@@ -124,8 +131,7 @@ def cuba(p: Cuba, plastic: bool) -> list:
 def brunel(p: Brunel, plastic: bool) -> list:
     delay = p.delay * b.ms
     equations = "dv/dt = -(v - reset) / tau_m : 1 (unless refractory)\n"
-    equations += "dlate_x/dt = -late_x / tau_plus : 1" * plastic
-    neurons, excitatory, inhibitory = group(p, equations, "v = reset", plastic)
+    neurons, excitatory, inhibitory = group(p, equations, "y" * plastic, "x" * plastic)
     neurons.v = p.reset
     # What arrives in the refractory time is lost.
     neurons.run_regularly("v = reset + (v - reset) * int(not_refractory)", when="before_resets")
@@ -144,15 +150,13 @@ def brunel(p: Brunel, plastic: bool) -> list:
         excitatory,
         "w : 1",
         on_pre="v_post += w; w -= lambda_ * alpha * w * y_post",
-        on_post="w += lambda_ * (w_max - w) * late_x_pre",
+        on_post="w += lambda_ * (w_max - w) * x_pre",
         delay={"pre": delay},
     )
     learning.post.order = 1
     learning.w = p.w_e
-    late = b.Synapses(excitatory, excitatory, on_pre="late_x_post += 1", delay=delay, order=2)
-    late.connect(j="i")
     static = connect(excitatory, inhibitory, on_pre="v_post += w_e", delay=delay)
-    return [neurons, learning, static, inhibition, drive, late]
+    return [neurons, learning, static, inhibition, drive, count_late(excitatory, "x", delay)]
 
 
 def hpc(p: Hpc, plastic: bool) -> list:
@@ -162,8 +166,7 @@ def hpc(p: Hpc, plastic: bool) -> list:
     dcurrent/dt = (euler * rise - current) / tau_syn : 1
     drise/dt = -rise / tau_syn : 1
     """
-    equations += "dlate_y/dt = -late_y / tau_minus : 1" * plastic
-    neurons, excitatory, inhibitory = group(p, equations, "v = reset", plastic)
+    neurons, excitatory, inhibitory = group(p, equations, "x" * plastic, "y" * plastic)
     neurons.v = "start_mean + start_sd * randn()"
     drive = b.PoissonInput(neurons, "rise", p.input_sources, p.input_rate / b.ms, p.w_e)
 
@@ -186,16 +189,14 @@ def hpc(p: Hpc, plastic: bool) -> list:
         excitatory,
         excitatory,
         "w : 1",
-        on_pre={"pre": "w = clip(w - lambda_ * alpha * w * late_y_post, 0, inf)", "arrival": "rise_post += w"},
+        on_pre={"pre": "w = clip(w - lambda_ * alpha * w * y_post, 0, inf)", "arrival": "rise_post += w"},
         on_post="w += lambda_ * w**mu * x_pre",
         delay={"arrival": delay, "post": delay},
     )
     learning.post.order = 1
     learning.arrival.order = 2
     learning.w = p.w_e
-    late = b.Synapses(excitatory, excitatory, on_pre="late_y_post += 1", delay=delay, order=3)
-    late.connect(j="i")
-    return [neurons, learning, drive, *static, late]
+    return [neurons, learning, drive, *static, count_late(excitatory, "y", delay)]
 
 
 if __name__ == "__main__":
