@@ -12,7 +12,6 @@ from script import Network, Outcome, main, peak_memory, since_start, weights
 
 
 def run(options: argparse.Namespace, network: Network) -> Outcome:
-    os.environ["OMP_NUM_THREADS"] = str(options.threads)
     os.environ["PYNEST_QUIET"] = "1"
     import nest
 
