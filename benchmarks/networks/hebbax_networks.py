@@ -1,4 +1,7 @@
-"""The networks of `hebbax.experiments`; see script.py for the arguments."""
+"""The networks of `hebbax.experiments`; see script.py for the arguments.
+
+As many of JAX's CPU devices as threads: `simulate` itself chooses how many of these it shares a network out among.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import functools
 import brainunit as u
 import jax
 import jax.numpy as jnp
-import numpy as np
 from constants import Brunel, Cuba
 from script import Network, Outcome, keep_to, main, peak_memory, since_start, weights
 
@@ -17,23 +19,22 @@ import hebbax
 
 def run(options: argparse.Namespace, network: Network) -> Outcome:
     keep_to(options.threads)  # before JAX starts its threads
+    jax.config.update("jax_num_cpu_devices", options.threads)
     hebbax.set_num_threads(options.threads)
     jax.block_until_ready(jnp.zeros(1))
-    memory_before = peak_memory()
-    simulate = simulation(network)
-    result = simulate(seconds=options.seconds, seed=options.seed, plastic=not options.static)
-    wall = result.wall_time / u.second
-    before_first_step = since_start() - wall
+    memory_before, imported = peak_memory(), since_start()
+    result = simulation(network)(seconds=options.seconds, seed=options.seed, plastic=not options.static)
+    build, compilation, wall = (x / u.second for x in (result.build_time, result.compile_time, result.wall_time))
     return Outcome(
         wall=wall,
         cpu=None,
-        build=result.build_time / u.second,
-        compilation=result.compile_time / u.second,
-        before_first_step=before_first_step,
+        build=build,
+        compilation=compilation,
+        before_first_step=imported + build + compilation,
         memory=peak_memory(),
         memory_before=memory_before,
-        rate=float(np.mean(result.rate / u.Hz)),
-        **weights(None if options.static else np.asarray(u.get_mantissa(result.weight_end))),
+        rate=float((result.rates() / u.Hz).mean()),
+        **weights(None if options.static else result.weight_end),
     )
 
 
