@@ -228,10 +228,20 @@ def _sparse(raster: jax.Array, layout: Layout, first: int) -> tuple[np.ndarray, 
     for shard in raster.addressable_shards:
         own = np.asarray(shard.data).reshape(-1, layout.size)
         k = (shard.index[2].start or 0) // layout.size
-        step, place = np.divmod(np.flatnonzero(own), layout.size)
+        step, place = np.divmod(_spikes_in(own), layout.size)
         real = place < layout.starts[k + 1] - layout.starts[k]
         steps.append(step[real] + first)
         neurons.append(place[real] + layout.starts[k])
     step, neuron = np.concatenate(steps), np.concatenate(neurons)
     order = np.lexsort((neuron, step))
     return step[order].astype(np.int32), neuron[order].astype(np.int32)
+
+
+def _spikes_in(raster: np.ndarray) -> np.ndarray:
+    """The places of the spikes in a raster, flattened: 8 places at a time, since nearly all are silent."""
+    flat = raster.reshape(-1)
+    head = flat[: flat.size // 8 * 8]
+    words = np.flatnonzero(head.view(np.uint64) != 0)
+    word, place = np.nonzero(head.reshape(-1, 8)[words])
+    rest = head.size + np.flatnonzero(flat[head.size :])
+    return np.concatenate([8 * words[word] + place, rest])
