@@ -1,9 +1,10 @@
 # Every target sets up what it needs in a virtual environment, which the next run uses again.
-#   make demo | test | test-all | test-mutations | test-agreement | test-torch | test-gpu | lint | bench | bench-gpu | clean        make test PYTHON=python3.13 VENV=.venv-3.13
+#   make demo | test | test-all | test-mutations | test-agreement | test-torch | test-gpu | lint | bench | bench-networks | bench-gpu | clean        make test PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
 GPU_ARGS ?=
+BENCH_ARGS ?=
 # The CUDA that the GPU's driver supports: cuda12 or cuda13.
 CUDA ?= cuda13
 # The newest release of the peer that we measure against needs Python 3.12.
@@ -26,7 +27,7 @@ PIP = $(WITH_PATH) "$(BIN)/python" -m pip install -qq
 # Folders too, because a deleted file changes only its folder.
 SOURCES := meson.build $(shell find src cuda -not -name __pycache__ -not -name '*.pyc')
 
-.PHONY: demo test test-all test-mutations test-agreement test-torch test-gpu lint bench bench-here bench-gpu bench-gpu-here clean
+.PHONY: demo test test-all test-mutations test-agreement test-torch test-gpu lint bench bench-here bench-networks bench-networks-here bench-gpu bench-gpu-here clean
 
 demo: $(VENV)/.with-plot
 	"$(BIN)/hebbax" simulate song2000 --output demo
@@ -66,6 +67,12 @@ bench:
 
 bench-here: $(VENV)/.with-bench
 	"$(BIN)/python" benchmarks/bench.py
+
+bench-networks:
+	@$(MAKE) --no-print-directory bench-networks-here PYTHON="$(BENCH_PYTHON)" VENV="$(VENV)-bench"
+
+bench-networks-here: $(VENV)/.with-bench $(VENV)/.with-simulators
+	"$(BIN)/python" benchmarks/bench_networks.py $(BENCH_ARGS)
 
 bench-gpu:
 	@$(MAKE) --no-print-directory bench-gpu-here PYTHON="$(BENCH_PYTHON)" VENV="$(VENV)-bench"

@@ -274,7 +274,7 @@ def wrong_arguments(event):
     yield "indptr", np.zeros(n_post + 1, np.float32), TypeError, ["float32"]
     yield "shape", (20,), Shape, ["(20,)", "(n_pre, n_post)"]
     yield "backend", "numba", ValueError, ["'numba'", "'jax'"]
-    yield "soft_bound", "upper", ValueError, ["w_min and w_max"]
+    yield "soft_bound", "upper", ValueError, ["without w_max"]
     yield "mu", 0.5, ValueError, ["0.5", "soft_bound"]
 
 

@@ -65,7 +65,8 @@ def simulate_dense(cls, p, weight, spikes):
             up = x[0] * (p["a2_plus"] + p["a3_plus"] * y[1])
         elif cls is hebbax.PowerLawSTDP:
             down = -p["learning_rate"] * p["alpha"] * w * y[0]
-            up = p["learning_rate"] * p["w_0"] ** 0.6 * np.where(pre, w + down, w) ** 0.4 * x[0]
+            depressed = np.where(pre, np.maximum(w + down, 0), w)
+            up = p["learning_rate"] * p["w_0"] ** 0.6 * depressed**0.4 * x[0]
         else:
             down, up = p["eta"] * (y[0] - 2 * p["target_rate"] * p["tau"]), p["eta"] * x[0]
         w = np.where(pre, np.clip(w + down, low, high), w)

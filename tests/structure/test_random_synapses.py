@@ -210,11 +210,11 @@ def test_some_neurons_on_one_side_without_autapses():
 
 def test_what_neurons_are_refused():
     ids = np.array([1, 3])
-    with pytest.raises(ValueError, match="^autapses: got False with a degree, expected pre and post to be the same"):
+    with pytest.raises(ValueError, match=r"^autapses: got False with a degree, expected pre and post to be the same"):
         hebbax.Synapses.random((4, 4), indegree=1, pre=ids, autapses=False)
-    with pytest.raises(ValueError, match="^post: got neurons that do not ascend"):
+    with pytest.raises(ValueError, match=r"^post: got neurons that do not ascend"):
         hebbax.Synapses.random((4, 4), prob=0.5, post=[2, 1])
     with pytest.raises(ValueError, match=r"^pre.*4"):
         hebbax.Synapses.random((4, 9), prob=0.5, pre=[0, 4])
-    with pytest.raises(ValueError, match="^indegree: got 3, expected 0 to 2"):
+    with pytest.raises(ValueError, match=r"^indegree: got 3, expected 0 to 2"):
         hebbax.Synapses.random((4, 9), indegree=3, pre=ids)

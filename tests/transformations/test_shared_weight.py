@@ -15,6 +15,7 @@ from hebbax._core.primitives import bind, collect_p
 from hebbax._cuda.plan import plan_call
 from problems import BACKENDS, DTYPES, INDEX_ERRORS, UPDATES, call, enable_x64, operands, random_network
 
+pytestmark = pytest.mark.together(1)
 SHAPE, NSE = (60, 70), 1777  # a size that nothing else here has
 WEIGHT = 0.375
 
@@ -38,6 +39,7 @@ def full(weight):
 # -- values
 
 
+@pytest.mark.together(2)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(), (1,)], ids=str)
 def test_the_sums_of_an_array_full_of_it(propagate, given, backend, dtype, shape):
@@ -107,6 +109,12 @@ def test_networks_of_no_synapse_and_of_one(propagate, backend, nse, shape):
 # -- what is wrong
 
 
+@pytest.mark.parametrize("weight", [1, 1 * u.mV, np.ones(1, np.int32) * u.mV], ids=repr)
+def test_an_integer_is_refused(propagate, given, weight):
+    with pytest.raises(TypeError, match=r"^weight: got dtype int32, expected one of float16"):
+        call(propagate, given | {"weight": weight}, shape=SHAPE)
+
+
 def test_a_bad_index_is_reported_and_weight_indices_are_not_read(propagate, given, cpu_kernel):
     given = {name: np.array(x) for name, x in given.items()} | {"weight": WEIGHT}
     given["spike"][:] = True
@@ -141,6 +149,7 @@ def test_kernels_refuse_it_for_an_update(network, rng):
 # -- derivatives
 
 
+@pytest.mark.together(2)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("floating", [False, True])
 def test_derivatives(propagate, network, rng, backend, dtype, floating):

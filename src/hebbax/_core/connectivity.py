@@ -185,22 +185,22 @@ def random_among(
     autapses: bool, *options: Any,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """As `random`, but between those neurons only."""
-    sides = [_checked_subset("pre", pre, shape[0]), _checked_subset("post", post, shape[1])]
-    same = np.array_equal(*sides)
-    apart = same or not np.intersect1d(*sides).size
+    sources, targets = _checked_subset("pre", pre, shape[0]), _checked_subset("post", post, shape[1])
+    same = np.array_equal(sources, targets)
+    apart = same or not np.intersect1d(sources, targets).size
     if not (autapses or apart or prob is not None):
         raise ValueError(
             "autapses: got False with a degree, expected pre and post to be the same neurons, or to share none"
         )
-    sizes = sides[0].size, sides[1].size
+    sizes = sources.size, targets.size
     starts, chosen = random(sizes, prob, indegree, outdegree, autapses or not same, *options)
-    degree, indices = np.diff(starts), sides[1][chosen]
+    degree, indices = np.diff(starts), targets[chosen]
     if not (autapses or apart):  # each pair was drawn independently of the others: these are left out
         rows = np.repeat(np.arange(sizes[0]), degree)
-        others = indices != sides[0][rows]
+        others = indices != sources[rows]
         indices, degree = indices[others], np.bincount(rows[others], minlength=sizes[0])
     degrees = np.zeros(shape[0] + 1, np.int64)
-    degrees[1 + sides[0]] = degree
+    degrees[1 + sources] = degree
     return np.cumsum(degrees), indices
 
 

@@ -9,6 +9,7 @@ from hebbax._cpu.buffers cimport (
     BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, Buffer, itemsize,
 )
 from hebbax._cpu.collect cimport Collect, collect
+from hebbax._cpu.pages cimport use_huge_pages
 from hebbax._cpu.propagate cimport Propagate, propagate
 from hebbax._cpu.rows cimport OK, Network, Status, describe
 from hebbax._cpu.threads cimport Pool, add_and_get, chunks_for, run_chunks
@@ -70,6 +71,8 @@ cdef bint run_update(
     cdef int flags = attributes.flags
     set_network(&call.network, pool, operands, flags)
     call.network.weight.data = result.data
+    if call.network.permuted:
+        use_huge_pages(result.data, result.size * itemsize(result.dtype))
     call.trace, call.gain, call.w_min, call.w_max = operands[5], operands[6], operands[7], operands[8]
     call.network.n_other = call.trace.size
     call.clip_all = flags & CLIP_ALL

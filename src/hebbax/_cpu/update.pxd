@@ -11,8 +11,8 @@ cdef struct Update:
     Buffer w_min     # likewise, else one per element
     Buffer w_max
     bint clip_all
-    bint soft        # whether a bound is soft: both bounds are there, and a change is scaled by a power of
-    bint upper       # the distance to the upper one (else to the lower)
+    bint soft        # whether a bound is soft, which is there then: a change is scaled by a power of
+    bint upper       # the distance to it, and whether that is the upper one (else the lower)
     double mu        # with this exponent
 
 

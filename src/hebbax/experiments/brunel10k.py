@@ -23,7 +23,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import brainunit as u
 import jax
@@ -64,8 +64,8 @@ class Parameters:
 class Membrane(NamedTuple):
     """State of the neurons."""
 
-    voltage: jax.Array  # (n,), in mV
-    refractory: jax.Array  # (n,), steps that remain
+    voltage: Any  # (n,), in mV
+    refractory: Any  # (n,), steps that remain
 
 
 @dataclasses.dataclass(frozen=True)

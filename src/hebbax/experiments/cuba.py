@@ -18,7 +18,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import brainunit as u
 import jax
@@ -62,10 +62,10 @@ class Parameters:
 class Membrane(NamedTuple):
     """State of the neurons, in mV, and refractory steps that remain."""
 
-    voltage: jax.Array  # (n,), above the leak potential, as it was before the threshold
-    excitation: jax.Array  # (n,)
-    inhibition: jax.Array  # (n,)
-    refractory: jax.Array  # (n,)
+    voltage: Any  # (n,), above the leak potential, as it was before the threshold
+    excitation: Any  # (n,)
+    inhibition: Any  # (n,)
+    refractory: Any  # (n,)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import brainunit as u
 import jax
@@ -93,10 +93,10 @@ class Parameters:
 class Membrane(NamedTuple):
     """State of the neurons, and refractory steps that remain."""
 
-    voltage: jax.Array  # (n,), in mV
-    current: jax.Array  # (n,), in pA
-    rise: jax.Array  # (n,), in pA
-    refractory: jax.Array  # (n,)
+    voltage: Any  # (n,), in mV
+    current: Any  # (n,), in pA
+    rise: Any  # (n,), in pA
+    refractory: Any  # (n,)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,8 +20,13 @@ import hebbax
 class Neurons(Protocol):
     """A population of model neurons, as the loop asks for it."""
 
-    time_step: u.Quantity
-    parameters: Any  # a dataclass of constants
+    @property
+    def parameters(self) -> Any:
+        """A dataclass of constants."""
+
+    @property
+    def time_step(self) -> u.Quantity:
+        """Length of a step."""
 
     def start(self, ids: np.ndarray, rng: np.random.Generator) -> Any:
         """State of these neurons at first: a pytree of arrays with one entry per neuron."""

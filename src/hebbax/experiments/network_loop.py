@@ -31,11 +31,11 @@ PAYS = 5_000_000  # synapses and more, with which devices of one process gain mo
 class State(NamedTuple):
     """What an interval of one delay hands to the next one."""
 
-    arriving: jax.Array  # (delay, n) bool: spikes of the last interval, of all neurons
+    arriving: Any  # (delay, n) bool: spikes of the last interval, of all neurons
     returning: Any  # (2 * delay, own) bool, if dendritic, else None: own spikes of the last two
     neurons: Any
-    weights: tuple  # of the projections that learn
-    traces: tuple
+    weights: Any  # of the projections that learn
+    traces: Any
 
 
 class Split:
@@ -108,7 +108,7 @@ class Split:
             of_neurons, weights, traces = carry
             pre_spike, returned, drive = inputs
             weights, traces = list(weights), list(traces)
-            received = {False: [], True: []}
+            received: dict[bool, list] = {False: [], True: []}
             for k, projection in enumerate(network.projections):
                 w, mine = np.float32(projection.weight), sum(rule is not None for rule in rules[:k])
                 if rules[k] is not None:

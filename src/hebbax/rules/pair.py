@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import brainunit as u
 
+from hebbax._core.fence import fence
 from hebbax._core.pytree import pytree
 from hebbax._core.sides import Side
 from hebbax.operators import Plain, WithUnit
@@ -168,6 +169,8 @@ def step_pairs(
     potentiate = up.softness | options | dict(gain=potentiation.gain("post"), weight_in_bounds=True)
     weight = synapses.update_on_pre(weight, pre_spike, post, after=after, **depress)
     weight = synapses.update_on_post(weight, pre, post_spike, **potentiate)
+    # New traces are written where the old ones were, which takes that the updates have read these.
+    weight, (pre, post) = fence((weight, state))
     return weight, PairTraces(
-        add_spikes(plus.of(state.pre), pre_spike, pairing), add_spikes(minus.of(state.post), post_spike, pairing)
+        add_spikes(plus.of(pre), pre_spike, pairing), add_spikes(minus.of(post), post_spike, pairing)
     )

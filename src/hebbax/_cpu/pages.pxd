@@ -1,0 +1,38 @@
+"""Huge pages for weights that are visited in scattered order.
+
+Most of such a visit is a miss in the table of pages: on pages of 2 MB instead of 4 kB a processor's buffer covers all
+of the weights. Linux does that where a process asks for it, with memory that is in use from 6.1 on.
+"""
+
+from libc.stddef cimport size_t
+
+
+cdef extern from *:
+    """
+    #if defined(__linux__)
+    #include <errno.h>
+    #include <stdint.h>
+    #include <sys/mman.h>
+    #ifndef MADV_COLLAPSE
+    #define MADV_COLLAPSE 25
+    #endif
+    enum { HEBBAX_PAGE = 1 << 21, HEBBAX_ASKED = 256 };
+    /* Where memory begins for which was asked already: most weights stay where they are. Threads may overwrite each
+       other's entries; then one asks again, which changes nothing. */
+    static uintptr_t hebbax_asked[HEBBAX_ASKED];
+    static inline void hebbax_use_huge_pages(void* data, size_t size) {
+        uintptr_t start = ((uintptr_t)data + HEBBAX_PAGE - 1) / HEBBAX_PAGE * HEBBAX_PAGE;
+        uintptr_t end = ((uintptr_t)data + size) / HEBBAX_PAGE * HEBBAX_PAGE;
+        uintptr_t* entry = &hebbax_asked[start / HEBBAX_PAGE % HEBBAX_ASKED];
+        if (end < start + 4 * HEBBAX_PAGE || __atomic_load_n(entry, __ATOMIC_RELAXED) == start) return;
+        __atomic_store_n(entry, start, __ATOMIC_RELAXED);
+        int error = errno;
+        if (madvise((void*)start, end - start, MADV_HUGEPAGE) == 0)
+            (void)madvise((void*)start, end - start, MADV_COLLAPSE);
+        errno = error;
+    }
+    #else
+    static inline void hebbax_use_huge_pages(void* data, size_t size) { (void)data; (void)size; }
+    #endif
+    """
+    void use_huge_pages "hebbax_use_huge_pages"(void*, size_t) noexcept nogil
