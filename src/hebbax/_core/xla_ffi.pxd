@@ -103,6 +103,23 @@ cdef extern from *:
         *stream = args.stream;
         return error;
     }
+    /* The number that one execution of a program has on all its devices. */
+    static inline XLA_FFI_Error* hebbax_run(const XLA_FFI_CallFrame* frame, int64_t* run) {
+        const XLA_FFI_Api* api = frame->api;
+        size_t end = offsetof(XLA_FFI_Api, XLA_FFI_RunId_Get) + sizeof(api->XLA_FFI_RunId_Get);
+        if (api->struct_size < end) {
+            const char* message = "this version of XLA does not tell which execution calls";
+            return hebbax_error(api, message, XLA_FFI_Error_Code_INTERNAL);
+        }
+        XLA_FFI_RunId_Get_Args args;
+        args.struct_size = sizeof(args);
+        args.extension_start = NULL;
+        args.ctx = frame->ctx;
+        args.run_id = 0;
+        XLA_FFI_Error* error = api->XLA_FFI_RunId_Get(&args);
+        *run = args.run_id;
+        return error;
+    }
     static inline XLA_FFI_Error* hebbax_device(const XLA_FFI_CallFrame* frame, int32_t* device) {
         const XLA_FFI_Api* api = frame->api;
         size_t end = offsetof(XLA_FFI_Api, XLA_FFI_DeviceOrdinal_Get) + sizeof(api->XLA_FFI_DeviceOrdinal_Get);
@@ -124,4 +141,5 @@ cdef extern from *:
     bint answer_metadata "hebbax_answer_metadata"(XLA_FFI_CallFrame*, int) noexcept nogil
     XLA_FFI_Error* new_error "hebbax_error"(const XLA_FFI_Api*, const char*, int) noexcept nogil
     XLA_FFI_Error* get_stream "hebbax_stream"(const XLA_FFI_CallFrame*, void**) noexcept nogil
+    XLA_FFI_Error* get_run "hebbax_run"(const XLA_FFI_CallFrame*, int64_t*) noexcept nogil
     XLA_FFI_Error* get_device "hebbax_device"(const XLA_FFI_CallFrame*, int32_t*) noexcept nogil

@@ -10,6 +10,7 @@ from hebbax._cpu.cpus import check_num_threads, default_num_threads
 
 try:
     import hebbax._core.dlpack as _dlpack
+    import hebbax._cpu.exchange as _exchange
     import hebbax._cpu.handlers as _handlers
     import hebbax._cpu.threads as _threads
 except ImportError as error:  # not built here, or built for another platform
@@ -22,8 +23,13 @@ else:
 
 
 def ffi_handlers() -> dict:
-    """One PyCapsule per kind of operator, and that of the fence, to register with XLA."""
-    return _handlers.capsules()
+    """One PyCapsule per kind of operator, and those of the fence and of the exchange, to register with XLA."""
+    return _handlers.capsules() | {"exchange": _exchange.capsule()}
+
+
+def most_devices() -> int:
+    """Between how many devices of this process an exchange can be: as many as can wait for each other at once."""
+    return 1 if missing else min(_exchange.MOST_DEVICES, default_num_threads())
 
 
 def kernels() -> dict:

@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import hebbax
+from hebbax._core.exchange import exchange
 from hebbax.experiments.network import Network, Run
 from hebbax.sharding import Layout
 
@@ -136,7 +137,7 @@ class Split:
 
         returned = state.returning[:delay] if network.dendritic else None
         carry, spikes = jax.lax.scan(step, state[2:], (state.arriving, returned, drive), length=delay)
-        everyone = spikes if self.layout.shards == 1 else jax.lax.all_gather(spikes, self.axis, axis=1, tiled=True)
+        everyone = spikes if self.layout.shards == 1 else exchange(spikes, self.axis)
         returning = jnp.concatenate([state.returning[delay:], spikes]) if network.dendritic else state.returning
         return State(everyone, returning, *carry), spikes
 
