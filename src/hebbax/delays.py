@@ -43,6 +43,7 @@ import numpy as np
 
 from hebbax._core.building import with_unit
 from hebbax._core.compat import vary_alike
+from hebbax._core.fence import fence
 from hebbax._core.forks import check_jax
 from hebbax._core.numbers import check_number, concrete
 from hebbax._core.pytree import assemble, pytree
@@ -214,7 +215,8 @@ class Ring:
         """
         if self.length == 0:
             raise ValueError("delay: got 0 steps, expected at least 1, or what is due is not pushed yet")
-        return self._ago(self.length - 1)
+        # Fenced: XLA would read it anew wherever it is used, after the push too, and keep a copy of the ring for that.
+        return fence(self._ago(self.length - 1))
 
     def _ago(self, steps: int) -> Any:
         values, unit = _numbers(self.values)

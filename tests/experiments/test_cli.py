@@ -12,9 +12,14 @@ from typer.testing import CliRunner
 import hebbax
 from children import environment, free_port, run_together
 from hebbax import cli
-from hebbax.experiments import song2000
+from hebbax.experiments import brunel10k, cuba, hpc, network_loop, song2000
 
 TINY = ["--neurons", "2", "--inputs", "20", "--seconds", "0.3"]
+NETWORKS = {
+    cuba: ["--neurons", "101", "--seconds", "0.03"],
+    brunel10k: ["--neurons", "101", "--seconds", "0.03"],
+    hpc: ["--scale", "0.01", "--inputs", "0.01", "--seconds", "0.03"],
+}
 
 
 @pytest.fixture
@@ -29,7 +34,14 @@ def run(threads):
 
 @pytest.fixture
 def must_not_simulate(monkeypatch):
-    monkeypatch.setattr(song2000, "simulate", lambda *_, **__: pytest.fail("simulated"))
+    for experiment in (song2000, *NETWORKS):
+        monkeypatch.setattr(experiment, "simulate", lambda *_, **__: pytest.fail("simulated"))
+
+
+@pytest.fixture(params=NETWORKS, ids=lambda experiment: experiment.__name__.rpartition(".")[2])
+def network(request):
+    """An experiment on a network, its name, and options for a small one."""
+    return request.param, request.param.__name__.rpartition(".")[2], NETWORKS[request.param]
 
 
 def test_info_shows_versions_backends_threads_and_devices(run):
@@ -215,3 +227,114 @@ def test_without_other_processes_it_says_so(run, tmp_path, monkeypatch):
     assert result.exit_code == 2
     assert "'--distributed': got no processes to join (coordinator_address should be defined.)" in result.output
     assert not (tmp_path / "out").exists()
+
+
+# -- experiments on networks
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_a_network_is_summed_up_and_written(run, tmp_path, network, static):
+    _, name, tiny = network
+    result = run("simulate", name, *tiny, *(["--static"] if static else []), "--seed", 3, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    for text in ("excitatory", "firing rate, inhibitory", "irregularity", "devices", "per biological second"):
+        assert text in result.output
+    assert ("of which 0 learn" in result.output) == static
+    assert ("weight, at the end" in result.output) != static
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"{name}.npz", f"{name}.png"]
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    data = np.load(tmp_path / f"{name}.npz", allow_pickle=False)
+    metadata = json.loads(str(data["metadata"]))
+    assert (metadata["steps"], metadata["seed"]) == (300, 3)
+    assert (data["weight_end"].size == 0) == static
+    assert data["spike_time_s"].size == data["spike_neuron"].size > 0
+
+
+def test_options_reach_a_network(run, tmp_path, network, monkeypatch):
+    experiment, name, tiny = network
+    simulate, seen = experiment.simulate, {}
+    monkeypatch.setattr(experiment, "simulate", lambda **options: seen.update(options) or simulate(**options))
+    chosen = ["--seed", 7, "--dt", 0.5, "--backend", "jax", "--threads", 3, "--devices", 1]
+    result = run("simulate", name, *tiny, *chosen, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert (seen["seconds"], seen["seed"], seen["backend"], seen["plastic"]) == (0.03, 7, "jax", True)
+    assert seen["mesh"].size == 1
+    assert str(seen["parameters"].time_step) == str(0.5 * cli.u.ms)
+    assert hebbax.get_num_threads() == 3
+    for option, value in zip(tiny[::2], tiny[1::2], strict=True):
+        assert seen[option.strip("-")] == float(value)
+
+
+def test_the_connectivity_of_cuba_may_be_chosen_even_none(run, tmp_path):
+    sizes = []
+    for connectivity in (0, 0.02, 1):
+        options = ["--neurons", 100, "--connectivity", connectivity, "--seconds", 0.01, "--output", tmp_path]
+        assert run("simulate", "cuba", *options).exit_code == 0
+        sizes.append(np.load(tmp_path / "cuba.npz")["weight_end"].size)
+    assert sizes[0] == 0 and sizes[2] == 80 * 80
+    assert sizes[1] == pytest.approx(0.02 * sizes[2], rel=0.5)
+
+
+@pytest.mark.parametrize(
+    "command, option, value, expected",
+    [
+        ("cuba", "--neurons", "4", "got 4, expected at least 5"),
+        ("cuba", "--connectivity", "1.5", "got 1.5, expected from 0 to 1"),
+        ("cuba", "--connectivity", "nan", "got nan, expected from 0 to 1"),
+        ("brunel10k", "--neurons", "0", "got 0, expected at least 5"),
+        ("brunel10k", "--dt", "0.7", "delay: got 1.5 ms, expected a multiple of dt"),
+        ("brunel10k", "--seed", "-1", "got -1, expected from 0"),
+        ("brunel10k", "--backend", "abacus", "got 'abacus', expected one of"),
+        ("hpc", "--dt", "0.7", "delay: got 1.5 ms, expected a multiple of dt"),
+        ("hpc", "--scale", "0", "got 0.0, expected at least 0.001"),
+        ("hpc", "--inputs", "2", "got 2.0, expected from 0.0001 to 1"),
+        ("hpc", "--devices", "1000", "got 1000, expected at most"),
+        ("hpc", "--devices", "0", "got 0, expected at least 1"),
+        ("hpc", "--seconds", "0", "got 0.0, expected from 0.001"),
+    ],
+)
+@pytest.mark.usefixtures("must_not_simulate")
+def test_a_bad_option_of_a_network_is_named(run, tmp_path, command, option, value, expected):
+    result = run("simulate", command, "--output", tmp_path / "out", option, value)
+    assert result.exit_code == 2, result.output
+    assert expected in result.output and option in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_keeps_the_spikes_until_then(run, tmp_path, network, monkeypatch):
+    experiment, name, tiny = network
+    monkeypatch.setattr(network_loop, "CHUNK_STEPS", 90)
+    simulate, before = experiment.simulate, signal.getsignal(signal.SIGINT)
+
+    def interrupted(*, on_progress, **options):
+        def press_ctrl_c_once(done):
+            if done < 0.01:
+                signal.raise_signal(signal.SIGINT)
+            return on_progress(done)
+
+        return simulate(on_progress=press_ctrl_c_once, **options)
+
+    monkeypatch.setattr(experiment, "simulate", interrupted)
+    result = run("simulate", name, *tiny, "--output", tmp_path)
+    assert result.exit_code == 130, result.output
+    assert "interrupted" in result.output
+    data = np.load(tmp_path / f"{name}.npz")
+    assert json.loads(str(data["metadata"]))["steps"] == 90
+    assert not (data["spike_time_s"] >= 0.009).any()
+    assert (tmp_path / f"{name}.png").exists()
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_devices_of_a_network_give_the_same_result(tmp_path):
+    """In processes of their own, which start as many devices as they are asked for."""
+    command = [sys.executable, "-c", "from hebbax.cli import main; main()", "simulate", "brunel10k"]
+    options = ["--neurons", "101", "--seconds", "0.045", "--threads", "2", "--output"]
+    outputs = [str(tmp_path / "one"), str(tmp_path / "two")]
+    commands = [[*command, *options, output, "--devices", n] for output, n in zip(outputs, "12", strict=True)]
+    statuses, texts = run_together(commands, [environment()] * 2)
+    assert statuses == [0, 0], "\n".join(texts)
+    one, two = (np.load(f"{output}/brunel10k.npz") for output in outputs)
+    assert json.loads(str(two["metadata"]))["devices"] == 2
+    assert one["spike_time_s"].size > 100
+    for name in set(one.files) - {"metadata"}:
+        np.testing.assert_array_equal(one[name], two[name], err_msg=name)

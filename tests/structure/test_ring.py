@@ -124,6 +124,22 @@ def test_a_loop_and_a_donated_push_do_not_copy_the_ring(rng, dtype):
     assert at_least(compiled(Ring.push, ring, x[0]).as_text(), n * (longest + 1), "copy")  # the test would see one
 
 
+def test_what_is_due_may_be_used_after_the_push_without_a_copy():
+    """As in a trace of what arrives."""
+    n, longest = 1009, 40
+
+    def step(state, _):
+        ring, trace = state
+        due = ring.due()
+        ring, _ = ring.push(due | (trace > 1))
+        return (ring, 0.9 * trace + due), None
+
+    state = Ring.of(jnp.zeros(n, bool), longest * DT, DT), jnp.zeros(n)
+    text = compiled(lambda state: jax.lax.scan(step, state, length=STEPS)[0], state).as_text()
+    in_loop = text[: text.index("\nENTRY")]
+    assert at_least(in_loop, n * (longest + 1)) and at_least(in_loop, n * (longest + 1), "copy", "copy-start") == []
+
+
 def test_a_checkpoint_of_the_arrays_goes_on(rng):
     x = trains(rng, bool)
     ring, _ = run(Ring.of(x[0], 0.3 * u.ms, DT), x[:7])

@@ -1,0 +1,51 @@
+"""What test_networks.py runs in a process of its own, in which JAX has four virtual CPU devices."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+from small_networks import RUNS, echoes
+
+import hebbax
+from hebbax.experiments import network_loop
+
+
+def mesh(size):
+    assert jax.device_count() == 4
+    return Mesh(jax.devices()[:size], ("neurons",))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_same_bits_on_any_number_of_devices(name, monkeypatch):
+    """Of neurons that do not divide evenly, over several chunks."""
+    monkeypatch.setattr(network_loop, "CHUNK_STEPS", 90)
+    one, *others = (RUNS[name](seconds=0.045, mesh=mesh(size)) for size in (1, 2, 4))
+    assert one.n % 2 == 1 and one.devices == 1
+    assert one.spike_step.size > 100 and (one.weight_end != one.weight_start).mean() > 0.3
+    for other, size in zip(others, (2, 4), strict=True):
+        assert other.devices == size
+        for field in ("spike_step", "spike_neuron", "weight_start", "weight_end"):
+            np.testing.assert_array_equal(getattr(other, field), getattr(one, field), err_msg=field, strict=True)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("dendritic", [False, True])
+def test_spikes_reach_other_devices_after_the_delay(size, dendritic):
+    run, expected = echoes(n=7, delay=3, steps=60, dendritic=dendritic, mesh=mesh(size))
+    np.testing.assert_array_equal(run.spike_step, expected[0])
+    np.testing.assert_array_equal(run.spike_neuron, expected[1])
+
+
+def test_a_large_network_is_shared_out_by_itself(monkeypatch):
+    assert RUNS["cuba"](seconds=0.001).devices == 1
+    monkeypatch.setattr(network_loop, "PAYS", 1)
+    assert RUNS["cuba"](seconds=0.001).devices == 4
+
+
+def test_devices_share_the_kernels_threads(threads):
+    threads(8)
+    seen = []
+    for size in (1, 2, 4):
+        RUNS["cuba"](seconds=0.001, mesh=mesh(size), on_progress=lambda _: seen.append(hebbax.get_num_threads()))
+    assert seen == [8, 4, 2]
+    assert hebbax.get_num_threads() == 8
