@@ -175,9 +175,13 @@ def lowering_rule(platform: str):
         run = _call_back_on_cuda if (backend, platform) == ("callback", "cuda") else _RUNNERS[backend]
 
         def function(weight, indices, indptr, weight_indices, spike, *others):
-            spike = spike if spike.dtype == bool else spike != 0
+            lists = params["spec"].arrivals is not None
+            spike = spike if spike.dtype == bool or lists else spike != 0
             operands = weight, indices, indptr, weight_indices, spike, *others
-            return run(*operands, avals_out=ctx.avals_out, **params)
+            called = functools.partial(run, avals_out=ctx.avals_out)
+            if lists and backend != "cython":
+                return reference.without_lists(called, *operands, **params)
+            return called(*operands, **params)
 
         return mlir.lower_fun(function, multiple_results=False)(ctx, *operands)
 
@@ -192,6 +196,9 @@ def attributes(spec: Spec, clip_all: bool = False, soft_bound: str | None = None
         "CLIP_ALL": clip_all,
         "SOFT_UPPER": soft_bound == "upper",
         "SOFT_LOWER": soft_bound == "lower",
+        "LISTED": spec.arrivals is not None,
+        "DUE": spec.arrivals is not None and spec.arrivals.due,
+        "SHIFTED": spec.arrivals is not None and spec.arrivals.shifted,
     }
     told: dict[str, Any] = {"flags": np.int32(sum(_cpu.flag(name) for name, is_set in flags.items() if is_set))}
     return told | {"mu": np.float64(mu)} if spec.kind == "update" else told

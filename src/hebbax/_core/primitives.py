@@ -348,7 +348,7 @@ def _propagate_abstract(weight, indices, indptr, weight_indices, spike, gain, *,
 
 
 def _collect_abstract(weight, indices, indptr, weight_indices, spike, trace, **_):
-    return trace.update(shape=(*_batch_shape(weight, spike, trace), spike.shape[-1]), weak_type=False)
+    return trace.update(shape=(*_batch_shape(weight, spike, trace), indptr.shape[-1] - 1), weak_type=False)
 
 
 update_p = _make_primitive("hebbax_update", _update_abstract, _update_jvp, _update_transpose)

@@ -119,7 +119,7 @@ cdef Status propagate_in(Propagate* call, bint parallel) noexcept nogil:
     cdef Job job
     cdef int64_t n_out = call.network.n_other, chunks
     memset(call.out, 0, n_out * (8 if call.network.weight.dtype == FLOAT64 else 4))
-    rows.next_event = 0
+    rows.next_event = rows.next_list = 0
     job.call = call
     job.rows = &rows
     job.values = call.out
