@@ -176,7 +176,7 @@ def test_vmap_over_weights_spikes_and_state(rng):
     weight, rule = jnp.asarray(rng.uniform(0.3, 0.7, (2, 9))), RULES["triplet"][0]
     got = jax.vmap(lambda *x: learn(delayed, rule, *x))(weight, tuple(trains))
     for k in range(2):
-        np.testing.assert_array_equal(got[k], learn(delayed, rule, weight[k], tuple(trains[:, k])))
+        np.testing.assert_allclose(got[k], learn(delayed, rule, weight[k], tuple(trains[:, k])), rtol=1e-13)
 
 
 def test_a_plastic_step_copies_no_weights_and_no_past(rng):

@@ -46,7 +46,7 @@ def record(
     Where the array is read before, XLA copies it, unless `after` depends on what was read (it is not read itself).
     """
     places = jnp.stack([position, shift]).astype(events.dtype)
-    return bind(record_p, events, spike, places, after, arrivals=arrivals)
+    return bind(record_p, events, spike, places, jax.lax.stop_gradient(after), arrivals=arrivals)
 
 
 def _record_natively(events, spike, places, after, *, arrivals: Arrivals):
