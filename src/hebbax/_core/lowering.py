@@ -161,17 +161,22 @@ def set_default(spec: Spec, platform: str, backend: str) -> None:
     jax.clear_caches()  # a compiled function would keep the backend it was lowered with
 
 
+def chosen_backend(ctx, platform: str, spec: Spec, backend: str | None) -> str:
+    """The backend of a call that is lowered for a platform: the one that was asked for, if it can run there."""
+    if backend is None:
+        backend = _defaults.get((spec.kind, spec.permuted, platform)) or best_backend(platform)
+        several = len(ctx.module_context.platforms) > 1
+        if (backend != "cython" and several) or (platform == "cuda" and not _device_numbers()):
+            backend = "jax"  # JAX lowers no callback for several platforms, and where it has no GPU it only exports
+    check_backend(backend, platform)
+    return backend
+
+
 def lowering_rule(platform: str):
     """The lowering rule of all primitives for one platform."""
 
     def lower(ctx, *operands, backend: str | None, **params):
-        if backend is None:
-            spec = params["spec"]
-            backend = _defaults.get((spec.kind, spec.permuted, platform)) or best_backend(platform)
-            several = len(ctx.module_context.platforms) > 1
-            if (backend != "cython" and several) or (platform == "cuda" and not _device_numbers()):
-                backend = "jax"  # JAX lowers no callback for several platforms, and where it has no GPU it only exports
-        check_backend(backend, platform)
+        backend = chosen_backend(ctx, platform, params["spec"], backend)
         run = _call_back_on_cuda if (backend, platform) == ("callback", "cuda") else _RUNNERS[backend]
 
         def function(weight, indices, indptr, weight_indices, spike, *others):

@@ -89,7 +89,7 @@ def _put(operands, where: list[bool], members) -> list:
     return [next(members) if is_member else x for x, is_member in zip(operands, where, strict=True)]
 
 
-class _Network(NamedTuple):
+class Network(NamedTuple):
     """The structure and the spikes that a call has, on which its derivatives run too."""
 
     spec: Spec
@@ -98,7 +98,7 @@ class _Network(NamedTuple):
     spike: Any
 
     @property
-    def everyone(self) -> _Network:
+    def everyone(self) -> Network:
         """The same, all neurons spiking: where derivatives with respect to spikes come from."""
         return self._replace(spike=jnp.ones((1,) * (self.spike.ndim - 1) + self.spike.shape[-1:], bool))
 
@@ -168,7 +168,7 @@ def _update_jvp(primals, tangents, *, spec, backend, **params):
         for name, change in zip(spec.operands, tangents, strict=False)
         if name in ("weight", "spike", "trace", "gain", "w_min", "w_max") and not _is_zero(change)
     }
-    net = _Network(spec, backend, tuple(primals[1:4]), given["spike"])
+    net = Network(spec, backend, tuple(primals[1:4]), given["spike"])
     if not changes:  # but for `after`
         return out, jnp.zeros_like(out)
     if given["w_min"].shape[-1] or given["w_max"].shape[-1]:
@@ -270,7 +270,7 @@ def _none(like):
 def _update_transpose(cotangent, weight, *operands, spec, backend, **_):
     """Of an update without bounds, linear in the weight and the trace, or in the weight and the gain."""
     indices, indptr, weight_indices, spike, trace, gain, _w_min, _w_max, *after = operands
-    net = _Network(spec, backend, (indices, indptr, weight_indices), spike)
+    net = Network(spec, backend, (indices, indptr, weight_indices), spike)
     out = dict.fromkeys(spec.operands)
     if not _is_zero(cotangent):
         if ad.is_undefined_primal(weight):
@@ -286,7 +286,7 @@ def _propagate_jvp(primals, tangents, *, spec, backend, n_out):
     out = bind(propagate_p, *primals, spec=spec, backend=backend, n_out=n_out)
     weight, *structure, spike, gain = primals
     d_weight, *_, d_spike, d_gain = tangents
-    net, terms = _Network(spec, backend, tuple(structure), spike), []
+    net, terms = Network(spec, backend, tuple(structure), spike), []
     if not _is_zero(d_weight):
         terms.append(net.propagate(d_weight, gain, n_out))
     if not _is_zero(d_gain):
@@ -298,7 +298,7 @@ def _propagate_jvp(primals, tangents, *, spec, backend, n_out):
 
 def _propagate_transpose(cotangent, weight, *operands, spec, backend, n_out):
     *structure, spike, gain = operands
-    net, out = _Network(spec, backend, tuple(structure), spike), dict.fromkeys(spec.operands)
+    net, out = Network(spec, backend, tuple(structure), spike), dict.fromkeys(spec.operands)
     if not _is_zero(cotangent):
         if ad.is_undefined_primal(weight):
             out["weight"] = net.total(weight.aval, cotangent, gain)
@@ -311,7 +311,7 @@ def _collect_jvp(primals, tangents, *, spec, backend):
     out = bind(collect_p, *primals, spec=spec, backend=backend)
     weight, *structure, spike, trace = primals
     d_weight, *_, d_spike, d_trace = tangents
-    net, terms = _Network(spec, backend, tuple(structure), spike), []
+    net, terms = Network(spec, backend, tuple(structure), spike), []
     if not _is_zero(d_weight):
         terms.append(net.collect(d_weight, trace))
     if not _is_zero(d_trace):
@@ -323,7 +323,7 @@ def _collect_jvp(primals, tangents, *, spec, backend):
 
 def _collect_transpose(cotangent, weight, *operands, spec, backend):
     *structure, spike, trace = operands
-    net, out = _Network(spec, backend, tuple(structure), spike), dict.fromkeys(spec.operands)
+    net, out = Network(spec, backend, tuple(structure), spike), dict.fromkeys(spec.operands)
     if not _is_zero(cotangent):
         if ad.is_undefined_primal(weight):
             out["weight"] = net.total(weight.aval, trace, cotangent)

@@ -33,6 +33,7 @@ cdef enum:
     COLLECT_OPERANDS = 6
     PROPAGATE_OPERANDS = 6
     RECORD_OPERANDS = 3
+    DELIVER_OPERANDS = 8
     UPDATE_OPERANDS = 9     # without `after`, which no kernel reads
     MESSAGE = 256
     GRAIN = 16384           # elements of a batch that are worth another thread
@@ -113,7 +114,7 @@ cdef bint run_propagate(
     if status == OK:
         status = shift(&out, call.network.lists.shift)
     call.network.n_other = out.size
-    call.gain, call.out = operands[5], out.data
+    call.gain, call.out, call.adds = operands[5], out.data, False
     if status == OK:
         memset(result.data, 0, <char*> out.data - <char*> result.data)
         status = propagate(&call)
@@ -133,6 +134,28 @@ cdef bint run_collect(
     if status == OK:
         status = collect(&call)
     return succeeded(status, &call.network, b"a derivative's collect", attributes.flags, message)
+
+
+cdef bint run_deliver(
+    const Pool* pool, const Buffer* result, const Buffer* operands, const Attributes* attributes, char* message
+) noexcept nogil:
+    """Add to `result`, the sums of the steps that come, as `_core.delivery` says; where that fails, return False."""
+    cdef Propagate call
+    cdef Buffer out = result[0]
+    cdef const int32_t* places = <const int32_t*> operands[7].data
+    cdef int64_t place = places[0], n = places[1], half = result.size // 2, size = itemsize(result.dtype)
+    cdef Status status = set_network(&call.network, pool, operands, attributes.flags)
+    if place < 0 or n < 0 or place + n > half:
+        status = BAD_LISTS
+    if status == OK:
+        memset(<char*> result.data + place * size, 0, n * size)
+        memset(<char*> result.data + (place + half) * size, 0, n * size)
+        status = shift(&out, place)
+    call.network.n_other = half
+    call.gain, call.out, call.adds = operands[5], out.data, True
+    if status == OK:
+        status = propagate(&call)
+    return succeeded(status, &call.network, b"propagate", attributes.flags, message)
 
 
 cdef bint run_record(
@@ -291,6 +314,10 @@ cdef XLA_FFI_Error* handle_propagate(XLA_FFI_CallFrame* frame) noexcept nogil:
     return handle(frame, run_propagate, PROPAGATE_OPERANDS, 1)
 
 
+cdef XLA_FFI_Error* handle_deliver(XLA_FFI_CallFrame* frame) noexcept nogil:
+    return handle(frame, run_deliver, DELIVER_OPERANDS, 1)
+
+
 cdef XLA_FFI_Error* handle_record(XLA_FFI_CallFrame* frame) noexcept nogil:
     return handle(frame, run_record, RECORD_OPERANDS, 1)
 
@@ -300,12 +327,13 @@ cdef XLA_FFI_Error* handle_collect(XLA_FFI_CallFrame* frame) noexcept nogil:
 
 
 def capsules():
-    """One PyCapsule per kind of operator, and for recording, as `jax.ffi.register_ffi_target` takes them."""
+    """One PyCapsule per kind of operator, and for what delays take, as `jax.ffi.register_ffi_target` takes them."""
     return {
         "update": PyCapsule_New(<void*> handle_update, NULL, NULL),
         "propagate": PyCapsule_New(<void*> handle_propagate, NULL, NULL),
         "collect": PyCapsule_New(<void*> handle_collect, NULL, NULL),
         "record": PyCapsule_New(<void*> handle_record, NULL, NULL),
+        "deliver": PyCapsule_New(<void*> handle_deliver, NULL, NULL),
     }
 
 

@@ -21,8 +21,10 @@ from hebbax import operators
 from hebbax._core import building, connectivity, events
 from hebbax._core.building import with_unit, without_unit
 from hebbax._core.compat import vary_alike
+from hebbax._core.delivery import deliver
 from hebbax._core.pytree import assemble, pytree
 from hebbax._core.specs import PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Arrivals
+from hebbax._core.unitless import arithmetic_dtype
 from hebbax.delays.ring import steps
 from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit
@@ -36,7 +38,7 @@ class DelayState(NamedTuple):
     post: Any
     position: Any  # int32, where in the lists of either side the last step is
     last: Any  # the last current: what the next push waits for, so that XLA need not copy the lists
-    pending: Any  # currents, by the steps until they arrive at the somata, shape (longest dendritic delay, n_post)
+    pending: Any  # currents that have not arrived at the somata, as `_core.delivery` keeps them
     past: dict[str, Any]  # what the rule has handed to updates in the last steps, twice, so that no part wraps around
 
 
@@ -93,9 +95,10 @@ class DelayedSynapses:
 
     A step costs a look at the step's spikes, then what arrives: each spike once for every delay that any synapse has
     on that side, and the synapses that it reaches. Where axonal delays are not 0, the presynaptic traces of every step
-    are written twice, and so the postsynaptic ones for dendritic delays; pending currents are then read and written
-    once for each step of the longest dendritic delay. A gain that differs between the neurons of a side whose spikes
-    are delayed is read for all steps of the longest delay.
+    are written twice, and so the postsynaptic ones for dendritic delays. Only a gain that differs between the neurons
+    of a side whose spikes are delayed is read for all steps of the longest delay. A backward pass keeps the lists of
+    every step, an integer for every neuron and step of the longest delay. All this is on the CPU, with the backend
+    'cython'; others turn lists into arrays of one bool for each row.
 
     Examples
     --------
@@ -178,7 +181,8 @@ class DelayedSynapses:
         """Return the state in which nothing has spiked yet, for weights like these, and for the steps of this rule."""
         pre, post = (jnp.asarray(events.none_yet(side)) for side in (self.pre, self.post))
         numbers, unit = without_unit(weight)
-        pending = with_unit(jnp.zeros((self.post.length - 1, self.n_post), numbers.dtype), unit)
+        size = 2 * self.post.length * self.n_post if self.post.length > 1 else 0
+        pending = with_unit(jnp.zeros(size, arithmetic_dtype(numbers.dtype)), unit)
         position = jnp.array([self.pre.length - 1, self.post.length - 1], jnp.int32)
         state = DelayState(pre, post, position, jnp.zeros(self.n_post, numbers.dtype), pending, {})
         if rule is None:
@@ -257,17 +261,20 @@ class DelayedSynapses:
         return self._propagate(weight, state, dataclasses.replace(self.pre, due=True), backend)
 
     def _propagate(self, weight: Any, state: DelayState, pre: Arrivals, backend: str | None) -> tuple[Any, DelayState]:
-        spec, structure = dataclasses.replace(PROPAGATE_PRE, arrivals=pre), self.unrolled
-        operands = weight, structure.indices, structure.indptr, state.pre
-        out = operators.call(spec, structure.shape, backend, operands)
-        numbers, unit = without_unit(out)
-        numbers = numbers.reshape(self.post.length, self.n_post)[::-1]  # by delay
-        if self.post.length == 1:
-            return with_unit(numbers[0], unit), state._replace(last=numbers[0])
-        pending = operators.in_unit("weight", state.pending, u.UNITLESS if unit is None else unit)
-        current = numbers[0] + pending[0]
-        pending = numbers[1:] + jnp.concatenate([pending[1:], jnp.zeros_like(pending[:1])])
-        return with_unit(current, unit), state._replace(last=current, pending=with_unit(pending, unit))
+        spec, structure, post = dataclasses.replace(PROPAGATE_PRE, arrivals=pre), self.unrolled, self.post
+        if post.length == 1:
+            operands = weight, structure.indices, structure.indptr, state.pre
+            current = operators.call(spec, structure.shape, backend, operands)
+            return current, state._replace(last=without_unit(current)[0])
+        numbers, unit = building.weight_numbers("weight", weight, (self.nse,))
+        sums = operators.in_unit("weight", state.pending, u.UNITLESS if unit is None else unit)
+        row = post.length - 1 - (state.position[1] + pre.due) % post.length
+        views = structure.indices, structure.indptr, jnp.zeros(0, structure.indices.dtype)
+        sums = deliver(jnp.asarray(numbers), views, state.pre, sums, row * post.n, post.n, spec=spec, backend=backend)
+        start = (row - 1) % post.length * post.n  # of what has no delay, and what had, and has come
+        first, second = (jax.lax.dynamic_slice_in_dim(sums, x, post.n) for x in (start, start + post.length * post.n))
+        current = (first + second).astype(numbers.dtype)
+        return with_unit(current, unit), state._replace(last=current, pending=with_unit(sums, unit))
 
     def step(
         self, rule: Any, weight: WithUnit, traces: Any, state: DelayState, pre_spike: Plain, post_spike: Plain,
