@@ -2,10 +2,11 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy
 
-from hebbax._cpu.buffers cimport INT32
+from hebbax._cpu.buffers cimport INT32, itemsize, prefetch
 
 cdef enum:
-    HEADER = 5  # of `_core.events`, before the delays
+    HEADER = 5   # of `_core.events`, before the delays
+    FETCHED = 64  # of a list's rows, while those of the list before are found
 
 
 cdef inline int64_t at(const Buffer* integers, int64_t k) noexcept nogil:
@@ -103,6 +104,18 @@ cdef Status find_rows(const Network* network, Rows* rows) noexcept nogil:
     return OK
 
 
+cdef inline void fetch_rows(const Network* network, int64_t d) noexcept nogil:
+    """Prefetch where the rows of the `d`-th delay begin, and the list after theirs."""
+    cdef const Lists* lists = &network.lists
+    cdef const int32_t* spikes = list_of(lists, d)
+    cdef int64_t first = (lists.length - 1 - lists.delays[d]) * lists.n, k
+    cdef int size = itemsize(network.indptr.dtype)
+    if d + 1 < lists.count:
+        prefetch(list_of(lists, d + 1), 0)
+    for k in range(1, 1 + min(FETCHED, <int64_t> spikes[0], lists.n)):
+        prefetch(<char*> network.indptr.data + (first + spikes[k]) * size, 0)
+
+
 cdef Status find_listed_rows(const Network* network, Rows* rows) noexcept nogil:
     cdef const Lists* lists = &network.lists
     cdef int64_t d = rows.next_list, k = rows.next_event, first
@@ -114,6 +127,8 @@ cdef Status find_listed_rows(const Network* network, Rows* rows) noexcept nogil:
         first = (lists.length - 1 - lists.delays[d]) * lists.n
         if not 0 <= spikes[0] <= lists.n:
             return BAD_LISTS
+        if k == 0 and d + 1 < lists.count:
+            fetch_rows(network, d + 1)
         while k < spikes[0] and rows.count < BATCH:
             k += 1
             if not 0 <= spikes[k] < lists.n:
