@@ -15,7 +15,7 @@ from hebbax._core import events
 from hebbax._core.specs import Arrivals
 from hebbax.delays import DelayedSynapses
 from hlo import at_least
-from problems import DTYPES, enable_x64
+from problems import DTYPES, INDEX_ERRORS, enable_x64
 
 pytestmark = pytest.mark.together(1)
 DT = 0.1 * u.ms
@@ -49,14 +49,14 @@ def brute_force(synapses, weight, pre, axonal, dendritic):
     return out[: len(pre)]
 
 
-def currents(delayed, weight, pre, due=False, backend=None):
+def currents(delayed, weight, pre, due=False, backend=None, **options):
     def step(state, spike):
         if due:
             current, state = delayed.propagate_due(weight, state, backend)
             return delayed.push(state, spike), current
         return delayed.propagate(weight, delayed.push(state, spike), backend)[::-1]
 
-    return jax.lax.scan(step, delayed.init(weight), pre)[1]
+    return jax.lax.scan(step, delayed.init(weight, **options), pre)[1]
 
 
 @pytest.mark.parametrize("longest", LONGEST)
@@ -162,6 +162,28 @@ def test_derivative_in_the_weight(rng, network, backend, due):
     np.testing.assert_array_equal(synapses.restore(gradient, delayed.permutation), expected)
 
 
+@pytest.mark.parametrize("due", [False, True])
+@pytest.mark.parametrize("longest", [(6, 0), (6, 4)])
+def test_floating_spikes_have_the_derivative_of_a_product(rng, network, longest, due):
+    synapses, weight, pre = network
+    axonal, dendritic = (random_delays(rng, x, synapses.nse, start=min(x, 1)) for x in longest)
+    delayed = DelayedSynapses(synapses, DT, axonal=axonal * DT, dendritic=dendritic * DT)
+    factor = rng.integers(-8, 8, (STEPS, SHAPE[1])).astype(np.float32)
+    in_order = synapses.reorder(jnp.asarray(weight), delayed.permutation)
+
+    def loss(pre):
+        out = currents(delayed, in_order, pre, due, spike_dtype=np.float32)
+        return (factor * out).sum(), out
+
+    gradient, out = jax.grad(loss, has_aux=True)(jnp.asarray(pre, np.float32))
+    np.testing.assert_array_equal(out, brute_force(synapses, weight, pre, axonal, dendritic))
+    expected = np.zeros((STEPS, SHAPE[0]))
+    for k, (i, j) in enumerate(zip(*ends(synapses), strict=True)):
+        late = axonal[k] + dendritic[k]
+        expected[: STEPS - late, i] += weight[k] * factor[late:, j]
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+
+
 def test_a_loop_copies_no_list_and_no_pending_current(rng, network):
     synapses, weight, pre = network
     axonal, dendritic = random_delays(rng, 6, synapses.nse, start=1), random_delays(rng, 9, synapses.nse)
@@ -196,6 +218,17 @@ def test_structure_and_state_are_pytrees_and_pickle(rng, network):
         (current, _), (current_again, _) = delayed.propagate(weight, state), again.propagate(weight, state_again)
         np.testing.assert_array_equal(current, current_again)
     jax.tree.map(lambda x: x, jax.tree.map(lambda x: None, delayed))
+
+
+def test_an_index_out_of_range_is_named(rng, network):
+    synapses, weight, _ = network
+    delayed = DelayedSynapses(synapses, DT, axonal=random_delays(rng, 6, synapses.nse) * DT)
+    object.__setattr__(delayed.unrolled, "indices", delayed.unrolled.indices.at[3].set(17))
+    state, message = delayed.init(weight), r"propagate_csr_on_binary_pre: indices\[3\] = 17, expected .* in \[0, 17\)"
+    with pytest.raises(INDEX_ERRORS, match=message):
+        for _ in range(8):
+            state = delayed.push(state, np.ones(SHAPE[0], bool))
+            jax.block_until_ready(delayed.propagate(weight, state, "cython"))
 
 
 # -- events
@@ -284,6 +317,9 @@ def test_other_errors(network):
         delayed.push(state, np.zeros(5, bool))
     with pytest.raises(hebbax.ShapeError, match=r"^post_spike: got shape \(5,\), expected \(17,\)"):
         delayed.push(state, pre[0], np.zeros(5, bool))
+    floating = delayed.init(weight, spike_dtype=np.float32)
+    with pytest.raises(TypeError, match=r"^pre_spike: got dtype bool, expected float32, for which the state was made"):
+        delayed.push(floating, pre[0])
     with pytest.raises(hebbax.ShapeError, match=r"^weight: got shape \(3,\)"):
         delayed.propagate(weight[:3], state)
     with pytest.raises(TypeError, match=r"^state: got one with no traces, expected pre_trace: make it with init"):

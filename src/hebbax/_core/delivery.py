@@ -31,6 +31,12 @@ def deliver(weight, structure, events, sums, place, n: int, *, spec: Spec, backe
     return bind(deliver_p, *operands, n=n, spec=spec, backend=backend)
 
 
+def add_columns(sums, place, n: int, columns) -> jax.Array:
+    """The same in plain JAX, without a batch, where `columns` are what arrives."""
+    part = jax.lax.dynamic_slice(sums := _clear(sums, place, n), (place,), columns.shape) + columns
+    return jax.lax.dynamic_update_slice(sums, part, (place,))
+
+
 def _cleared(sums, places, n):
     return _vectorized(lambda sums, places: _clear(sums, places[0], n), sums, places)
 
@@ -59,15 +65,11 @@ def _deliver_natively(*operands, spec: Spec, **_):
 
 def _deliver_in_jax(*operands, n: int, spec: Spec, backend: str | None):
     *network, sums, places = operands
-    sums = _cleared(sums, places, n)
-    size = sums.shape[-1] // 2
-    out = bind(propagate_p, *network, spec=spec, backend=backend, n_out=size)
-
-    def add(sums, places, out):
-        part = jax.lax.dynamic_slice(sums, (places[0],), (size,)) + out
-        return jax.lax.dynamic_update_slice(sums, part, (places[0],))
-
-    return jnp.vectorize(add, signature="(a),(b),(c)->(a)")(sums, places, out)
+    out = bind(propagate_p, *network, spec=spec, backend=backend, n_out=sums.shape[-1] // 2)
+    add = jnp.vectorize(
+        lambda sums, places, out: add_columns(sums, places[0], n, out), signature="(a),(b),(c)->(a)"
+    )  # fmt: skip
+    return add(sums, places, out)
 
 
 def _lowering(platform: str):

@@ -20,11 +20,11 @@ import numpy as np
 from hebbax import operators
 from hebbax._core import building, connectivity, events
 from hebbax._core.building import with_unit, without_unit
-from hebbax._core.compat import vary_alike
-from hebbax._core.delivery import deliver
+from hebbax._core.delivery import add_columns, deliver
 from hebbax._core.pytree import assemble, pytree
-from hebbax._core.specs import PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Arrivals
+from hebbax._core.specs import PROPAGATE_PRE, Arrivals
 from hebbax._core.unitless import arithmetic_dtype
+from hebbax.delays._past import Now, kept, start_of, window
 from hebbax.delays.ring import steps
 from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit
@@ -39,6 +39,7 @@ class DelayState(NamedTuple):
     position: Any  # int32, where in the lists of either side the last step is
     last: Any  # the last current: what the next push waits for, so that XLA need not copy the lists
     pending: Any  # currents that have not arrived at the somata, as `_core.delivery` keeps them
+    graded: Any  # presynaptic spikes of the last steps, if they are floating, twice as `past`; else of size 0
     past: dict[str, Any]  # what the rule has handed to updates in the last steps, twice, so that no part wraps around
 
 
@@ -177,14 +178,20 @@ class DelayedSynapses:
         """Number of postsynaptic neurons."""
         return self.shape[1]
 
-    def init(self, weight: WithUnit, rule: Any = None) -> DelayState:
-        """Return the state in which nothing has spiked yet, for weights like these, and for the steps of this rule."""
-        pre, post = (jnp.asarray(events.none_yet(side)) for side in (self.pre, self.post))
+    def init(self, weight: WithUnit, rule: Any = None, spike_dtype: Any = bool) -> DelayState:
+        """Return the state in which nothing has spiked yet, for weights like these, and for the steps of this rule.
+
+        With a floating `spike_dtype`, presynaptic spikes are to be of that dtype, and have a derivative in `propagate`,
+        that of `spike @ W`. A step then passes over all neurons for each step of the longest delay.
+        """
+        pre, post = (jnp.array(events.none_yet(side)) for side in (self.pre, self.post))
         numbers, unit = without_unit(weight)
         size = 2 * self.post.length * self.n_post if self.post.length > 1 else 0
         pending = with_unit(jnp.zeros(size, arithmetic_dtype(numbers.dtype)), unit)
         position = jnp.array([self.pre.length - 1, self.post.length - 1], jnp.int32)
-        state = DelayState(pre, post, position, jnp.zeros(self.n_post, numbers.dtype), pending, {})
+        size = 2 * self.pre.length * self.n_pre if jnp.issubdtype(spike_dtype, jnp.floating) else 0
+        graded = jnp.zeros(size, spike_dtype)
+        state = DelayState(pre, post, position, jnp.zeros(self.n_post, numbers.dtype), pending, graded, {})
         if rule is None:
             return state
         silent = tuple(jnp.zeros(n, bool) for n in self.shape)
@@ -199,7 +206,7 @@ class DelayedSynapses:
         state : DelayState
             From `init` or the step before.
         pre_spike : Array, shape (n_pre,), bool or real
-            Whether each presynaptic neuron spikes.
+            Whether each presynaptic neuron spikes. It has a derivative only if `init` was given its dtype.
         post_spike : Array, shape (n_post,), bool or real, optional
             Whether each postsynaptic neuron spikes; none do, if it is not given.
 
@@ -207,6 +214,8 @@ class DelayedSynapses:
         ------
         hebbax.errors.ShapeError
             An array has another shape.
+        TypeError
+            `init` was given a floating dtype, and `pre_spike` is not of it.
         """
         post_spike = jnp.zeros(self.n_post, bool) if post_spike is None else post_spike
         sides = self.pre, self.post
@@ -219,11 +228,17 @@ class DelayedSynapses:
             if spike.shape != (side.n,):
                 raise ShapeError(f"{name}: got shape {spike.shape}, expected {(side.n,)}")
             spike = spike if spike.dtype == bool else spike != 0
-            shift = _start(sides[partner], position[partner])
+            shift = start_of(sides[partner], position[partner])
             return events.record(lists, spike, position[own], shift, state.last, side)
 
-        pre = recorded("pre_spike", state.pre, pre_spike, 0)
-        return state._replace(pre=pre, post=recorded("post_spike", state.post, post_spike, 1), position=position)
+        pre, post = (recorded("pre_spike", state.pre, pre_spike, 0), recorded("post_spike", state.post, post_spike, 1))
+        graded = state.graded
+        if jnp.issubdtype(graded.dtype, jnp.floating):
+            if jnp.result_type(pre_spike) != graded.dtype:
+                got = jnp.result_type(pre_spike)
+                raise TypeError(f"pre_spike: got dtype {got}, expected {graded.dtype}, for which the state was made")
+            graded = kept(graded, jnp.asarray(pre_spike), self.pre, position[0])
+        return state._replace(pre=pre, post=post, position=position, graded=graded)
 
     def propagate(self, weight: WithUnit, state: DelayState, backend: str | None = None) -> tuple[Any, DelayState]:
         """Return the current that arrives at the postsynaptic somata in the step that was pushed, and the state.
@@ -261,16 +276,25 @@ class DelayedSynapses:
         return self._propagate(weight, state, dataclasses.replace(self.pre, due=True), backend)
 
     def _propagate(self, weight: Any, state: DelayState, pre: Arrivals, backend: str | None) -> tuple[Any, DelayState]:
-        spec, structure, post = dataclasses.replace(PROPAGATE_PRE, arrivals=pre), self.unrolled, self.post
-        if post.length == 1:
-            operands = weight, structure.indices, structure.indptr, state.pre
+        structure, post = self.unrolled, self.post
+        spec, lists = dataclasses.replace(PROPAGATE_PRE, arrivals=pre), state.pre
+        if graded := jnp.issubdtype(state.graded.dtype, jnp.floating):
+            position = (state.position[0] + pre.due) % pre.length
+            spec, lists = PROPAGATE_PRE, window(state.graded, pre, position)
+        if graded or post.length == 1:
+            operands = weight, structure.indices, structure.indptr, lists
             current = operators.call(spec, structure.shape, backend, operands)
+        if post.length == 1:
             return current, state._replace(last=without_unit(current)[0])
         numbers, unit = building.weight_numbers("weight", weight, (self.nse,))
         sums = operators.in_unit("weight", state.pending, u.UNITLESS if unit is None else unit)
         row = post.length - 1 - (state.position[1] + pre.due) % post.length
-        views = structure.indices, structure.indptr, jnp.zeros(0, structure.indices.dtype)
-        sums = deliver(jnp.asarray(numbers), views, state.pre, sums, row * post.n, post.n, spec=spec, backend=backend)
+        if graded:
+            sums = add_columns(sums, row * post.n, post.n, without_unit(current)[0].astype(sums.dtype))
+        else:
+            views = structure.indices, structure.indptr, jnp.zeros(0, structure.indices.dtype)
+            numbers = jnp.asarray(numbers)
+            sums = deliver(numbers, views, lists, sums, row * post.n, post.n, spec=spec, backend=backend)
         start = (row - 1) % post.length * post.n  # of what has no delay, and what had, and has come
         first, second = (jax.lax.dynamic_slice_in_dim(sums, x, post.n) for x in (start, start + post.length * post.n))
         current = (first + second).astype(numbers.dtype)
@@ -310,91 +334,9 @@ class DelayedSynapses:
         return weight, traces, state._replace(past=past)
 
     def _step(self, rule: Any, weight: Any, traces: Any, state: DelayState, *spikes: Any, **options: Any) -> Any:
-        now = _Now(self, state)
+        now = Now(self, state)
         weight, traces = rule.step(now, weight, traces, *spikes, self.dt, **options)
         return weight, traces, now.past
-
-
-class _Now:
-    """What a rule sees in place of `Synapses` in a step: updates by what arrives, with the traces of then."""
-
-    def __init__(self, delayed: DelayedSynapses, state: DelayState) -> None:
-        self._delayed, self._state = delayed, state
-        self.shape, self.n_pre, self.n_post, self.nse = (
-            delayed.shape, delayed.n_pre, delayed.n_post, delayed.nse,
-        )  # fmt: skip
-        self.past: dict[str, Any] = {}
-
-    def update_on_pre(
-        self, weight: Any, pre_spike: Any, post_trace: Any, w_min: Any = None, w_max: Any = None, *,
-        gain: Any = None, after: Any = None, backend: str | None = None, **options: Any,
-    ) -> Any:  # fmt: skip
-        delayed, structure = self._delayed, self._delayed.unrolled
-        spec = dataclasses.replace(UPDATE_PRE, arrivals=_shifted(delayed.pre, delayed.post))
-        operands = (
-            weight, structure.indices, structure.indptr, self._state.pre, self._kept("post", "trace", post_trace),
-            w_min, w_max, self._gain("pre", gain), after,
-        )  # fmt: skip
-        return operators.call(spec, structure.shape, backend, operands, _options(**options))
-
-    def update_on_post(
-        self, weight: Any, pre_trace: Any, post_spike: Any, w_min: Any = None, w_max: Any = None, *,
-        gain: Any = None, after: Any = None, backend: str | None = None, **options: Any,
-    ) -> Any:  # fmt: skip
-        delayed, structure = self._delayed, self._delayed.unrolled
-        spec = dataclasses.replace(UPDATE_POST, arrivals=_shifted(delayed.post, delayed.pre))
-        operands = (
-            weight, structure.csc_indices, structure.csc_indptr, structure.weight_indices,
-            self._kept("pre", "trace", pre_trace), self._state.post, w_min, w_max, self._gain("post", gain), after,
-        )  # fmt: skip
-        return operators.call(spec, structure.shape, backend, operands, _options(**options))
-
-    def _kept(self, name: str, what: str, x: Any) -> Any:
-        """The values `x` of a side's neurons with those of the steps before, in one dimension."""
-        side, position = self._side(name)
-        if side.length == 1:
-            return x
-        numbers, unit = without_unit(x)
-        numbers = jnp.asarray(numbers)
-        key = f"{name}_{what}"
-        while key in self.past:  # of another update in the same step
-            key += "'"
-        kept = self._state.past.get(key)
-        if kept is None:  # in `init`: as it has always been
-            kept = with_unit(jnp.tile(numbers, 2 * side.length), unit)
-        kept = operators.in_unit(key, kept, u.UNITLESS if unit is None else unit)
-        kept, numbers = vary_alike([kept, numbers])
-        for start in (position * side.n, (position + side.length) * side.n):
-            kept = jax.lax.dynamic_update_slice_in_dim(kept, numbers, start, 0)
-        self.past[key] = with_unit(kept, unit)
-        return self.past[key]
-
-    def _side(self, name: str) -> tuple[Arrivals, jax.Array]:
-        return getattr(self._delayed, name), self._state.position[0 if name == "pre" else 1]
-
-    def _gain(self, name: str, gain: Any) -> Any:
-        """A gain of the rows: that of their neurons when these spiked."""
-        if np.ndim(gain) == 0:
-            return gain
-        side, position = self._side(name)
-        if side.length == 1:
-            return gain
-        start = _start(side, position)
-        kept = without_unit(self._kept(name, "gain", gain))[0]
-        return jax.lax.dynamic_slice_in_dim(kept, start, side.length * side.n)
-
-
-def _start(side: Arrivals, position: jax.Array) -> jax.Array:
-    """Where the values of the last `length` steps begin in what is kept twice."""
-    return jnp.int32(0) if side.length == 1 else (position + 1) * side.n
-
-
-def _shifted(event: Arrivals, partner: Arrivals) -> Arrivals:
-    return dataclasses.replace(event, shifted=partner.length > 1)
-
-
-def _options(weight_in_bounds: bool = False, soft_bound: str | None = None, mu: float = 1.0) -> tuple:
-    return weight_in_bounds, soft_bound, mu
 
 
 def _steps_of_each(name: str, delay: WithUnit, dt: WithUnit, nse: int) -> np.ndarray:
