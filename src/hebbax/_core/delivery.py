@@ -15,7 +15,7 @@ from jax.interpreters import ad, batching, mlir
 
 from hebbax._core import lowering
 from hebbax._core.compat import Primitive
-from hebbax._core.primitives import Network, bind, propagate_p
+from hebbax._core.primitives import Network, bind, propagate_p, run_compiled
 from hebbax._core.specs import Spec
 
 
@@ -116,20 +116,10 @@ def _batch(operands, axes, **params):
 
 
 deliver_p = Primitive("hebbax_deliver")
+run_compiled(deliver_p)
 deliver_p.def_abstract_eval(lambda *operands, **_: operands[6].update(weak_type=False))
 ad.primitive_jvps[deliver_p] = _jvp
 ad.primitive_transposes[deliver_p] = _transpose
 batching.primitive_batchers[deliver_p] = _batch
 for _platform in lowering.PLATFORMS:
     mlir.register_lowering(deliver_p, _lowering(_platform), platform=_platform)
-
-
-@deliver_p.def_impl
-def _impl(*operands, **params):
-    with jax.disable_jit(False):
-        return _compiled(*operands, params=tuple(params.items()))
-
-
-@functools.partial(jax.jit, static_argnames="params")
-def _compiled(*operands, params):
-    return deliver_p.bind(*operands, **dict(params))

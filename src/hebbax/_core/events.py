@@ -25,7 +25,7 @@ from jax.interpreters import batching, mlir
 from hebbax import _cpu
 from hebbax._core import lowering, reference
 from hebbax._core.compat import Primitive
-from hebbax._core.primitives import bind
+from hebbax._core.primitives import bind, run_compiled
 from hebbax._core.reference import HEADER
 from hebbax._core.specs import Arrivals
 
@@ -74,20 +74,10 @@ def _batch(operands, axes, *, arrivals: Arrivals):
 
 
 record_p = Primitive("hebbax_record")
+run_compiled(record_p)
 record_p.def_abstract_eval(lambda events, *_, **__: events.update(weak_type=False))
 batching.primitive_batchers[record_p] = _batch
 for _platform in lowering.PLATFORMS:
     _native = _platform == "cpu" and _cpu.missing is None
     _rule = mlir.lower_fun(_record_natively if _native else _record_in_jax, multiple_results=False)
     mlir.register_lowering(record_p, _rule, platform=_platform)
-
-
-@record_p.def_impl
-def _impl(*operands, arrivals: Arrivals):
-    with jax.disable_jit(False):
-        return _compiled(*operands, arrivals=arrivals)
-
-
-@functools.partial(jax.jit, static_argnames="arrivals")
-def _compiled(*operands, arrivals: Arrivals):
-    return record_p.bind(*operands, arrivals=arrivals)

@@ -41,25 +41,29 @@ def bind(primitive: Primitive, *operands, **params):
 def _make_primitive(name: str, abstract_eval: Callable, jvp: Callable, transpose: Callable) -> Primitive:
     primitive = Primitive(name)
     primitive.def_abstract_eval(abstract_eval)
-
-    def run(*operands, params):
-        return primitive.bind(*operands, **dict(params))
-
-    run._apply_primitive = True  # type: ignore[attr-defined]  # under `debug_nans`, JAX does not run it again without `jit`, which would never end
-    run.__qualname__ = name
-    compiled = jax.jit(run, static_argnames=("params",))
-
-    @primitive.def_impl
-    def _impl(*operands, **params):
-        with jax.disable_jit(False):  # under `disable_jit`, `compiled` would come straight back here
-            return compiled(*operands, params=tuple(params.items()))
-
+    run_compiled(primitive)
     ad.primitive_jvps[primitive] = jvp
     ad.primitive_transposes[primitive] = transpose
     batching.primitive_batchers[primitive] = functools.partial(_batch, primitive)
     for platform in lowering.PLATFORMS:
         mlir.register_lowering(primitive, lowering.lowering_rule(platform), platform=platform)
     return primitive
+
+
+def run_compiled(primitive: Primitive) -> None:
+    """Let a primitive run by a cached `jit` where it is called outside of any."""
+
+    def run(*operands, params):
+        return primitive.bind(*operands, **dict(params))
+
+    run._apply_primitive = True  # type: ignore[attr-defined]  # under `debug_nans`, JAX does not run it again without `jit`, which would never end
+    run.__qualname__ = primitive.name
+    compiled = jax.jit(run, static_argnames=("params",))
+
+    @primitive.def_impl
+    def _impl(*operands, **params):
+        with jax.disable_jit(False):  # under `disable_jit`, `compiled` would come straight back here
+            return compiled(*operands, params=tuple(params.items()))
 
 
 def _batch(primitive: Primitive, operands, axes, **params):
