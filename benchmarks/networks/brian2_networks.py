@@ -56,6 +56,7 @@ def run(options: argparse.Namespace, network: Network) -> Outcome:
         b.Network(objects, spikes).run(options.seconds * b.second)
         b.device.build(directory=folder, run=False)
         compilation, started = time.perf_counter() - stated, time.monotonic()
+        own_memory = peak_memory()  # Python's; later it also reads the weights
         b.device.run(with_output=False)
         found = (Path(folder) / "results" / "stdout.txt").read_text().split()
         built, cpu, memory = (float(found[found.index(name) + 1]) for name in ("built", "cpu", "memory"))
@@ -68,8 +69,8 @@ def run(options: argparse.Namespace, network: Network) -> Outcome:
         build=built - started,
         compilation=compilation,
         before_first_step=before_first_step,
-        memory=round(1024 * memory) + peak_memory(),
-        memory_before=peak_memory(),
+        memory=round(1024 * memory) + own_memory,
+        memory_before=own_memory,
         rate=count / network.neurons / options.seconds,
         **weights(weight),
     )
