@@ -89,6 +89,14 @@ class Parameters:
         charge = self.weight * math.e * self.synaptic_time
         return self.drive * self.threshold * self.capacitance / (self.membrane_time * charge)
 
+    @property
+    def propagator(self) -> np.ndarray:
+        """What a step makes of voltage (mV), current and rise (pA) without spikes, as a matrix."""
+        tau_m, tau_s, step = (x / u.ms for x in (self.membrane_time, self.synaptic_time, self.time_step))
+        per_current = float(u.pA * u.ms / self.capacitance / u.mV)  # mV that 1 pA makes in 1 ms
+        rates = [[-1 / tau_m, per_current, 0], [0, -1 / tau_s, math.e / tau_s], [0, 0, -1 / tau_s]]
+        return scipy.linalg.expm(np.array(rates) * step)
+
 
 class Membrane(NamedTuple):
     """State of the neurons, and refractory steps that remain."""
@@ -127,10 +135,7 @@ class Neurons:
     ) -> tuple[Membrane, jax.Array]:
         """Advance by the exact solution, spike, then take up what arrives."""
         p = self.parameters
-        tau_m, tau_s, step = (x / u.ms for x in (p.membrane_time, p.synaptic_time, p.time_step))
-        per_current = float(u.pA * u.ms / p.capacitance / u.mV)  # mV that 1 pA makes in 1 ms
-        rates = [[-1 / tau_m, per_current, 0], [0, -1 / tau_s, math.e / tau_s], [0, 0, -1 / tau_s]]
-        (v_v, v_i, v_r), (_, i_i, i_r), (_, _, r_r) = scipy.linalg.expm(np.array(rates) * step).astype(np.float32)
+        (v_v, v_i, v_r), (_, i_i, i_r), (_, _, r_r) = p.propagator.astype(np.float32)
         moved = v_v * state.voltage + v_i * state.current + v_r * state.rise
         spike = hebbax.fence((state.refractory == 0) & (moved >= np.float32(p.threshold / u.mV)))
         rests = spike | (state.refractory > 0)
