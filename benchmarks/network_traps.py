@@ -75,7 +75,7 @@ class Program:
 
     hold: str = "fence"
     after: bool = True
-    record: str = "raster"  # or 'ids', 'voltages', 'counts'
+    record: str = "raster"  # or 'ids', 'voltages', 'counts', 'nothing'
     plastic: bool = True
     shared: str = "number"  # what a static network's excitatory weight is; or 'built', 'argument'
     structure: str = "argument"  # or 'closed over'
@@ -100,7 +100,9 @@ def neurons(hold: Callable, state: Membrane, excitation: jax.Array, inhibition: 
 def recorded(program: Program, spike: jax.Array, voltage: jax.Array) -> Any:
     if program.record == "ids":
         return jnp.nonzero(spike, size=64, fill_value=spike.size)[0]
-    return {"raster": spike, "voltages": (spike, voltage), "counts": (spike, spike.sum())}[program.record]
+    return {"nothing": None, "raster": spike, "voltages": (spike, voltage), "counts": (spike, spike.sum())}[
+        program.record
+    ]
 
 
 def build(network: Network, program: Program, mesh: Mesh | None = None) -> tuple[Callable, tuple, float]:
@@ -199,14 +201,15 @@ class Timed:
         jax.block_until_ready((self.state, seen))
         taken = time.perf_counter() - start
         seen = np.asarray(seen[0] if isinstance(seen, tuple) else seen)
-        self.spikes += (seen < self.neurons).sum() if self.program.record == "ids" else seen.sum()
-        self.timed_steps += self.program.steps
+        if self.program.record != "nothing":
+            self.spikes += (seen < self.neurons).sum() if self.program.record == "ids" else seen.sum()
+            self.timed_steps += self.program.steps
         return taken / (calls * self.program.steps)
 
     @property
-    def rate(self) -> float:
-        """Hz; of short calls, that of the last in each round."""
-        return self.spikes / (self.neurons * self.timed_steps * 1e-4)
+    def rate(self) -> str:
+        """Of short calls, that of the last in each round."""
+        return f"{self.spikes / (self.neurons * self.timed_steps * 1e-4):.1f} Hz" if self.timed_steps else ""
 
 
 BEST = Program()
@@ -220,6 +223,7 @@ GROUPS = (  # of programs that take turns, the first being what the others are c
             "no fence": replace(BEST, hold="nothing"),
             "`optimization_barrier` for the fence": replace(BEST, hold="barrier"),
             "no `after`": replace(BEST, after=False),
+            "no spikes recorded": replace(BEST, record="nothing"),
             "spikes recorded as ids, by `jnp.nonzero(size=64)`": replace(BEST, record="ids"),
             "potentials recorded as well": replace(BEST, record="voltages"),
             "spikes counted in every step, by `sum`": replace(BEST, record="counts"),
@@ -287,7 +291,7 @@ def main() -> None:
         for k, name in enumerate(programs):
             ratio = "" if k == 0 else f"{np.median([x[k] / x[0] for x in rounds]):.2f}"
             taken = 1e6 * np.median([x[k] for x in rounds])
-            print(f"| {name} | {taken:.1f} | {ratio} | {timed[name].rate:.1f} Hz |", flush=True)
+            print(f"| {name} | {taken:.1f} | {ratio} | {timed[name].rate} |", flush=True)
     print("\n| once | seconds |\n|---|---:|")
     for name, taken in once().items():
         print(f"| {name} | {taken:.2g} |", flush=True)
