@@ -218,7 +218,7 @@ GROUPS = (  # of programs that take turns, the first being what the others are c
     (
         (4000, 80),
         {
-            "as below": BEST,
+            "as above, the delay by intervals": BEST,
             "the delay by `hebbax.delays.Ring`": replace(BEST, ring=True),
             "no fence": replace(BEST, hold="nothing"),
             "`optimization_barrier` for the fence": replace(BEST, hold="barrier"),
