@@ -69,14 +69,14 @@ def contenders() -> list[Contender]:
 
 
 def main(
-    networks: Annotated[str, typer.Option(help="Only networks whose name matches this regular expression.")] = "",
+    networks: Annotated[str, typer.Option(help="Only networks whose whole name matches this expression.")] = ".*",
     simulators: Annotated[str, typer.Option(help="Only contenders whose name, 'NEST 2t' say, matches this.")] = "",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds with plasticity; without, one is enough.")] = 3,
     timeout: Annotated[float, typer.Option(help="Seconds that a run may take.")] = 1800.0,
     output: Annotated[Path, typer.Option(help="Folder for the files.")] = RESULTS,
 ) -> None:
     """Run all contenders in turn, print one table, and write JSON, a plot and the README's table."""
-    rows = [row for row in ROWS if re.search(networks, row.network)]
+    rows = [row for row in ROWS if re.fullmatch(networks, row.network)]
     chosen = [contender for contender in contenders() if re.search(simulators, contender.name)]
     if not (rows and chosen):
         raise typer.BadParameter(f"no network matches {networks!r}, or no contender matches {simulators!r}")
@@ -104,7 +104,7 @@ def main(
     (output / "networks.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     (output / "networks.md").write_text(report.markdown(results))
     report.plot(results, output / "networks.png")
-    report.show(results, Console())
+    report.show(results)
 
 
 def measure(row: Row, chosen: list[Contender], rounds: int, timeout: float, say) -> dict:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 MEGA = 1e6
 METRICS = {"wall_per_second": "time", "before_first_step": "time to the first step", "memory": "peak memory"}
@@ -101,18 +97,21 @@ def markdown(results: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def show(results: dict, console: Console) -> None:
+def show(results: dict) -> None:
+    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"hebbax {results['versions']['hebbax']}, {results['commit']}", caption=LEGEND, pad_edge=False)
     table.add_column("", no_wrap=True)
     for column in COLUMNS:
-        table.add_column(column, justify="right")
+        table.add_column(column.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for row in results["networks"]:
         table.add_section()
         table.add_row(f"[bold]{row['network']}")
         for name, runs in row["contenders"].items():
             table.add_row(name + " void" * (name in row["void"]), *cells(runs))
+    # As wide as the table needs, as in bench.py.
+    console = Console(width=max(Console().width, Console(width=1000).measure(table).maximum))
     console.print(table)
     for row in results["networks"]:
         for target in row["targets"]:

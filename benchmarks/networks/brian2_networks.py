@@ -28,9 +28,12 @@ std::cout << std::fixed << "built " << built.count();
 std::clock_t cpu = std::clock();
 """
 AFTER = """
-struct rusage usage;
-getrusage(RUSAGE_SELF, &usage);
-std::cout << " cpu " << double(std::clock() - cpu) / CLOCKS_PER_SEC << " memory " << usage.ru_maxrss << std::endl;
+std::cout << " cpu " << double(std::clock() - cpu) / CLOCKS_PER_SEC << " memory ";
+std::ifstream status("/proc/self/status");
+std::string word;
+while (status >> word && word != "VmHWM:") {}
+status >> word;
+std::cout << word << std::endl;
 """
 TIME_CONSTANTS = {"x": "tau_plus", "y": "tau_minus"}  # of the traces of presynaptic and of postsynaptic spikes
 
@@ -47,12 +50,13 @@ def run(options: argparse.Namespace, network: Network) -> Outcome:
         objects = {Cuba: cuba, Brunel: brunel, Hpc: hpc}[type(network)](network, not options.static)
         neurons, synapses = objects[0], objects[1]
         spikes = b.SpikeMonitor(neurons, record=False)
-        b.prefs.codegen.cpp.headers += ["<chrono>", "<ctime>", "<iostream>", "<sys/resource.h>"]
+        b.prefs.codegen.cpp.headers += ["<chrono>", "<ctime>", "<iostream>", "<fstream>", "<string>"]
         b.device.insert_code("before_network_run", BEFORE)
         b.device.insert_code("after_network_run", AFTER)
         b.Network(objects, spikes).run(options.seconds * b.second)
         b.device.build(directory=folder, run=False)
         compilation, started = time.perf_counter() - stated, time.monotonic()
+        own_memory = peak_memory()  # Python's; later it also reads the weights
         b.device.run(with_output=False)
         found = (Path(folder) / "results" / "stdout.txt").read_text().split()
         built, cpu, memory = (float(found[found.index(name) + 1]) for name in ("built", "cpu", "memory"))
@@ -65,8 +69,8 @@ def run(options: argparse.Namespace, network: Network) -> Outcome:
         build=built - started,
         compilation=compilation,
         before_first_step=before_first_step,
-        memory=round(1024 * memory) + peak_memory(),
-        memory_before=peak_memory(),
+        memory=round(1024 * memory) + own_memory,
+        memory_before=own_memory,
         rate=count / network.neurons / options.seconds,
         **weights(weight),
     )

@@ -78,7 +78,7 @@ def _compiled(operands: list, static: tuple) -> Any:
     plain = {name: in_unit(spec.public_name(name), x, units[name]) if name in units else x for name, x in given.items()}
     required = [plain.pop(name) for name in spec.arguments]
     plain |= zip(unitless.UPDATE_OPTIONS, options, strict=False)  # no options, unless it is an update
-    out = unitless.OPERATORS[spec](*required, shape=shape, backend=backend, **plain)
+    out = unitless.operator_of(spec)(*required, shape=shape, backend=backend, **plain)
     out = out.astype(jnp.result_type(getattr(weight, "mantissa", weight)))  # (a float has no dtype without `jit`)
     return u.Quantity(out, unit=unit) if has_unit else out
 

@@ -18,6 +18,7 @@ LAYERS = [
     ["_cpu", "_cuda", "_core.reference"],
     ["_core.lowering", "_core.fence", "_core.exchange"],
     ["_core.primitives"],
+    ["_core.events", "_core.delivery"],
     ["_core.unitless"],
     ["_core.memory", "_core.connectivity"],
     ["_core.building"],

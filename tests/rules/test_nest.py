@@ -11,6 +11,9 @@ or its changes depend on it.
 
 import importlib.util
 
+import brainunit as u
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import stdp_reference
@@ -119,6 +122,36 @@ def test_hebbax_agrees_with_nest_where_no_spikes_coincide(rng, mu_plus, mu_minus
     pre, post = random_trains(rng, delay, coincident=False)
     expected = run_nest_pair(pre, post, delay, mu_plus, mu_minus)
     got = run_hebbax(pre, post + delay, mu_plus, mu_minus)
+    print(f"largest difference {abs(got - expected).max() / W_MAX:.1e} of the largest weight")
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
+
+
+def run_delayed(pre, post, delay, mu_plus, mu_minus):
+    """The same as `run_hebbax`, where `post` is when the neuron spikes."""
+    spikes = np.zeros((2, max(pre.max(), post.max()) + 1, 1), bool)
+    for train, steps in zip(spikes, (pre, post), strict=True):
+        train[steps] = True
+    with enable_x64(True):
+        rule = hebbax.PairSTDP(**quantities(NEST_PAIR), mu_plus=mu_plus, mu_minus=mu_minus)
+        delayed = hebbax.delays.DelayedSynapses(one_to_one(1), DT * u.ms, dendritic=delay * DT * u.ms)
+        weight = jnp.array([W_START])
+
+        def step(carry, spikes):
+            weight, traces, state = carry
+            state = delayed.push(state, *spikes)
+            carry = delayed.step(rule, weight, traces, state, *spikes)
+            return carry, carry[0]
+
+        start = weight, rule.init(delayed), delayed.init(weight, rule)
+        return np.asarray(jax.lax.scan(step, start, tuple(spikes))[1])[pre, 0]
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("mu_plus, mu_minus", EXPONENTS[:2])
+def test_a_dendritic_delay_is_nests(rng, mu_plus, mu_minus, delay):
+    pre, post = random_trains(rng, delay, coincident=False)
+    expected = run_nest(pre, post, delay, mu_plus, mu_minus)
+    got = run_delayed(pre, post, delay, mu_plus, mu_minus)
     print(f"largest difference {abs(got - expected).max() / W_MAX:.1e} of the largest weight")
     np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
 

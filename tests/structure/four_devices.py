@@ -1,6 +1,7 @@
 """What test_sharding.py runs in processes of their own: in each, JAX has four virtual CPU devices."""
 
 import dataclasses
+import functools
 import re
 
 import brainunit as u
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import recurrent
 from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 import hebbax
 import oracle
@@ -499,3 +501,78 @@ def test_a_fence_gathers_nothing(mesh):
     for f in (fenced, jax.shard_map(fenced, mesh=mesh, in_specs=part, out_specs=part)):
         np.testing.assert_array_equal(jax.jit(f)(x), x + 1)
         assert collectives(f, x) == []
+
+
+# -- delays
+
+
+def learn_with_delays(synapses, rule, weight, pre, post, gather=lambda x: x):
+    """Weights, and the currents at the somata, of a projection with one delay for all."""
+    dt, axonal, dendritic = 1.0 * u.ms, 3.0 * u.ms, 2.0 * u.ms
+
+    def step(state, spikes):
+        weight, traces, axon, back, dendrite = state
+        axon, pre_spike = axon.push(spikes[0])
+        back, post_spike = back.push(spikes[1])
+        pre_spike = gather(pre_spike)
+        current = synapses.propagate_on_pre(weight, pre_spike)
+        weight, traces = rule.step(synapses, weight, traces, pre_spike, post_spike, dt, after=current)
+        dendrite, current = dendrite.push(current)
+        return (weight, traces, axon, back, dendrite), current
+
+    rings = (
+        hebbax.delays.Ring.of(pre[0], axonal, dt),
+        hebbax.delays.Ring.of(post[0], dendritic, dt),
+        hebbax.delays.Ring.of(jnp.zeros(post.shape[1]), dendritic, dt),
+    )
+    (weight, *_), currents = jax.lax.scan(step, (weight, rule.init(synapses), *rings), (pre, post))
+    return weight, currents
+
+
+def test_one_delay_for_a_projection_on_split_neurons(rng, mesh):
+    """Each device delays the spikes of its own neurons, before they are gathered."""
+    synapses, rule = network(rng, (24, 24), 130), hebbax.PairSTDP(20.0 * u.ms, 20.0 * u.ms, 0.1, 0.1, 0.0, 1.0)
+    sharded = sharding.split(synapses, mesh, recurrent=True)
+    weight, spikes = jnp.full(synapses.nse, 0.5), jnp.asarray(rng.random((2, 30, 24)) < 0.2)
+    split = P(None, "devices")
+
+    def function(sharded, weight, pre, post):
+        gather = functools.partial(jax.lax.all_gather, axis_name="devices", tiled=True)
+        return learn_with_delays(sharded.local(), rule, weight, pre, post, gather)
+
+    pre, post = (jnp.stack([sharded.split_post(x) for x in train]) for train in spikes)
+    run = jax.shard_map(
+        function, mesh=mesh, in_specs=(P("devices"), P("devices"), split, split), out_specs=(P("devices"), split),
+        check_vma=False,
+    )  # fmt: skip
+    got, currents = jax.jit(run)(sharded, sharded.split_weight(weight), pre, post)
+    expected, expected_currents = learn_with_delays(synapses, rule, weight, *spikes)
+    assert (np.asarray(expected) != 0.5).any() and np.any(expected_currents)
+    oracle.assert_close(sharded.join_weight(got), expected)
+    for k in range(30):
+        oracle.assert_close(sharded.join_post(currents[k]), expected_currents[k])
+
+
+def test_a_delay_per_synapse_where_devices_share_out_a_batch(rng, mesh):
+    synapses, dt = network(rng, (24, 17), 130), 1.0 * u.ms
+    axonal, dendritic = (rng.integers(0, x, synapses.nse) for x in (5, 4))
+    delayed = hebbax.delays.DelayedSynapses(synapses, dt, axonal=axonal * dt, dendritic=dendritic * dt)
+    rule = hebbax.PairSTDP(20.0 * u.ms, 20.0 * u.ms, 0.1, 0.1, 0.0, 1.0)
+    spikes = rng.random((8, 20, 24)) < 0.2, rng.random((8, 20, 17)) < 0.2
+    weight = jnp.asarray(rng.uniform(0, 1, (8, synapses.nse)), jnp.float32)
+
+    def learn(weight, *spikes):
+        def step(carry, spikes):
+            weight, traces, state = carry
+            state = delayed.push(state, *spikes)
+            current, state = delayed.propagate(weight, state)
+            return delayed.step(rule, weight, traces, state, *spikes, after=current), current
+
+        start = weight, rule.init(synapses), delayed.init(weight, rule)
+        (weight, *_), currents = jax.lax.scan(step, start, spikes)
+        return weight, currents
+
+    members = P("devices")
+    split = jax.shard_map(jax.vmap(learn), mesh=mesh, in_specs=members, out_specs=members, check_vma=False)
+    for got, expected in zip(jax.jit(split)(weight, *spikes), jax.vmap(learn)(weight, *spikes), strict=True):
+        oracle.assert_close(got, expected)

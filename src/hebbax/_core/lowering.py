@@ -161,23 +161,32 @@ def set_default(spec: Spec, platform: str, backend: str) -> None:
     jax.clear_caches()  # a compiled function would keep the backend it was lowered with
 
 
+def chosen_backend(ctx, platform: str, spec: Spec, backend: str | None) -> str:
+    """The backend of a call that is lowered for a platform: the one that was asked for, if it can run there."""
+    if backend is None:
+        backend = _defaults.get((spec.kind, spec.permuted, platform)) or best_backend(platform)
+        several = len(ctx.module_context.platforms) > 1
+        if (backend != "cython" and several) or (platform == "cuda" and not _device_numbers()):
+            backend = "jax"  # JAX lowers no callback for several platforms, and where it has no GPU it only exports
+    check_backend(backend, platform)
+    return backend
+
+
 def lowering_rule(platform: str):
     """The lowering rule of all primitives for one platform."""
 
     def lower(ctx, *operands, backend: str | None, **params):
-        if backend is None:
-            spec = params["spec"]
-            backend = _defaults.get((spec.kind, spec.permuted, platform)) or best_backend(platform)
-            several = len(ctx.module_context.platforms) > 1
-            if (backend != "cython" and several) or (platform == "cuda" and not _device_numbers()):
-                backend = "jax"  # JAX lowers no callback for several platforms, and where it has no GPU it only exports
-        check_backend(backend, platform)
+        backend = chosen_backend(ctx, platform, params["spec"], backend)
         run = _call_back_on_cuda if (backend, platform) == ("callback", "cuda") else _RUNNERS[backend]
 
         def function(weight, indices, indptr, weight_indices, spike, *others):
-            spike = spike if spike.dtype == bool else spike != 0
+            lists = params["spec"].arrivals is not None
+            spike = spike if spike.dtype == bool or lists else spike != 0
             operands = weight, indices, indptr, weight_indices, spike, *others
-            return run(*operands, avals_out=ctx.avals_out, **params)
+            called = functools.partial(run, avals_out=ctx.avals_out)
+            if lists and backend != "cython":
+                return reference.without_lists(called, *operands, **params)
+            return called(*operands, **params)
 
         return mlir.lower_fun(function, multiple_results=False)(ctx, *operands)
 
@@ -192,6 +201,9 @@ def attributes(spec: Spec, clip_all: bool = False, soft_bound: str | None = None
         "CLIP_ALL": clip_all,
         "SOFT_UPPER": soft_bound == "upper",
         "SOFT_LOWER": soft_bound == "lower",
+        "LISTED": spec.arrivals is not None,
+        "DUE": spec.arrivals is not None and spec.arrivals.due,
+        "SHIFTED": spec.arrivals is not None and spec.arrivals.shifted,
     }
     told: dict[str, Any] = {"flags": np.int32(sum(_cpu.flag(name) for name, is_set in flags.items() if is_set))}
     return told | {"mu": np.float64(mu)} if spec.kind == "update" else told

@@ -43,25 +43,29 @@ def bind(primitive: Primitive, *operands, **params):
 def _make_primitive(name: str, abstract_eval: Callable, jvp: Callable, transpose: Callable) -> Primitive:
     primitive = Primitive(name)
     primitive.def_abstract_eval(abstract_eval)
-
-    def run(*operands, params):
-        return primitive.bind(*operands, **dict(params))
-
-    run._apply_primitive = True  # type: ignore[attr-defined]  # under `debug_nans`, JAX does not run it again without `jit`, which would never end
-    run.__qualname__ = name
-    compiled = jax.jit(run, static_argnames=("params",))
-
-    @primitive.def_impl
-    def _impl(*operands, **params):
-        with jax.disable_jit(False):  # under `disable_jit`, `compiled` would come straight back here
-            return compiled(*operands, params=tuple(params.items()))
-
+    run_compiled(primitive)
     ad.primitive_jvps[primitive] = jvp
     ad.primitive_transposes[primitive] = transpose
     batching.primitive_batchers[primitive] = functools.partial(_batch, primitive)
     for platform in lowering.PLATFORMS:
         mlir.register_lowering(primitive, lowering.lowering_rule(platform), platform=platform)
     return primitive
+
+
+def run_compiled(primitive: Primitive) -> None:
+    """Let a primitive run by a cached `jit` where it is called outside of any."""
+
+    def run(*operands, params):
+        return primitive.bind(*operands, **dict(params))
+
+    run._apply_primitive = True  # type: ignore[attr-defined]  # under `debug_nans`, JAX does not run it again without `jit`, which would never end
+    run.__qualname__ = primitive.name
+    compiled = jax.jit(run, static_argnames=("params",))
+
+    @primitive.def_impl
+    def _impl(*operands, **params):
+        with jax.disable_jit(False):  # under `disable_jit`, `compiled` would come straight back here
+            return compiled(*operands, params=tuple(params.items()))
 
 
 def _batch(primitive: Primitive, operands, axes, **params):
@@ -91,7 +95,7 @@ def _put(operands, where: list[bool], members) -> list:
     return [next(members) if is_member else x for x, is_member in zip(operands, where, strict=True)]
 
 
-class _Network(NamedTuple):
+class Network(NamedTuple):
     """The structure and the spikes that a call has, on which its derivatives run too."""
 
     spec: Spec
@@ -100,7 +104,7 @@ class _Network(NamedTuple):
     spike: Any
 
     @property
-    def everyone(self) -> _Network:
+    def everyone(self) -> Network:
         """The same, all neurons spiking: where derivatives with respect to spikes come from."""
         return self._replace(spike=jnp.ones((1,) * (self.spike.ndim - 1) + self.spike.shape[-1:], bool))
 
@@ -174,7 +178,7 @@ def _update_jvp(primals, tangents, *, spec, backend, **params):
         for name, change in zip(spec.operands, tangents, strict=False)
         if name in ("weight", "spike", "trace", "gain", "w_min", "w_max") and not _is_zero(change)
     }
-    net = _Network(spec, backend, tuple(primals[1:4]), given["spike"])
+    net = Network(spec, backend, tuple(primals[1:4]), given["spike"])
     if not changes:  # but for `after`
         return out, jnp.zeros_like(out)
     if given["w_min"].shape[-1] or given["w_max"].shape[-1]:
@@ -276,7 +280,7 @@ def _none(like):
 def _update_transpose(cotangent, weight, *operands, spec, backend, **_):
     """Of an update without bounds, linear in the weight and the trace, or in the weight and the gain."""
     indices, indptr, weight_indices, spike, trace, gain, _w_min, _w_max, *after = operands
-    net = _Network(spec, backend, (indices, indptr, weight_indices), spike)
+    net = Network(spec, backend, (indices, indptr, weight_indices), spike)
     out = dict.fromkeys(spec.operands)
     if not _is_zero(cotangent):
         if ad.is_undefined_primal(weight):
@@ -292,7 +296,7 @@ def _propagate_jvp(primals, tangents, *, spec, backend, n_out):
     out = bind(propagate_p, *primals, spec=spec, backend=backend, n_out=n_out)
     weight, *structure, spike, gain = primals
     d_weight, *_, d_spike, d_gain = tangents
-    net, terms = _Network(spec, backend, tuple(structure), spike), []
+    net, terms = Network(spec, backend, tuple(structure), spike), []
     if not _is_zero(d_weight):
         terms.append(net.propagate(d_weight, gain, n_out))
     if not _is_zero(d_gain):
@@ -304,7 +308,7 @@ def _propagate_jvp(primals, tangents, *, spec, backend, n_out):
 
 def _propagate_transpose(cotangent, weight, *operands, spec, backend, n_out):
     *structure, spike, gain = operands
-    net, out = _Network(spec, backend, tuple(structure), spike), dict.fromkeys(spec.operands)
+    net, out = Network(spec, backend, tuple(structure), spike), dict.fromkeys(spec.operands)
     if not _is_zero(cotangent):
         if ad.is_undefined_primal(weight):
             out["weight"] = net.total(weight.aval, cotangent, gain)
@@ -317,7 +321,7 @@ def _collect_jvp(primals, tangents, *, spec, backend):
     out = bind(collect_p, *primals, spec=spec, backend=backend)
     weight, *structure, spike, trace = primals
     d_weight, *_, d_spike, d_trace = tangents
-    net, terms = _Network(spec, backend, tuple(structure), spike), []
+    net, terms = Network(spec, backend, tuple(structure), spike), []
     if not _is_zero(d_weight):
         terms.append(net.collect(d_weight, trace))
     if not _is_zero(d_trace):
@@ -329,7 +333,7 @@ def _collect_jvp(primals, tangents, *, spec, backend):
 
 def _collect_transpose(cotangent, weight, *operands, spec, backend):
     *structure, spike, trace = operands
-    net, out = _Network(spec, backend, tuple(structure), spike), dict.fromkeys(spec.operands)
+    net, out = Network(spec, backend, tuple(structure), spike), dict.fromkeys(spec.operands)
     if not _is_zero(cotangent):
         if ad.is_undefined_primal(weight):
             out["weight"] = net.total(weight.aval, trace, cotangent)
@@ -354,7 +358,7 @@ def _propagate_abstract(weight, indices, indptr, weight_indices, spike, gain, *,
 
 
 def _collect_abstract(weight, indices, indptr, weight_indices, spike, trace, **_):
-    return trace.update(shape=(*_batch_shape(weight, spike, trace), spike.shape[-1]), weak_type=False)
+    return trace.update(shape=(*_batch_shape(weight, spike, trace), indptr.shape[-1] - 1), weak_type=False)
 
 
 update_p = _make_primitive("hebbax_update", _update_abstract, _update_jvp, _update_transpose)

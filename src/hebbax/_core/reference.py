@@ -3,13 +3,14 @@
 A spiking row's element whose index is out of range is skipped, as on a GPU: plain JAX cannot raise.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from hebbax._core.specs import STRUCTURE, Spec
+from hebbax._core.specs import STRUCTURE, Arrivals, Spec
 
 
 def _elements(permuted: bool, nse, indices, indptr, weight_indices, spike, n_other):
@@ -118,3 +119,40 @@ def run(spec: Spec, operands: tuple, **params: Any) -> jax.Array:
     if axes == [None] * len(axes):
         return run(spec, tuple(given), **params)[None]
     return jax.vmap(lambda *given: run(spec, given, **params), in_axes=tuple(axes))(*given)
+
+
+# Where the lists of `_core.events` begin, behind these and the delays.
+POSITION, SHIFT, LENGTH, NEURONS, DELAYS, HEADER = range(6)
+
+
+def record(events, spike, places, arrivals: Arrivals):
+    """`_core.events.record`, of one member of a batch."""
+    n, start = arrivals.n, HEADER + len(arrivals.delays)
+    (ids,) = jnp.nonzero(spike, size=n, fill_value=0)
+    spikes = jnp.concatenate([jnp.sum(spike, dtype=events.dtype)[None], ids.astype(events.dtype)])
+    events = jax.lax.dynamic_update_slice(events, places, (POSITION,))
+    return jax.lax.dynamic_update_slice(events, spikes, (start + places[0] * (n + 1),))
+
+
+def arriving(events, arrivals: Arrivals):
+    """Which rows have a spike that arrives: what the lists of one member of a batch say, as an array of bool."""
+    n, length, count = arrivals.n, arrivals.length, len(arrivals.delays)
+    lists = events[HEADER + count :].reshape(length, n + 1)
+    delays = jnp.asarray(arrivals.delays, events.dtype)
+    lists = lists[(events[POSITION] + arrivals.due - delays) % length]
+    spikes = (jnp.arange(n) < lists[:, :1]) & (lists[:, 1:] >= 0) & (lists[:, 1:] < n)
+    rows = jnp.where(spikes, (length - 1 - delays[:, None]) * n + lists[:, 1:], length * n)
+    return jnp.zeros(length * n, bool).at[rows].set(True, mode="drop")
+
+
+def without_lists(run: Callable, *operands: jax.Array, spec: Spec, **params: Any) -> jax.Array:
+    """Run an operator of arriving spikes as one without lists and offsets."""
+    arrivals, given = spec.arrivals, list(operands)
+    assert arrivals is not None
+    lists, at = given[4], spec.operands.index("trace") if "trace" in spec.operands else None
+    given[4] = jnp.vectorize(lambda events: arriving(events, arrivals), signature="(e)->(n)")(lists)
+    roll = jnp.vectorize(lambda x, events, sign: jnp.roll(x, sign * events[SHIFT]), signature="(n),(e),()->(n)")
+    if arrivals.shifted and at is not None:
+        given[at] = roll(given[at], lists, -1)
+    out = run(*given, spec=dataclasses.replace(spec, arrivals=None), **params)
+    return roll(out, lists, 1) if arrivals.shifted and spec.kind == "propagate" else out

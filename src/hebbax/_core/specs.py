@@ -16,6 +16,24 @@ STRUCTURE = ("indices", "indptr", "weight_indices")  # what a batch shares
 
 
 @dataclass(frozen=True)
+class Arrivals:
+    """Spikes that arrive after delays: an operand `spike` that lists them (see `_core.events`), over unrolled rows.
+
+    A row of the structure is a delay and a neuron: row `(length - 1 - delay) * n + i` is event neuron `i`'s.
+    """
+
+    n: int  # event neurons
+    delays: tuple[int, ...]  # in steps, each once, the longest first
+    due: bool = False  # those of the step after the last recorded one
+    shifted: bool = False  # the partners' trace begins at an offset, which stands beside the lists
+
+    @property
+    def length(self) -> int:
+        """Steps whose spikes are kept."""
+        return max(self.delays, default=0) + 1
+
+
+@dataclass(frozen=True)
 class Spec:
     """One operator: what it does, whose spikes select the rows it does it to, and in which order weights are stored.
 
@@ -25,6 +43,7 @@ class Spec:
     kind: Literal["update", "propagate", "collect"]
     event: Literal["pre", "post"]
     order: Literal["csr", "csc"] = "csr"
+    arrivals: Arrivals | None = None  # the spikes are not an array of bool, but such lists
 
     @property
     def name(self) -> str:

@@ -242,6 +242,8 @@ def check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int]) -> N
         "indices": (nse,), "weight": weight if is_shared else (nse,), "weight_indices": (nse,),
         "indptr": (n_event + 1,), "spike": (n_event,), "trace": (n_other,),
     }  # fmt: skip
+    if spec.arrivals:  # whose caller has made both of these
+        del expected["spike"], expected["trace"]
     for operand, want in expected.items():
         if operand in given and given[operand].shape != want:
             what = dict.fromkeys(("spike", "trace", "indptr"), f" for shape {shape}")
@@ -265,6 +267,8 @@ def _settle_dtypes(spec: Spec, given: dict[str, Any]) -> list[jax.Array]:
             return jnp.zeros(0, dtypes[operand])
         if operand == "spike":
             x = jnp.asarray(x)
+            if spec.arrivals:
+                return x
             has_derivative = spec.kind == "propagate" and jnp.issubdtype(x.dtype, jnp.floating)
             return x if x.dtype == bool or has_derivative else x != 0
         x = jnp.asarray(x, dtypes[operand])
@@ -295,6 +299,13 @@ def _common_index_dtype(*dtypes) -> np.dtype:
 
 
 OPERATORS = {spec: Operator(spec) for spec in (*SPECS, *CSC_SPECS)}
+
+
+@functools.cache
+def operator_of(spec: Spec) -> Operator:
+    return OPERATORS.get(spec) or Operator(spec)
+
+
 update_csr_on_binary_post_p = OPERATORS[UPDATE_POST]
 update_csr_on_binary_pre_p = OPERATORS[UPDATE_PRE]
 propagate_csr_on_binary_pre_p = OPERATORS[PROPAGATE_PRE]

@@ -91,8 +91,8 @@ cdef Status collect(Collect* call) noexcept nogil:
     cdef Rows rows
     cdef Job job
     cdef int64_t chunks
-    memset(call.out, 0, call.network.spike.size * (8 if call.network.weight.dtype == FLOAT64 else 4))
-    rows.next_event = 0
+    memset(call.out, 0, (call.network.indptr.size - 1) * (8 if call.network.weight.dtype == FLOAT64 else 4))
+    rows.next_event = rows.next_list = 0
     job.call = call
     job.rows = &rows
     job.values = call.out

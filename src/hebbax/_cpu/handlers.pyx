@@ -3,7 +3,7 @@
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from hebbax._cpu.buffers cimport (
     BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, Buffer, itemsize,
@@ -11,7 +11,7 @@ from hebbax._cpu.buffers cimport (
 from hebbax._cpu.collect cimport Collect, collect
 from hebbax._cpu.pages cimport use_huge_pages
 from hebbax._cpu.propagate cimport Propagate, propagate
-from hebbax._cpu.rows cimport OK, Network, Status, describe
+from hebbax._cpu.rows cimport BAD_LISTS, OK, Lists, Network, Status, describe, open_lists, record
 from hebbax._cpu.threads cimport Pool, add_and_get, chunks_for, run_chunks
 from hebbax._cpu.update cimport Update, update
 from hebbax._core.xla_ffi cimport (
@@ -26,15 +26,21 @@ cpdef enum Flag:
     CLIP_ALL = 4
     SOFT_UPPER = 8
     SOFT_LOWER = 16
+    LISTED = 32      # the spikes are the lists of `_core.events`:
+    DUE = 64         # those that arrive in the next step
+    SHIFTED = 128    # and the partners' values begin at their shift
 
 cdef enum:
     COLLECT_OPERANDS = 6
     PROPAGATE_OPERANDS = 6
+    RECORD_OPERANDS = 3
+    DELIVER_OPERANDS = 8
     UPDATE_OPERANDS = 9     # without `after`, which no kernel reads
     MESSAGE = 256
     GRAIN = 16384           # elements of a batch that are worth another thread
     LARGE = 131072          # elements of a member for which threads share it out, and not the members
     CLIPPED = 16            # weights that are clipped in the time that one element takes
+    LISTED_SHARE = 256      # of the elements of a member, one that lists are taken to name
 
 HOST = (1, 3, 11)  # DLPack's device types whose memory the CPU reaches: its own, and what it shares with CUDA and ROCm
 
@@ -44,12 +50,27 @@ cdef struct Attributes:
     double mu  # of an update
 
 
-cdef void set_network(Network* network, const Pool* pool, const Buffer* operands, int flags) noexcept nogil:
+cdef Status set_network(Network* network, const Pool* pool, const Buffer* operands, int flags) noexcept nogil:
     network.pool = pool[0]
     network.weight, network.indices, network.indptr, network.slots, network.spike = (
         operands[0], operands[1], operands[2], operands[3], operands[4])
     network.shared = network.weight.size == 1 and network.indices.size != 1
-    network.permuted = flags & PERMUTED and not network.shared
+    network.permuted, network.listed = flags & PERMUTED and not network.shared, flags & LISTED
+    network.lists.shift = 0
+    if network.listed and not open_lists(&network.lists, &network.spike, flags & DUE):
+        return BAD_LISTS
+    if not flags & SHIFTED:
+        network.lists.shift = 0
+    return OK
+
+
+cdef inline Status shift(Buffer* values, int64_t by) noexcept nogil:
+    """Let a trace begin where that of a window of time does."""
+    if by > values.size:
+        return BAD_LISTS
+    values.data = <char*> values.data + by * itemsize(values.dtype)
+    values.size -= by
+    return OK
 
 
 cdef bint succeeded(Status status, const Network* network, const char* kind, int flags, char* message) noexcept nogil:
@@ -57,6 +78,9 @@ cdef bint succeeded(Status status, const Network* network, const char* kind, int
     cdef char name[64]
     if status == OK:
         return True
+    if status == BAD_LISTS:
+        snprintf(message, MESSAGE, b"the lists of arriving spikes are not as they were recorded")
+        return False
     snprintf(name, sizeof(name), b"%s_%s_on_binary_%s", kind, b"csc" if flags & CSC else b"csr",
              b"pre" if ((flags & CSC) != 0) == ((flags & PERMUTED) != 0) else b"post")
     describe(network, name, message, MESSAGE)
@@ -69,15 +93,19 @@ cdef bint run_update(
     """Update `result`, which holds the old weight; where that fails, return False and say why in `message`."""
     cdef Update call
     cdef int flags = attributes.flags
-    set_network(&call.network, pool, operands, flags)
+    cdef Status status = set_network(&call.network, pool, operands, flags)
     call.network.weight.data = result.data
     if call.network.permuted:
         use_huge_pages(result.data, result.size * itemsize(result.dtype))
     call.trace, call.gain, call.w_min, call.w_max = operands[5], operands[6], operands[7], operands[8]
+    if status == OK:
+        status = shift(&call.trace, call.network.lists.shift)
     call.network.n_other = call.trace.size
     call.clip_all = flags & CLIP_ALL
     call.soft, call.upper, call.mu = flags & (SOFT_UPPER | SOFT_LOWER), flags & SOFT_UPPER, attributes.mu
-    return succeeded(update(&call), &call.network, b"update", flags, message)
+    if status == OK:
+        status = update(&call)
+    return succeeded(status, &call.network, b"update", flags, message)
 
 
 cdef bint run_propagate(
@@ -85,10 +113,16 @@ cdef bint run_propagate(
 ) noexcept nogil:
     """Fill `result`; where that fails, return False and say why in `message`."""
     cdef Propagate call
-    set_network(&call.network, pool, operands, attributes.flags)
-    call.network.n_other = result.size
-    call.gain, call.out = operands[5], result.data
-    return succeeded(propagate(&call), &call.network, b"propagate", attributes.flags, message)
+    cdef Buffer out = result[0]
+    cdef Status status = set_network(&call.network, pool, operands, attributes.flags)
+    if status == OK:
+        status = shift(&out, call.network.lists.shift)
+    call.network.n_other = out.size
+    call.gain, call.out, call.adds = operands[5], out.data, False
+    if status == OK:
+        memset(result.data, 0, <char*> out.data - <char*> result.data)
+        status = propagate(&call)
+    return succeeded(status, &call.network, b"propagate", attributes.flags, message)
 
 
 cdef bint run_collect(
@@ -96,10 +130,49 @@ cdef bint run_collect(
 ) noexcept nogil:
     """Fill `result`; where that fails, return False and say why in `message`."""
     cdef Collect call
-    set_network(&call.network, pool, operands, attributes.flags)
+    cdef Status status = set_network(&call.network, pool, operands, attributes.flags)
     call.trace, call.out = operands[5], result.data
+    if status == OK:
+        status = shift(&call.trace, call.network.lists.shift)
     call.network.n_other = call.trace.size
-    return succeeded(collect(&call), &call.network, b"a derivative's collect", attributes.flags, message)
+    if status == OK:
+        status = collect(&call)
+    return succeeded(status, &call.network, b"a derivative's collect", attributes.flags, message)
+
+
+cdef bint run_deliver(
+    const Pool* pool, const Buffer* result, const Buffer* operands, const Attributes* attributes, char* message
+) noexcept nogil:
+    """Add to `result`, the sums of the steps that come, as `_core.delivery` says; where that fails, return False."""
+    cdef Propagate call
+    cdef Buffer out = result[0]
+    cdef const int32_t* places = <const int32_t*> operands[7].data
+    cdef int64_t place = places[0], n = places[1], half = result.size // 2, size = itemsize(result.dtype)
+    cdef Status status = set_network(&call.network, pool, operands, attributes.flags)
+    if place < 0 or n < 0 or place + n > half:
+        status = BAD_LISTS
+    if status == OK:
+        memset(<char*> result.data + place * size, 0, n * size)
+        memset(<char*> result.data + (place + half) * size, 0, n * size)
+        status = shift(&out, place)
+    call.network.n_other = half
+    call.gain, call.out, call.adds = operands[5], out.data, True
+    if status == OK:
+        status = propagate(&call)
+    return succeeded(status, &call.network, b"propagate", attributes.flags, message)
+
+
+cdef bint run_record(
+    const Pool* pool, const Buffer* result, const Buffer* operands, const Attributes* attributes, char* message
+) noexcept nogil:
+    """Record a step's spikes in `result`, the lists of those before; where that fails, return False and say why."""
+    cdef Lists lists
+    cdef const Buffer *spike = &operands[1]
+    cdef const int32_t* places = <const int32_t*> operands[2].data
+    if not open_lists(&lists, result, False) or spike.size != lists.n or not 0 <= places[0] < lists.length:
+        return succeeded(BAD_LISTS, NULL, b"", 0, message)
+    record(&lists, <const uint8_t*> spike.data, places[0], places[1])
+    return True
 
 
 ctypedef bint (*Run)(
@@ -169,6 +242,8 @@ cdef int64_t elements_of_member(const Buffer* operands, int flags) noexcept nogi
     cdef const uint8_t* is_spike = <const uint8_t*> spike.data
     cdef int64_t k, d, spikes = 0, size = spike.size
     cdef uint64_t word
+    if flags & LISTED:
+        return operands[1].size // LISTED_SHARE
     for d in range(spike.rank - 1):
         size *= spike.dims[d]
     for k in range(0, size - 7, 8):
@@ -189,7 +264,8 @@ cdef bint run_batch(
         return run(pool, result, operands, attributes, message)
     for d in range(result.rank - 1):
         members *= result.dims[d]
-    if members > 1 and chunks_for(pool, 8 * GRAIN, GRAIN, 1) > 1:  # not if there is one thread (8: OpenMP's grain)
+    if members > 1 and count > RECORD_OPERANDS and chunks_for(pool, 8 * GRAIN, GRAIN, 1) > 1:
+        # (not if there is one thread; 8: OpenMP's grain)
         elements = elements_of_member(operands, attributes.flags)
         if elements < LARGE:
             chunks = min(chunks_for(pool, members * elements, GRAIN, 4), members)
@@ -242,6 +318,14 @@ cdef XLA_FFI_Error* handle_propagate(XLA_FFI_CallFrame* frame) noexcept nogil:
     return handle(frame, run_propagate, PROPAGATE_OPERANDS, 1)
 
 
+cdef XLA_FFI_Error* handle_deliver(XLA_FFI_CallFrame* frame) noexcept nogil:
+    return handle(frame, run_deliver, DELIVER_OPERANDS, 1)
+
+
+cdef XLA_FFI_Error* handle_record(XLA_FFI_CallFrame* frame) noexcept nogil:
+    return handle(frame, run_record, RECORD_OPERANDS, 1)
+
+
 cdef XLA_FFI_Error* handle_collect(XLA_FFI_CallFrame* frame) noexcept nogil:
     return handle(frame, run_collect, COLLECT_OPERANDS, 1)
 
@@ -252,12 +336,14 @@ cdef XLA_FFI_Error* handle_fence(XLA_FFI_CallFrame* frame) noexcept nogil:
 
 
 def capsules():
-    """One PyCapsule per kind of operator, and that of the fence, as `jax.ffi.register_ffi_target` takes them."""
+    """One PyCapsule per kind of operator, for the fence and for delays, as `jax.ffi.register_ffi_target` takes them."""
     return {
         "fence": PyCapsule_New(<void*> handle_fence, NULL, NULL),
         "update": PyCapsule_New(<void*> handle_update, NULL, NULL),
         "propagate": PyCapsule_New(<void*> handle_propagate, NULL, NULL),
         "collect": PyCapsule_New(<void*> handle_collect, NULL, NULL),
+        "record": PyCapsule_New(<void*> handle_record, NULL, NULL),
+        "deliver": PyCapsule_New(<void*> handle_deliver, NULL, NULL),
     }
 
 

@@ -125,8 +125,9 @@ cdef Status propagate_in(Propagate* call, bint parallel) noexcept nogil:
     cdef Rows rows
     cdef Job job
     cdef int64_t n_out = call.network.n_other, chunks
-    memset(call.out, 0, n_out * (8 if call.network.weight.dtype == FLOAT64 else 4))
-    rows.next_event = 0
+    if not call.adds:
+        memset(call.out, 0, n_out * (8 if call.network.weight.dtype == FLOAT64 else 4))
+    rows.next_event = rows.next_list = 0
     job.call = call
     job.rows = &rows
     job.values = call.out
@@ -143,5 +144,7 @@ cdef Status propagate_in(Propagate* call, bint parallel) noexcept nogil:
 
 
 cdef Status propagate(Propagate* call) noexcept nogil:
+    if call.adds:  # which could not start all over
+        return propagate_in(call, False)
     cdef Status status = propagate_in(call, True)
     return propagate_in(call, False) if status == BAD_ELEMENT else status

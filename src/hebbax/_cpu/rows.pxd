@@ -25,6 +25,23 @@ cdef struct Rows:
     int64_t count
     int64_t elements
     int64_t next_event  # where the search for the next batch starts
+    int64_t next_list   # and in which of the lists, if there are lists
+
+
+# The lists of arriving spikes (`_core.events` says how they lie).
+cdef struct Lists:
+    int32_t* header
+    int32_t* delays
+    int32_t* lists
+    int64_t position  # whose list is that of delay 0
+    int64_t shift
+    int64_t length
+    int64_t n
+    int64_t count     # of the delays
+
+
+cdef bint open_lists(Lists* lists, const Buffer* events, bint due) noexcept nogil
+cdef void record(Lists* lists, const uint8_t* spike, int64_t position, int64_t shift) noexcept nogil
 
 
 # Operands that every operator has, as the kernels take them.
@@ -36,6 +53,8 @@ cdef struct Network:
     Buffer spike
     bint permuted  # whether weights are found through `slots`
     bint shared    # whether there is one weight for all elements
+    bint listed    # `spike` is the lists of `_core.events`, opened as
+    Lists lists
     int64_t n_other  # neurons that `indices` may name
     Pool pool
 
@@ -44,6 +63,7 @@ cdef enum Status:
     OK
     BAD_INDPTR
     BAD_ELEMENT
+    BAD_LISTS
 
 
 # A walk over part of a batch, a piece of a row at a time: through all rows' first pieces, then through all their second

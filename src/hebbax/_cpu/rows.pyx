@@ -2,7 +2,11 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy
 
-from hebbax._cpu.buffers cimport INT32
+from hebbax._cpu.buffers cimport INT32, itemsize, prefetch
+
+cdef enum:
+    HEADER = 5   # of `_core.events`, before the delays
+    FETCHED = 64  # of a list's rows, while those of the list before are found
 
 
 cdef inline int64_t at(const Buffer* integers, int64_t k) noexcept nogil:
@@ -25,30 +29,124 @@ cdef inline int64_t skip_silent(const uint8_t* spike, int64_t j, int64_t n) noex
     return j
 
 
-cdef Status next_batch(const Network* network, Rows* rows) noexcept nogil:
-    """Fill `rows` with the next spiking neurons' non-empty rows; none are left when `rows.count` is 0."""
+cdef bint open_lists(Lists* lists, const Buffer* events, bint due) noexcept nogil:
+    """Find the parts of the array; return whether its size is that of what its header says, and all is in range."""
+    cdef int32_t* header = <int32_t*> events.data
+    cdef int64_t d
+    if events.dtype != INT32 or events.size < HEADER:
+        return False
+    lists.header, lists.delays = header, header + HEADER
+    lists.position, lists.shift, lists.length, lists.n, lists.count = (
+        header[0], header[1], header[2], header[3], header[4])
+    if lists.length < 1 or lists.n < 0 or not 0 <= lists.position < lists.length or lists.shift < 0:
+        return False
+    if not 0 <= lists.count <= lists.length or events.size != HEADER + lists.count + lists.length * (lists.n + 1):
+        return False
+    for d in range(lists.count):
+        if not 0 <= lists.delays[d] < lists.length:
+            return False
+    lists.lists = lists.delays + lists.count
+    if due:
+        lists.position = (lists.position + 1) % lists.length
+    return True
+
+
+cdef void record(Lists* lists, const uint8_t* spike, int64_t position, int64_t shift) noexcept nogil:
+    """Write the list of a step at a position in range, and where that is, and the shift."""
+    cdef int64_t j = 0, last
+    cdef int32_t* spikes = lists.lists + position * (lists.n + 1)
+    cdef int32_t count = 0
+    while True:
+        j = skip_silent(spike, j, lists.n)
+        if j >= lists.n:
+            break
+        last = min(j + 8, lists.n)
+        while j < last:
+            if spike[j]:
+                count += 1
+                spikes[count] = <int32_t> j
+            j += 1
+    spikes[0] = count
+    lists.header[0], lists.header[1] = <int32_t> position, <int32_t> shift
+
+
+cdef inline const int32_t* list_of(const Lists* lists, int64_t d) noexcept nogil:
+    """The spikes that arrive with the `d`-th delay."""
+    cdef int64_t place = lists.position - lists.delays[d]
+    return lists.lists + (place if place >= 0 else place + lists.length) * (lists.n + 1)
+
+
+cdef inline bint add_row(const Network* network, Rows* rows, int64_t j) noexcept nogil:
+    """Add a spiking neuron's row, if it is not empty; return whether its ends are in range."""
+    cdef int64_t begin = at(&network.indptr, j), end = at(&network.indptr, j + 1)
+    if begin < 0 or end < begin or end > network.indices.size:
+        return False
+    if end > begin:
+        rows.row[rows.count] = Row(begin, rows.elements, j)
+        rows.elements += end - begin
+        rows.count += 1
+    return True
+
+
+cdef Status find_rows(const Network* network, Rows* rows) noexcept nogil:
     cdef const uint8_t* spike = <const uint8_t*> network.spike.data
-    cdef int64_t n = network.spike.size, nse = network.indices.size
-    cdef int64_t j = rows.next_event, last, begin, end
-    rows.count = rows.elements = 0
+    cdef int64_t n = network.spike.size, j = rows.next_event, last
     while rows.count < BATCH:
         j = skip_silent(spike, j, n)
         if j >= n:
             break
         last = min(j + 8, n)
         while j < last and rows.count < BATCH:
-            if spike[j]:
-                begin, end = at(&network.indptr, j), at(&network.indptr, j + 1)
-                if begin < 0 or end < begin or end > nse:
-                    return BAD_INDPTR
-                if end > begin:
-                    rows.row[rows.count] = Row(begin, rows.elements, j)
-                    rows.elements += end - begin
-                    rows.count += 1
+            if spike[j] and not add_row(network, rows, j):
+                return BAD_INDPTR
             j += 1
-    rows.row[rows.count].before = rows.elements
     rows.next_event = j
     return OK
+
+
+cdef inline void fetch_rows(const Network* network, int64_t d) noexcept nogil:
+    """Prefetch where the rows of the `d`-th delay begin, and the list after theirs."""
+    cdef const Lists* lists = &network.lists
+    cdef const int32_t* spikes = list_of(lists, d)
+    cdef int64_t first = (lists.length - 1 - lists.delays[d]) * lists.n, k
+    cdef int size = itemsize(network.indptr.dtype)
+    if d + 1 < lists.count:
+        prefetch(list_of(lists, d + 1), 0)
+    for k in range(1, 1 + min(FETCHED, <int64_t> spikes[0], lists.n)):
+        prefetch(<char*> network.indptr.data + (first + spikes[k]) * size, 0)
+
+
+cdef Status find_listed_rows(const Network* network, Rows* rows) noexcept nogil:
+    cdef const Lists* lists = &network.lists
+    cdef int64_t d = rows.next_list, k = rows.next_event, first
+    cdef const int32_t* spikes
+    if network.indptr.size != lists.length * lists.n + 1:
+        return BAD_LISTS
+    while d < lists.count and rows.count < BATCH:
+        spikes = list_of(lists, d)
+        first = (lists.length - 1 - lists.delays[d]) * lists.n
+        if not 0 <= spikes[0] <= lists.n:
+            return BAD_LISTS
+        if k == 0 and d + 1 < lists.count:
+            fetch_rows(network, d + 1)
+        while k < spikes[0] and rows.count < BATCH:
+            k += 1
+            if not 0 <= spikes[k] < lists.n:
+                return BAD_LISTS
+            if not add_row(network, rows, first + spikes[k]):
+                return BAD_INDPTR
+        if k >= spikes[0]:
+            d, k = d + 1, 0
+    rows.next_list, rows.next_event = d, k
+    return OK
+
+
+cdef Status next_batch(const Network* network, Rows* rows) noexcept nogil:
+    """Fill `rows` with the next spiking neurons' non-empty rows; none are left when `rows.count` is 0."""
+    rows.count = rows.elements = 0
+    cdef Status status = find_listed_rows(network, rows) if network.listed else find_rows(network, rows)
+    rows.row[rows.count].before = rows.elements
+    return status
 
 
 cdef inline int64_t row_at(const Rows* rows, int64_t element) noexcept nogil:
@@ -85,25 +183,31 @@ cdef void set_out(Walk* walk, int64_t elements) noexcept nogil:
     walk.begin, walk.end = walk.low, end_of_step(walk)
 
 
+cdef bint describe_row(const Network* network, int64_t j, const char* name, char* message, size_t size) noexcept nogil:
+    """Write what is wrong with the first bad index of a row into `message`; return whether there is one."""
+    cdef int64_t nse = network.indices.size, k, begin = at(&network.indptr, j), end = at(&network.indptr, j + 1)
+    if begin < 0 or end < begin or end > nse:
+        snprintf(message, size, b"%s: indptr[%lld : %lld] = [%lld, %lld], expected ascending values in [0, %lld]",
+                 name, <long long> j, <long long> j + 2, <long long> begin, <long long> end, <long long> nse)
+        return True
+    for k in range(begin, end):
+        if not 0 <= at(&network.indices, k) < network.n_other:
+            snprintf(message, size, b"%s: indices[%lld] = %lld, expected a neuron in [0, %lld)",
+                     name, <long long> k, <long long> at(&network.indices, k), <long long> network.n_other)
+            return True
+        if network.permuted and not 0 <= at(&network.slots, k) < nse:
+            snprintf(message, size, b"%s: weight_indices[%lld] = %lld, expected a position in [0, %lld)",
+                     name, <long long> k, <long long> at(&network.slots, k), <long long> nse)
+            return True
+    return False
+
+
 cdef void describe(const Network* network, const char* name, char* message, size_t size) noexcept nogil:
     """Write what is wrong with the first bad index of a spiking row into `message`."""
     cdef const uint8_t* spike = <const uint8_t*> network.spike.data
-    cdef int64_t nse = network.indices.size, j, k, begin, end
-    for j in range(network.spike.size):
-        if not spike[j]:
-            continue
-        begin, end = at(&network.indptr, j), at(&network.indptr, j + 1)
-        if begin < 0 or end < begin or end > nse:
-            snprintf(message, size, b"%s: indptr[%lld : %lld] = [%lld, %lld], expected ascending values in [0, %lld]",
-                     name, <long long> j, <long long> j + 2, <long long> begin, <long long> end, <long long> nse)
-            return
-        for k in range(begin, end):
-            if not 0 <= at(&network.indices, k) < network.n_other:
-                snprintf(message, size, b"%s: indices[%lld] = %lld, expected a neuron in [0, %lld)",
-                         name, <long long> k, <long long> at(&network.indices, k), <long long> network.n_other)
-                return
-            if network.permuted and not 0 <= at(&network.slots, k) < nse:
-                snprintf(message, size, b"%s: weight_indices[%lld] = %lld, expected a position in [0, %lld)",
-                         name, <long long> k, <long long> at(&network.slots, k), <long long> nse)
+    cdef int64_t j
+    for j in range(network.indptr.size - 1):
+        if network.listed or spike[j]:
+            if describe_row(network, j, name, message, size):
                 return
     snprintf(message, size, b"%s: an index changed while the kernel ran", name)

@@ -348,7 +348,7 @@ cdef Status update(Update* call) noexcept nogil:
     cdef Rows rows
     cdef Job job
     cdef int64_t chunks
-    rows.next_event = 0
+    rows.next_event = rows.next_list = 0
     job.call = call
     job.rows = &rows
     job.values = call.trace.data

@@ -113,18 +113,22 @@ def build(p: Parameters, *, neurons: int, plastic: bool, seed: int) -> network.N
     """The network; a fifth of its neurons is inhibitory."""
     is_excitatory = network.interleaved(neurons - neurons // 5, neurons // 5)
     e, i = np.flatnonzero(is_excitatory), np.flatnonzero(~is_excitatory)
-    rng = np.random.default_rng(seed)
     weight, inhibition = p.excitatory_weight / u.mV, p.inhibitory_weight / u.mV
 
-    def connect(pre: np.ndarray, post: np.ndarray | None) -> hebbax.Synapses:
-        return hebbax.Synapses.random((neurons, neurons), prob=p.connectivity, pre=pre, post=post, seed=rng)
+    def connect(pre: np.ndarray, post: np.ndarray | None, weight: float, **options: Any) -> network.Projection:
+        def draw() -> hebbax.Synapses:
+            rng = np.random.default_rng([seed, pre[0], 0 if post is None else post[0]])
+            return hebbax.Synapses.random((neurons, neurons), prob=p.connectivity, pre=pre, post=post, seed=rng)
+
+        expected = int(p.connectivity * pre.size * (neurons if post is None else post.size))
+        return network.Projection(draw, weight, expected=expected, **options)
 
     if plastic:
-        learning = network.Projection(connect(e, e), weight, rule=plasticity(p))
-        excitation = [learning, network.Projection(connect(e, i), weight)]
+        learning = connect(e, e, weight, rule=plasticity(p))
+        excitation = [learning, connect(e, i, weight)]
     else:
-        excitation = [network.Projection(connect(e, None), weight)]
-    inhibitory = network.Projection(connect(i, None), inhibition, inhibitory=True)
+        excitation = [connect(e, None, weight)]
+    inhibitory = connect(i, None, inhibition, inhibitory=True)
     delay = p.delay_steps
     return network.Network(Neurons(p, seed), is_excitatory, [*excitation, inhibitory], delay)
 

@@ -130,21 +130,25 @@ def build(p: Parameters, *, neurons: int, plastic: bool, seed: int) -> network.N
     """The network; a fifth of its neurons is inhibitory, and its weights go with the inverse of its size."""
     is_excitatory = network.interleaved(neurons - neurons // 5, neurons // 5)
     e, i = np.flatnonzero(is_excitatory), np.flatnonzero(~is_excitatory)
-    rng = np.random.default_rng(seed)
     weight, inhibition = (x / u.mV * PUBLISHED / neurons for x in (p.excitatory_weight, p.inhibitory_weight))
 
-    def connect(pre: np.ndarray, post: np.ndarray | None) -> hebbax.Synapses:
-        return hebbax.Synapses.random((neurons, neurons), prob=p.connectivity, pre=pre, post=post, seed=rng)
+    def connect(pre: np.ndarray, post: np.ndarray | None, weight: float, **options: Any) -> network.Projection:
+        def draw() -> hebbax.Synapses:
+            rng = np.random.default_rng([seed, pre[0], 0 if post is None else post[0]])
+            return hebbax.Synapses.random((neurons, neurons), prob=p.connectivity, pre=pre, post=post, seed=rng)
+
+        expected = int(p.connectivity * pre.size * (neurons if post is None else post.size))
+        return network.Projection(draw, weight, expected=expected, **options)
 
     if plastic:
-        learning = network.Projection(connect(e, e), weight, rule=plasticity(p, weight))
-        excitation = [learning, network.Projection(connect(e, i), weight)]
+        learning = connect(e, e, weight, rule=plasticity(p, weight))
+        excitation = [learning, connect(e, i, weight)]
     else:
-        excitation = [network.Projection(connect(e, None), weight)]
+        excitation = [connect(e, None, weight)]
     return network.Network(
         Neurons(p),
         is_excitatory,
-        [*excitation, network.Projection(connect(i, None), inhibition, inhibitory=True)],
+        [*excitation, connect(i, None, inhibition, inhibitory=True)],
         delay=p.delay_steps,
     )
 

@@ -159,15 +159,17 @@ def build(p: Parameters, *, scale: float, inputs: float, plastic: bool, seed: in
     numbers = [max(2, int(scale * x)) for x in (p.excitatory_neurons, p.inhibitory_neurons)]
     is_excitatory = network.interleaved(*numbers)
     e, i = np.flatnonzero(is_excitatory), np.flatnonzero(~is_excitatory)
-    n, rng = is_excitatory.size, np.random.default_rng(seed)
+    n = is_excitatory.size
     degrees = {True: round(inputs * p.excitatory_inputs), False: round(inputs * p.inhibitory_inputs)}
     weights = {True: p.weight / u.pA / inputs, False: p.inhibition_ratio * (p.weight / u.pA) / inputs}
 
     def connect(pre: np.ndarray, post: np.ndarray, rule: hebbax.PowerLawSTDP | None = None) -> network.Projection:
-        synapses = hebbax.Synapses.random(
-            (n, n), indegree=degrees[pre is e], pre=pre, post=post, autapses=False, multapses=True, seed=rng
-        )
-        return network.Projection(synapses, weights[pre is e], pre is i, rule)
+        def draw() -> hebbax.Synapses:
+            rng, degree = np.random.default_rng([seed, pre[0], post[0]]), degrees[pre is e]
+            options: Any = dict(autapses=False, multapses=True, seed=rng)
+            return hebbax.Synapses.random((n, n), indegree=degree, pre=pre, post=post, **options)
+
+        return network.Projection(draw, weights[pre is e], pre is i, rule, expected=degrees[pre is e] * post.size)
 
     learns = plasticity(p) if plastic else None
     return network.Network(

@@ -6,7 +6,7 @@ share of both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,19 +44,28 @@ class Projection:
 
     Attributes
     ----------
-    synapses : Synapses
+    drawn : Synapses or callable
+        The structure, or what draws it, the same each time: so that it is nowhere while none needs it.
     weight : float
         Of all of them, at first if they learn.
     inhibitory : bool
         Whether what arrives is inhibition.
     rule : rule of hebbax, optional
         How the weights change.
+    expected : int
+        About how many synapses there are, if they are yet to be drawn.
     """
 
-    synapses: hebbax.Synapses
+    drawn: hebbax.Synapses | Callable[[], hebbax.Synapses]
     weight: float
     inhibitory: bool = False
     rule: Any = None
+    expected: int = 0
+
+    @property
+    def synapses(self) -> hebbax.Synapses:
+        """The structure."""
+        return self.drawn if isinstance(self.drawn, hebbax.Synapses) else self.drawn()
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,7 @@ class Run:
     network: Network
     seed: int
     steps: int
+    synapses: int  # number of them
     spike_step: np.ndarray  # (spikes,), ascending
     spike_neuron: np.ndarray  # (spikes,)
     weight_start: np.ndarray  # (nse,), empty if nothing learns
@@ -112,11 +122,6 @@ class Run:
     def n(self) -> int:
         """Number of neurons."""
         return self.network.excitatory.size
-
-    @property
-    def synapses(self) -> int:
-        """Number of synapses."""
-        return sum(p.synapses.nse for p in self.network.projections)
 
     def rates(self, first: int = 0) -> u.Quantity:
         """Firing rate of every neuron from step `first` on."""

@@ -45,9 +45,8 @@ class Split:
     def __init__(self, network: Network, mesh: Mesh, seed: int, backend: str | None):
         self.network, self.backend, (self.axis,) = network, backend, mesh.axis_names
         self.layout = Layout.even(network.excitatory.size, mesh.size)
-        self.shards = [
-            hebbax.sharding.split(p.synapses, mesh, pre=self.layout, post=self.layout) for p in network.projections
-        ]
+        layouts: Any = dict(pre=self.layout, post=self.layout)
+        self.shards = [hebbax.sharding.split(p.synapses, mesh, **layouts) for p in network.projections]
         self.rules = [p.rule for p in network.projections]
         self.on_every_device = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
         learning = [(p, s) for p, s in zip(network.projections, self.shards, strict=True) if p.rule is not None]
@@ -61,7 +60,7 @@ class Split:
             arriving=silence(delay, whole),
             returning=silence(2 * delay, columns) if network.dendritic else None,
             neurons=jax.tree.map(self.shards[0].split_post, network.neurons.start(ids, np.random.default_rng(seed))),
-            weights=tuple(s.split_weight(np.full(p.synapses.nse, p.weight, np.float32)) for p, s in learning),
+            weights=tuple(s.split_weight(np.full(s.count, p.weight, np.float32)) for p, s in learning),
             traces=tuple(self._start(p.rule, s) for p, s in learning),
         )
         traces = jax.tree.map(lambda x: x.sharding.spec, self.state.traces)
@@ -180,7 +179,6 @@ def simulate(
     steps = max(1, round(seconds / dt))
     mesh = best_mesh(network) if mesh is None else mesh
     split = Split(network, mesh, seed, backend)
-    weight_start = split.weight()
     chunk, intervals = max(1, CHUNK_STEPS // delay), math.ceil(steps / delay)
     firsts = range(0, intervals, chunk)
     with _threads_shared_by(mesh.size):
@@ -197,8 +195,10 @@ def simulate(
         finished = time.perf_counter()
     step, neuron = (np.concatenate(x) for x in zip(*spikes, strict=True))
     kept = step < done  # the last interval is run to its end
+    weight, first_weight = split.weight(), next((p.weight for p in network.projections if p.rule is not None), 0.0)
     return Run(
-        network, seed, done, step[kept], neuron[kept], weight_start, split.weight(), mesh.size,
+        network, seed, done, sum(shard.count for shard in split.shards), step[kept], neuron[kept],
+        np.broadcast_to(np.float32(first_weight), weight.shape), weight, mesh.size,
         *(x * u.second for x in (built - started, ready - built, finished - ready)),
     )  # fmt: skip
 
@@ -217,7 +217,7 @@ def _threads_shared_by(devices: int) -> Iterator[None]:
 def best_mesh(network: Network) -> Mesh:
     """As many of the host's devices as a network of this size gains from; one of any other kind."""
     devices = jax.local_devices()
-    synapses = sum(p.synapses.nse for p in network.projections)
+    synapses = sum(p.drawn.nse if isinstance(p.drawn, hebbax.Synapses) else p.expected for p in network.projections)
     several = devices[0].platform == "cpu" and synapses >= PAYS
     return Mesh(devices if several else devices[:1], ("neurons",))
 
@@ -228,10 +228,20 @@ def _sparse(raster: jax.Array, layout: Layout, first: int) -> tuple[np.ndarray, 
     for shard in raster.addressable_shards:
         own = np.asarray(shard.data).reshape(-1, layout.size)
         k = (shard.index[2].start or 0) // layout.size
-        step, place = np.divmod(np.flatnonzero(own), layout.size)
+        step, place = np.divmod(_spikes_in(own), layout.size)
         real = place < layout.starts[k + 1] - layout.starts[k]
         steps.append(step[real] + first)
         neurons.append(place[real] + layout.starts[k])
     step, neuron = np.concatenate(steps), np.concatenate(neurons)
     order = np.lexsort((neuron, step))
     return step[order].astype(np.int32), neuron[order].astype(np.int32)
+
+
+def _spikes_in(raster: np.ndarray) -> np.ndarray:
+    """The places of the spikes in a raster, flattened: 8 places at a time, since nearly all are silent."""
+    flat = raster.reshape(-1)
+    head = flat[: flat.size // 8 * 8]
+    words = np.flatnonzero(head.view(np.uint64) != 0)
+    word, place = np.nonzero(head.reshape(-1, 8)[words])
+    rest = head.size + np.flatnonzero(flat[head.size :])
+    return np.concatenate([8 * words[word] + place, rest])

@@ -1,34 +1,4 @@
-"""Delays: what arrives at a synapse, or at a soma, some time after it left.
-
-The axonal part of a delay lies between the presynaptic neuron and the synapse: it delays presynaptic spikes. The
-dendritic part lies between the synapse and the soma: it delays currents on their way there, and postsynaptic spikes on
-their way back. Rules and operators see what is at the synapse, so that one delay for all synapses takes only a `Ring`
-for what it delays:
-
->>> import brainunit as u, hebbax, jax, jax.numpy as jnp
->>> dt, axonal, dendritic = 0.1 * u.ms, 1.0 * u.ms, 0.5 * u.ms
->>> synapses = hebbax.Synapses.random((100, 50), prob=0.2)
->>> rule = hebbax.PairSTDP(20.0 * u.ms, 20.0 * u.ms, 0.05 * u.nS, 0.0525 * u.nS, 0.0 * u.nS, 1.0 * u.nS)
->>> weight, traces = jnp.full(synapses.nse, 0.5) * u.nS, rule.init(synapses)
->>> pre_spikes = jax.random.bernoulli(jax.random.key(0), 0.1, (1000, 100))
->>> post_spikes = jax.random.bernoulli(jax.random.key(1), 0.1, (1000, 50))
->>> def step(state, spikes):
-...     weight, traces, axon, back, dendrite = state
-...     axon, pre_spike = axon.push(spikes[0])  # those that arrive at the synapses
-...     back, post_spike = back.push(spikes[1])
-...     current = synapses.propagate_on_pre(weight, pre_spike)
-...     weight, traces = rule.step(synapses, weight, traces, pre_spike, post_spike, dt, after=current)
-...     dendrite, current = dendrite.push(current)  # what arrives at the somata
-...     return (weight, traces, axon, back, dendrite), current
->>> rings = (
-...     hebbax.delays.Ring.of(pre_spikes[0], axonal, dt),
-...     hebbax.delays.Ring.of(post_spikes[0], dendritic, dt),
-...     hebbax.delays.Ring.of(jnp.zeros(50) * u.nS, dendritic, dt),
-... )
->>> (weight, *_), currents = jax.lax.scan(step, (weight, traces, *rings), (pre_spikes, post_spikes))
->>> bool((currents[:15] == 0 * u.nS).all()), bool((currents[15] > 0 * u.nS).any())
-(True, True)
-"""
+"""One delay for all: rings of what was pushed in the last steps."""
 
 from __future__ import annotations
 
