@@ -26,6 +26,7 @@ from jax.sharding import PartitionSpec as P
 from machine import commit, machine, versions
 
 import hebbax
+from hebbax._core.exchange import exchange
 
 ROUNDS, STEPS, DELAY, WARM_UP = 15, 1500, 15, 3000
 DT = 0.1 * u.ms
@@ -74,14 +75,15 @@ class Program:
 
     hold: str = "fence"
     after: bool = True
-    record: str = "raster"  # or 'ids', 'voltages', 'counts'
+    record: str = "raster"  # or 'ids', 'voltages', 'counts', 'nothing'
     plastic: bool = True
     shared: str = "number"  # what a static network's excitatory weight is; or 'built', 'argument'
     structure: str = "argument"  # or 'closed over'
+    ring: bool = False  # the delay as a ring of spikes, and not as intervals of one delay
     donate: bool = False
     steps: int = STEPS  # of a call
     devices: int = 1
-    exchange: str = "once per delay"  # or 'every step'
+    exchange: str = "per delay"  # or 'per step'; or 'awake', as hebbax.experiments have it
 
 
 def neurons(hold: Callable, state: Membrane, excitation: jax.Array, inhibition: jax.Array) -> tuple:
@@ -98,12 +100,16 @@ def neurons(hold: Callable, state: Membrane, excitation: jax.Array, inhibition: 
 def recorded(program: Program, spike: jax.Array, voltage: jax.Array) -> Any:
     if program.record == "ids":
         return jnp.nonzero(spike, size=64, fill_value=spike.size)[0]
-    return {"raster": spike, "voltages": (spike, voltage), "counts": (spike, spike.sum())}[program.record]
+    return {"nothing": None, "raster": spike, "voltages": (spike, voltage), "counts": (spike, spike.sum())}[
+        program.record
+    ]
 
 
 def build(network: Network, program: Program, mesh: Mesh | None = None) -> tuple[Callable, tuple, float]:
     """The compiled function `(state, *others) -> (state, recorded)`, its arguments, and the seconds to compile it."""
     rule, hold, state = network.rule, HOLD[program.hold], network.start()
+    if program.ring:
+        state = hebbax.delays.Ring.of(state[0][0], DELAY * DT, DT), *state[1:]
     others: Any = network.excitatory, network.inhibitory
     if mesh is not None:
         others, state = split(network, mesh, state)
@@ -111,7 +117,11 @@ def build(network: Network, program: Program, mesh: Mesh | None = None) -> tuple
         others = *others, state[2]
 
     def gather(spike: jax.Array, axis: int) -> jax.Array:
-        return spike if mesh is None else jax.lax.all_gather(spike, "neurons", axis=axis, tiled=True)
+        if mesh is None:
+            return spike
+        if program.exchange == "awake":
+            return exchange(spike, "neurons")
+        return jax.lax.all_gather(spike, "neurons", axis=axis, tiled=True)
 
     def step(synapses: tuple, shared: Any, carry: tuple, pre_spike: jax.Array) -> tuple:
         membrane, weight, traces = carry
@@ -122,7 +132,7 @@ def build(network: Network, program: Program, mesh: Mesh | None = None) -> tuple
         if program.plastic:
             after = excitation if program.after else None
             weight, traces = rule.step(synapses[0], weight, traces, pre_spike, spike, DT, after=after)
-        everyone = gather(spike, 0) if program.exchange == "every step" else spike
+        everyone = gather(spike, 0) if program.exchange == "per step" else spike
         return (membrane, weight, traces), (everyone, recorded(program, spike, membrane.voltage))
 
     def run(state: tuple, *others: Any) -> tuple:
@@ -136,8 +146,15 @@ def build(network: Network, program: Program, mesh: Mesh | None = None) -> tuple
 
         def interval(state: tuple, _: None) -> tuple:
             carry, (spikes, seen) = jax.lax.scan(functools.partial(step, synapses, shared), state[1:], state[0])
-            return (spikes if program.exchange == "every step" else gather(spikes, 1), *carry), seen
+            return (spikes if program.exchange == "per step" else gather(spikes, 1), *carry), seen
 
+        def ring_step(state: tuple, _: None) -> tuple:
+            ring, *carry = state
+            carry, (spike, seen) = step(synapses, shared, tuple(carry), ring.due())
+            return (ring.push(spike)[0], *carry), seen
+
+        if program.ring:
+            return jax.lax.scan(ring_step, state, None, program.steps)
         return jax.lax.scan(interval, state, None, program.steps // DELAY)
 
     if mesh is not None:
@@ -169,8 +186,9 @@ class Timed:
     def __init__(self, network: Network, program: Program):
         mesh = Mesh(jax.devices()[: program.devices], ("neurons",)) if program.devices > 1 else None
         hebbax.set_num_threads(1)
-        self.call, (self.state, *self.others), self.compilation = build(network, program, mesh)
-        self.program = program
+        self.call, (self.state, *self.others), _ = build(network, program, mesh)
+        self.program, self.neurons = program, network.excitatory.n_pre
+        self.spikes = self.timed_steps = 0
         for _ in range(WARM_UP // program.steps):
             self.state, _ = jax.block_until_ready(self.call(self.state, *self.others))
 
@@ -181,7 +199,17 @@ class Timed:
         for _ in range(calls):
             self.state, seen = self.call(self.state, *self.others)
         jax.block_until_ready((self.state, seen))
-        return (time.perf_counter() - start) / (calls * self.program.steps)
+        taken = time.perf_counter() - start
+        seen = np.asarray(seen[0] if isinstance(seen, tuple) else seen)
+        if self.program.record != "nothing":
+            self.spikes += (seen < self.neurons).sum() if self.program.record == "ids" else seen.sum()
+            self.timed_steps += self.program.steps
+        return taken / (calls * self.program.steps)
+
+    @property
+    def rate(self) -> str:
+        """Of short calls, that of the last in each round."""
+        return f"{self.spikes / (self.neurons * self.timed_steps * 1e-4):.1f} Hz" if self.timed_steps else ""
 
 
 BEST = Program()
@@ -190,10 +218,12 @@ GROUPS = (  # of programs that take turns, the first being what the others are c
     (
         (4000, 80),
         {
-            "as below": BEST,
+            "as above, the delay by intervals": BEST,
+            "the delay by `hebbax.delays.Ring`": replace(BEST, ring=True),
             "no fence": replace(BEST, hold="nothing"),
             "`optimization_barrier` for the fence": replace(BEST, hold="barrier"),
             "no `after`": replace(BEST, after=False),
+            "no spikes recorded": replace(BEST, record="nothing"),
             "spikes recorded as ids, by `jnp.nonzero(size=64)`": replace(BEST, record="ids"),
             "potentials recorded as well": replace(BEST, record="voltages"),
             "spikes counted in every step, by `sum`": replace(BEST, record="counts"),
@@ -218,29 +248,53 @@ GROUPS = (  # of programs that take turns, the first being what the others are c
         (16_000, 320),
         {
             "one device, 16 000 × 320": BEST,
-            "two devices, one exchange per delay": replace(BEST, devices=2),
-            "two devices, one exchange per step": replace(BEST, devices=2, exchange="every step"),
+            "two devices, one exchange per delay, as `hebbax simulate` does it": replace(
+                BEST, devices=2, exchange="awake"
+            ),
+            "the same, by `jax.lax.all_gather`": replace(BEST, devices=2),
+            "one `all_gather` per step": replace(BEST, devices=2, exchange="per step"),
         },
     ),
 )
 
 
+def once() -> dict[str, float]:
+    """Seconds of what is done once, or once for many steps."""
+    network, taken = Network.draw(16_000, 320), {}
+    for where in ("argument", "closed over"):
+        program = replace(BEST, structure=where)
+        taken[f"compilation, structure {where}"] = np.median([build(network, program)[2] for _ in range(3)])
+    raster = jax.random.bernoulli(jax.random.key(0), 5e-4, (1000, 4000))
+    for name, find in (
+        ("`np.nonzero(np.asarray(raster))`, of 1 000 steps of 4 000 neurons", lambda: np.nonzero(np.asarray(raster))),
+        ("`np.nonzero(raster)`, which is JAX's", lambda: np.nonzero(raster)),
+    ):
+        find()
+        taken[name] = np.median([seconds(find) for _ in range(3)])
+    return taken
+
+
+def seconds(function: Callable) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - start
+
+
 def main() -> None:
     jax.config.update("jax_num_cpu_devices", 2)
     load = os.getloadavg()[0]
-    print("| program | µs a step | times as long |\n|---|---:|---:|")
+    print("| program | µs a step | times as long | rate |\n|---|---:|---:|---:|")
     for size, programs in GROUPS:
         network = Network.draw(*size)
         timed = {name: Timed(network, program) for name, program in programs.items()}
         rounds = [[x.once() for x in timed.values()] for _ in range(ROUNDS)]
         for k, name in enumerate(programs):
             ratio = "" if k == 0 else f"{np.median([x[k] / x[0] for x in rounds]):.2f}"
-            print(f"| {name} | {1e6 * np.median([x[k] for x in rounds]):.1f} | {ratio} |", flush=True)
-    network = Network.draw(16_000, 320)
-    print("\n| structure | seconds to compile |\n|---|---:|")
-    for name in ("argument", "closed over"):
-        seconds = np.median([build(network, replace(BEST, structure=name))[2] for _ in range(3)])
-        print(f"| {name} | {seconds:.2f} |", flush=True)
+            taken = 1e6 * np.median([x[k] for x in rounds])
+            print(f"| {name} | {taken:.1f} | {ratio} | {timed[name].rate} |", flush=True)
+    print("\n| once | seconds |\n|---|---:|")
+    for name, taken in once().items():
+        print(f"| {name} | {taken:.2g} |", flush=True)
     print(f"\nLoad {load:.1f} at first, {os.getloadavg()[0]:.1f} at last; {commit()}; {machine()['cpu']}; {versions()}")
 
 

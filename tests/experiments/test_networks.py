@@ -155,6 +155,13 @@ def test_a_spike_acts_exactly_after_the_delay(monkeypatch):
         np.testing.assert_array_equal(run.spike_neuron, neurons)
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (1, 7), (1, 8), (5, 13), (40, 9)])
+@pytest.mark.parametrize("probability", [0.0, 0.1, 1.0])
+def test_every_spike_of_a_raster_is_found(rng, shape, probability):
+    raster = rng.random(shape) < probability
+    np.testing.assert_array_equal(network_loop._spikes_in(raster), np.flatnonzero(raster))
+
+
 @pytest.fixture(scope="module", params=RUNS)
 def small(request):
     """An experiment, and a run of it, whose steps are a multiple of the delay."""
@@ -177,7 +184,7 @@ def test_neurons_spike_where_the_model_in_double_precision_does(small):
     assert spikes.sum() > 2 * run.n
     assert (above[spikes] > -SETTLING).all()
     assert (above[~spikes] < SETTLING).all()
-    assert (abs(above) < SETTLING).sum() < 0.02 * spikes.sum()
+    assert (abs(above) < SETTLING).sum() < 0.1 * spikes.sum()  # so few were not decided
 
 
 def test_what_arrives_matters(small):

@@ -15,6 +15,7 @@ import hebbax
 from children import environment
 
 README = Path(__file__).parents[2] / "README.md"
+NETWORKS = README.parent / "docs" / "networks.md"
 MODULES = ["hebbax", *(module.name for module in pkgutil.walk_packages(hebbax.__path__, "hebbax."))]
 FUNCTIONS = {name: x for name in hebbax.__all__ if inspect.isfunction(x := getattr(hebbax, name))}
 FUNCTIONS |= {f"inplace.{name}": getattr(hebbax.inplace, name) for name in hebbax.inplace.__all__}
@@ -54,13 +55,16 @@ def test_every_way_to_build_synapses_is_documented(name):
     assert doctest.DocTestParser().get_examples(doc)
 
 
-@pytest.mark.skipif(not README.exists(), reason="the README is not part of an installed package")
-@pytest.mark.parametrize("devices", [1, 4])
-def test_example_of_the_readme_prints_what_it_says(devices):
-    """The first, and the one for several devices; the others go on from what the reader has."""
-    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    complete = [block for block in blocks if "import hebbax" in block]
-    block = {1: complete[0], 4: next(block for block in complete if "shard_map" in block)}[devices]
+def complete(path):
+    """The examples of a page that import what they use; others go on from what the reader has."""
+    blocks = re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [block for block in blocks if "import hebbax" in block]
+
+
+@pytest.mark.skipif(not README.exists(), reason="the pages are not part of an installed package")
+@pytest.mark.parametrize("path, has, devices", [(README, "PairSTDP", 1), (README, "shard_map", 4), (NETWORKS, "", 1)])
+def test_example_of_a_page_prints_what_it_says(path, has, devices):
+    block = next(block for block in complete(path) if has in block)
     env = environment(XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}")
     child = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, env=env)
     assert child.returncode == 0, child.stderr
