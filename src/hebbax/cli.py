@@ -193,13 +193,13 @@ def run_brunel10k(
 
 @simulate.command("hpc")
 def run_hpc(
-    scale: Annotated[float, typer.Option(callback=_within(1e-3), help="Neurons, in 11 250.")] = 0.1,
+    scale: Annotated[float, typer.Option(callback=_within(1e-3), help="Neurons, in 11 250.")] = 0.5,
     inputs: Annotated[
         float,
         typer.Option(
             callback=_within(1e-4, 1), help="Part of a neuron's 11 250 synapses; each then weighs as much more."
         ),
-    ] = 1.0,
+    ] = 0.2,
     static: Static = False,
     seconds: Seconds = 0.3,
     seed: Seed = 0,
@@ -211,7 +211,8 @@ def run_hpc(
 ) -> None:
     """NEST's benchmark for supercomputers: Morrison, Aertsen & Diesmann (2007), Neural Computation 19:1437.
 
-    Currents that are alpha functions, 11 250 synapses onto every neuron, and plasticity by a power of the weight.
+    Currents that are alpha functions, 11 250 synapses onto every neuron (--inputs 1), and plasticity by a power of the
+    weight. The published network is --scale 1 --inputs 1, and 127 million synapses.
     """
     options: Any = dict(scale=scale, inputs=inputs, seed=seed)
     _run_network(

@@ -94,11 +94,11 @@ class Neurons:
         p = self.parameters
         decay = np.float32(math.exp(-(p.time_step / p.membrane_time)))
         weight, threshold = (np.float32(x / u.mV) for x in (p.excitatory_weight, p.threshold))
-        spike = state.voltage * decay >= threshold
+        spike = hebbax.fence(state.voltage * decay >= threshold)
         rest = jnp.int32(round(p.refractory_time / p.time_step))
-        refractory = hebbax.fence(jnp.where(spike, rest, jnp.maximum(state.refractory - 1, 0)))
+        refractory = jnp.where(spike, rest, jnp.maximum(state.refractory - 1, 0))
         voltage = state.voltage * decay + (excitation + inhibition + weight * drive)
-        return Membrane(jnp.where(refractory > 0, np.float32(0), voltage), refractory), refractory == rest
+        return Membrane(jnp.where(spike | (refractory > 0), np.float32(0), voltage), refractory), spike
 
 
 def plasticity(p: Parameters) -> hebbax.PairSTDP:

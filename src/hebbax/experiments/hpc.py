@@ -188,7 +188,7 @@ def build(p: Parameters, *, scale: float, inputs: float, plastic: bool, seed: in
 
 
 def simulate(
-    parameters: Parameters | None = None, *, scale: float = 0.1, inputs: float = 1.0, plastic: bool = True,
+    parameters: Parameters | None = None, *, scale: float = 0.5, inputs: float = 0.2, plastic: bool = True,
     seconds: float = 0.3, seed: int = 0, backend: str | None = None, mesh: Mesh | None = None,
     on_progress: Callable[[float], object] | None = None,
 ) -> network.Run:  # fmt: skip
@@ -202,7 +202,8 @@ def simulate(
         Neurons, in 11 250.
     inputs : float
         Part of the published numbers of synapses onto a neuron, 11 250, each of which then weighs as much more: another
-        network, for small machines. (The drive from outside is the same.)
+        network, for small machines. (The drive from outside is the same.) With all of them, neurons share most of their
+        inputs at scales below 1, and the network bursts, in NEST too.
     plastic : bool
         Whether the synapses between excitatory neurons learn.
     seconds, seed, backend, mesh, on_progress
