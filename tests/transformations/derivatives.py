@@ -59,7 +59,7 @@ def propagate(spec, network, weight, spike):
     if jnp.issubdtype(spike.dtype, jnp.floating):
         spike = binary(spike.astype(numbers.dtype))
     else:
-        spike = (spike != 0).astype(numbers.dtype)
+        spike = spike.astype(bool).astype(numbers.dtype)
     out = (spike[:, None] * (matrix if spec.event == "pre" else matrix.T)).sum(0)
     return out.astype(weight.dtype)
 

@@ -110,7 +110,7 @@ def test_a_simulation_keeps_its_cost(network, rng):
         return (jax.lax.scan(step, (weight, rule.init(synapses)), (pre, post))[0][0] ** 2).sum()
 
     text = hlo.compiled(jax.value_and_grad(function, (0, 1)), jnp.float32([20.0, 30.0, 0.1, 0.12]), weight).as_text()
-    assert set(hlo.custom_calls(text)) == {"update", "propagate", "collect"}
+    assert set(hlo.custom_calls(text)) == {"update", "propagate", "collect", "fence"}
     assert hlo.at_least(text, synapses.nse, "gather", "scatter", "sort", "dot") == []
     # What the backward pass reads again is kept for all ten steps.
     largest = max(size for _, size, _ in hlo.instructions(text))

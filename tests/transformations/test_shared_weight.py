@@ -286,7 +286,7 @@ def derivatives_of(simulate):
         "value": simulate,
         "gradient": gradient,
         "hessian": jax.hessian(simulate),
-        "batch of gradients": lambda weight, *others: batched(weight * jnp.arange(3), *others),
+        "batch of gradients": lambda weight, *others: batched(weight * jnp.arange(3, dtype=weight.dtype), *others),
     }
 
 
