@@ -95,7 +95,7 @@ class Neurons:
         decay = np.float32(math.exp(-(p.time_step / p.membrane_time)))
         weight, threshold = (np.float32(x / u.mV) for x in (p.excitatory_weight, p.threshold))
         spike = state.voltage * decay >= threshold
-        rest = jnp.int32(round(p.refractory_time / p.time_step))
+        rest = jnp.int32(max(1, round(p.refractory_time / p.time_step)))  # at least the step of the spike itself
         refractory = hebbax.fence(jnp.where(spike, rest, jnp.maximum(state.refractory - 1, 0)))
         voltage = state.voltage * decay + (excitation + inhibition + weight * drive)
         return Membrane(jnp.where(refractory > 0, np.float32(0), voltage), refractory), refractory == rest
@@ -111,7 +111,7 @@ def plasticity(p: Parameters) -> hebbax.PairSTDP:
 
 def build(p: Parameters, *, neurons: int, plastic: bool, seed: int) -> network.Network:
     """The network; a fifth of its neurons is inhibitory."""
-    is_excitatory = network.interleaved(neurons - neurons // 5, neurons // 5)
+    is_excitatory = network.a_fifth_inhibitory(neurons)
     e, i = np.flatnonzero(is_excitatory), np.flatnonzero(~is_excitatory)
     weight, inhibition = p.excitatory_weight / u.mV, p.inhibitory_weight / u.mV
 

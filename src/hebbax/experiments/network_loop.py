@@ -26,6 +26,7 @@ from hebbax.experiments.network import Network, Run
 from hebbax.sharding import Layout
 
 CHUNK_STEPS = 1000  # after so many steps, spikes are fetched, and progress is told
+MOST_STEPS = 2_000_000_000  # which fit int32
 PAYS = 5_000_000  # synapses and more, with which devices of one process gain more than meeting costs them
 
 
@@ -169,14 +170,14 @@ def simulate(
     Raises
     ------
     ValueError
-        `seconds` is not a positive number.
+        `seconds` is not a positive number, or takes too many steps.
     """
     if not (math.isfinite(seconds) and seconds > 0):
         raise ValueError(f"seconds: got {seconds}, expected a positive number")
     started = time.perf_counter()
     network = build()
     dt, delay = network.neurons.time_step / u.second, network.delay
-    steps = max(1, round(seconds / dt))
+    steps = steps_in(seconds, network.neurons.time_step)
     mesh = best_mesh(network) if mesh is None else mesh
     split = Split(network, mesh, seed, backend)
     chunk, intervals = max(1, CHUNK_STEPS // delay), math.ceil(steps / delay)
@@ -201,6 +202,14 @@ def simulate(
         np.broadcast_to(np.float32(first_weight), weight.shape), weight, mesh.size,
         *(x * u.second for x in (built - started, ready - built, finished - ready)),
     )  # fmt: skip
+
+
+def steps_in(seconds: float, time_step: u.Quantity) -> int:
+    """How many steps a run takes; a ValueError where these are too many to be numbered in int32."""
+    steps = max(1, round(seconds * u.second / time_step))
+    if steps > MOST_STEPS:
+        raise ValueError(f"seconds: got {seconds}, {steps} steps of {time_step}, expected at most {MOST_STEPS}")
+    return steps
 
 
 @contextmanager
