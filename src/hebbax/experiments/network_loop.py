@@ -119,7 +119,8 @@ class Split:
                         )
                     w = weights[mine]
                 received[projection.inhibitory].append(synapses[k].propagate_on_pre(w, pre_spike, backend=backend))
-            excitation, inhibition = (functools.reduce(jnp.add, x) for x in received.values())
+            nothing = jnp.zeros(own.shape, np.float32)
+            excitation, inhibition = (functools.reduce(jnp.add, x or [nothing]) for x in received.values())
             of_neurons, spike = hebbax.fence(neurons.step(of_neurons, excitation, inhibition, drive))
             if not network.dendritic:
                 for mine, k in enumerate(k for k, rule in enumerate(rules) if rule is not None):
