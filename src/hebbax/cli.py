@@ -300,7 +300,7 @@ def _progress(console: Console, seconds: float) -> Iterator[Callable[[float], bo
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:.0f} of {task.total:g} s"),
+        TextColumn("{task.completed:.6g} of {task.total:g} s"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

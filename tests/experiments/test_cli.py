@@ -239,6 +239,7 @@ def test_a_network_is_summed_up_and_written(run, tmp_path, network, static):
     assert result.exit_code == 0, result.output
     for text in ("excitatory", "firing rate, inhibitory", "irregularity", "devices", "per biological second"):
         assert text in result.output
+    assert "0.03 of 0.03 s" in result.output
     assert ("of which 0 learn" in result.output) == static
     assert ("weight, at the end" in result.output) != static
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"{name}.npz", f"{name}.png"]
