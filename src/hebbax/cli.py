@@ -31,7 +31,7 @@ from rich.table import Table
 
 import hebbax
 from hebbax import _cpu
-from hebbax.experiments import brunel10k, cuba, hpc, network_report, song2000
+from hebbax.experiments import brunel10k, cuba, hpc, network_loop, network_report, song2000
 
 FIGURE = "hebbax.experiments.network_figure"  # imported if a figure is drawn, since it takes matplotlib
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
@@ -197,7 +197,7 @@ def run_hpc(
     inputs: Annotated[
         float,
         typer.Option(
-            callback=_within(1e-4, 1), help="Part of a neuron's 11 250 synapses; each then weighs as much more."
+            callback=_within(1e-3, 1), help="Part of a neuron's 11 250 synapses; each then weighs as much more."
         ),
     ] = 0.2,
     static: Static = False,
@@ -230,9 +230,13 @@ def _run_network(
         raise typer.BadParameter(str(error), param_hint="'--dt'") from error
     if devices is None:  # there are to be as many as may pay
         with suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", threads or hebbax.get_num_threads())
+            most = threads or hebbax.get_num_threads()
+            jax.config.update("jax_num_cpu_devices", min(most, _cpu.most_devices()))
     mesh = None if devices is None else _mesh(devices, False)
-    steps = round(seconds * u.second / parameters.time_step)
+    try:
+        steps = network_loop.steps_in(seconds, parameters.time_step)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="'--seconds'") from error
     _run(
         experiment, output, seconds, steps, backend, threads, mesh, report=network_report, figure=FIGURE,
         parameters=parameters, plastic=not static, **options,
@@ -297,7 +301,7 @@ def _progress(console: Console, seconds: float) -> Iterator[Callable[[float], bo
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:.0f} of {task.total:g} s"),
+        TextColumn("{task.completed:.6g} of {task.total:g} s"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

@@ -7,6 +7,7 @@ from jax.sharding import Mesh
 from small_networks import RUNS, echoes
 
 import hebbax
+from hebbax import _cpu
 from hebbax.experiments import network_loop
 
 
@@ -30,7 +31,10 @@ def test_the_same_bits_on_any_number_of_devices(name, monkeypatch):
 
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("dendritic", [False, True])
-def test_spikes_reach_other_devices_after_the_delay(size, dendritic):
+@pytest.mark.parametrize("awake", [False, True])
+def test_spikes_reach_other_devices_after_the_delay(size, dendritic, awake, monkeypatch):
+    """By an exchange of ours, however many CPUs this machine has, and by JAX's."""
+    monkeypatch.setattr(_cpu, "most_devices", lambda: 4 if awake else 1)
     run, expected = echoes(n=7, delay=3, steps=60, dendritic=dendritic, mesh=mesh(size))
     np.testing.assert_array_equal(run.spike_step, expected[0])
     np.testing.assert_array_equal(run.spike_neuron, expected[1])

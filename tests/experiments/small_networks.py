@@ -66,8 +66,7 @@ def echoes(n, delay, steps, **options):
     """Run a ring of neurons around which a spike goes; return the run, and steps and neurons of that spike."""
     dendritic, ids = options.pop("dendritic", False), np.arange(n)
     synapses = hebbax.Synapses.from_coo(ids, (ids + 1) % n, jnp.ones(n), shape=(n, n))[0]
-    none = hebbax.Synapses.from_coo([], [], jnp.zeros(0), shape=(n, n))[0]
-    projections = [Projection(synapses, 1.0), Projection(none, 1.0, inhibitory=True)]
+    projections = [Projection(synapses, 1.0)]  # and no inhibition
 
     def build():
         return Network(Repeating(), np.ones(n, bool), projections, delay, dendritic)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import hebbax
 from children import environment, free_port, run_together
-from hebbax import cli
+from hebbax import _cpu, cli
 from hebbax.experiments import brunel10k, cuba, hpc, network_loop, song2000
 
 TINY = ["--neurons", "2", "--inputs", "20", "--seconds", "0.3"]
@@ -239,6 +239,7 @@ def test_a_network_is_summed_up_and_written(run, tmp_path, network, static):
     assert result.exit_code == 0, result.output
     for text in ("excitatory", "firing rate, inhibitory", "irregularity", "devices", "per biological second"):
         assert text in result.output
+    assert "0.03 of 0.03 s" in result.output
     assert ("of which 0 learn" in result.output) == static
     assert ("weight, at the end" in result.output) != static
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"{name}.npz", f"{name}.png"]
@@ -265,6 +266,15 @@ def test_options_reach_a_network(run, tmp_path, network, monkeypatch):
         assert seen[option.strip("-")] == float(value)
 
 
+@pytest.mark.parametrize("threads, most", [(1, 1), (1000, _cpu.most_devices())])
+def test_a_network_has_as_many_devices_as_threads_but_not_more_than_cpus(run, tmp_path, monkeypatch, threads, most):
+    seen = {}
+    monkeypatch.setattr(cli.jax.config, "update", seen.__setitem__)
+    options = [*NETWORKS[cuba], "--threads", threads, "--output", tmp_path]
+    assert run("simulate", "cuba", *options).exit_code == 0
+    assert seen == {"jax_num_cpu_devices": most}
+
+
 def test_the_connectivity_of_cuba_may_be_chosen_even_none(run, tmp_path):
     sizes = []
     for connectivity in (0, 0.02, 1):
@@ -287,10 +297,11 @@ def test_the_connectivity_of_cuba_may_be_chosen_even_none(run, tmp_path):
         ("brunel10k", "--backend", "abacus", "got 'abacus', expected one of"),
         ("hpc", "--dt", "0.7", "delay: got 1.5 ms, expected a multiple of dt"),
         ("hpc", "--scale", "0", "got 0.0, expected at least 0.001"),
-        ("hpc", "--inputs", "2", "got 2.0, expected from 0.0001 to 1"),
+        ("hpc", "--inputs", "2", "got 2.0, expected from 0.001 to 1"),
         ("hpc", "--devices", "1000", "got 1000, expected at most"),
         ("hpc", "--devices", "0", "got 0, expected at least 1"),
         ("hpc", "--seconds", "0", "got 0.0, expected from 0.001"),
+        ("hpc", "--seconds", "1e6", "10000000000 steps of 0.1 ms, expected at most"),
     ],
 )
 @pytest.mark.usefixtures("must_not_simulate")

@@ -1,6 +1,7 @@
 """The experiments on networks: neurons, delays, plasticity and what is recorded, against models in double precision."""
 
 import dataclasses
+import functools
 import json
 import sys
 from pathlib import Path
@@ -14,11 +15,12 @@ import pytest
 import scipy.integrate
 import scipy.stats
 from network_reference import DT, passed_thresholds, pre_of, raster, weights_and_arrivals
-from small_networks import EXPERIMENTS, RUNS, echoes
+from small_networks import EXPERIMENTS, RUNS, Repeating, echoes
 
 import hebbax
 from children import environment, run_together
 from hebbax.experiments import brunel10k, cuba, hpc, network, network_loop, network_report
+from hebbax.experiments.network_figure import figure
 from hebbax.experiments.poisson import LARGEST_MEAN, poisson_counts
 
 HERE = Path(__file__).parent
@@ -129,6 +131,13 @@ def test_brunel10k_neurons_rest_and_lose_what_arrives():
     assert voltage[21] == 21.0
 
 
+def test_brunel10k_neurons_without_a_refractory_time_spike_where_they_should():
+    neurons = brunel10k.Neurons(brunel10k.Parameters(refractory_time=0.0 * u.ms), 0)
+    voltage, spikes = potentials(neurons, steps=9, excitation={0: 21.0, 4: 21.0})
+    np.testing.assert_array_equal(np.flatnonzero(spikes), [1, 5])
+    np.testing.assert_array_equal(voltage, [21.0, 0, 0, 0, 21.0, 0, 0, 0, 0])
+
+
 @pytest.mark.parametrize(
     "experiment, start, reset, rest, excitation", [(cuba, -1.5, -11.0, 50, 1e4), (hpc, 19.0, 0.0, 5, 1e6)]
 )
@@ -224,6 +233,16 @@ def test_hpc_has_the_published_numbers_of_inputs():
         np.testing.assert_array_equal(onto[1], round(30 * inputs))
 
 
+def test_hpc_with_fewer_inputs_has_the_same_weight_in_all():
+    p = hpc.Parameters()
+    for inputs in (1.0, 0.01, 1e-3):
+        built = hpc.build(p, scale=0.01, inputs=inputs, plastic=False, seed=0)
+        onto_each = [projection.weight * projection.synapses.nse for projection in built.projections]
+        e, i = built.excitatory.sum(), (~built.excitatory).sum()
+        for total, neurons, published in zip(onto_each, (e, i, e, i), (9000, 9000, -5 * 2250, -5 * 2250), strict=True):
+            assert total / neurons == pytest.approx(published * (p.weight / u.pA))
+
+
 @pytest.mark.parametrize("experiment", [brunel10k, cuba])
 def test_pairs_are_connected_as_often_as_the_parameter_says(experiment):
     p = dataclasses.replace(experiment.Parameters(), connectivity=0.1)
@@ -270,6 +289,19 @@ def test_seconds_out_of_range_are_named(seconds):
         network_loop.simulate(lambda: pytest.fail("built"), seconds=seconds)
 
 
+def test_more_steps_than_are_numbered_are_refused():
+    build = functools.partial(network.Network, Repeating(), np.ones(3, bool), [], delay=1)
+    with pytest.raises(ValueError, match=r"^seconds: got 1000000\.0, 10000000000 steps of 0\.1 ms, expected at most"):
+        network_loop.simulate(build, seconds=1e6)
+
+
+@pytest.mark.parametrize("experiment", [brunel10k, cuba])
+@pytest.mark.parametrize("neurons", [0, 1, 4, -5, 7.5])
+def test_too_few_neurons_are_named(experiment, neurons):
+    with pytest.raises(ValueError, match=rf"^neurons: got {neurons}, expected an integer of at least 5"):
+        experiment.simulate(neurons=neurons, seconds=0.001)
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -277,6 +309,7 @@ def test_seconds_out_of_range_are_named(seconds):
         (dict(scale=float("nan")), "scale: got nan"),
         (dict(inputs=0.0), "inputs: got 0.0, expected more than 0 and at most 1"),
         (dict(inputs=1.5), "inputs: got 1.5"),
+        (dict(inputs=2e-4), "inputs: got 0.0002, of which nothing is left, expected more than 0.00022"),
     ],
 )
 def test_hpc_names_what_is_out_of_range(options, message):
@@ -407,6 +440,13 @@ def test_the_summary_of_silence():
     rows = network_report.summary(dataclasses.replace(run, network=some, spike_step=none, spike_neuron=none))
     assert rows["firing rate, excitatory"] == rows["firing rate, inhibitory"] == "0.00 ± 0.00 Hz"
     assert rows["irregularity (CV of intervals)"] == "too few spikes"
+
+
+@pytest.mark.parametrize("start, end", [(4e6, 4e6), (4e6, np.nextafter(np.float32(4e6), np.float32(5e6))), (0, 0)])
+def test_a_figure_of_weights_that_hardly_differ(ran, start, end):
+    weights = dict(weight_start=np.full(9, start, np.float32), weight_end=np.full(9, end, np.float32))
+    _, _, axes = figure(dataclasses.replace(ran, **weights)).axes
+    assert sum(bar.get_height() for bar in axes.patches) == pytest.approx(100)
 
 
 def test_arrays_survive_a_file(ran, tmp_path):

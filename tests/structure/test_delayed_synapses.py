@@ -97,6 +97,26 @@ def test_units(rng, network):
     np.testing.assert_array_equal(got.mantissa, plain)
 
 
+@pytest.mark.parametrize("longest", LONGEST)
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_one_weight_for_all(rng, network, longest, shape, backend):
+    synapses, _, pre = network
+    axonal, dendritic = (random_delays(rng, x, synapses.nse) for x in longest)
+    delayed = DelayedSynapses(synapses, DT, axonal=axonal * DT, dendritic=dendritic * DT)
+    got = currents(delayed, np.full(shape, 3.0) * u.nA, pre, backend=backend)
+    expected = brute_force(synapses, np.full(synapses.nse, 3.0), pre, axonal, dendritic)
+    np.testing.assert_array_equal(got / u.nA, expected)
+
+    def total(weight):
+        return jnp.sum(currents(delayed, weight, pre, backend=backend) * jnp.arange(17.0))
+
+    derivative = jax.grad(total)(jnp.full(shape, 3.0))
+    assert derivative.shape == shape
+    np.testing.assert_allclose(derivative, (expected / 3 * np.arange(17)).sum(), rtol=1e-5)
+    batch = jax.vmap(lambda w: currents(delayed, w, pre, backend=backend))(jnp.full((2, *shape), 3.0))
+    np.testing.assert_array_equal(batch, [expected, expected])
+
+
 def test_many_spikes_and_long_delays(rng):
     """More rows than a kernel finds in a batch, in lists that are cut there."""
     synapses = hebbax.Synapses.random((900, 40), outdegree=6, seed=1)
@@ -322,6 +342,10 @@ def test_other_errors(network):
         delayed.push(floating, pre[0])
     with pytest.raises(hebbax.ShapeError, match=r"^weight: got shape \(3,\)"):
         delayed.propagate(weight[:3], state)
+    with pytest.raises(hebbax.ShapeError, match=r"^weight: got shape \(3,\), expected \(.*,\), or a scalar"):
+        delayed.init(weight[:3])
+    with pytest.raises(TypeError, match=r"^weight: got dtype int"):
+        delayed.init(weight.astype(int))
     with pytest.raises(TypeError, match=r"^state: got one with no traces, expected pre_trace: make it with init"):
         delayed.step(rule, weight, rule.init(synapses), state, pre[0], np.zeros(17, bool))
     with pytest.raises(ValueError, match=r"^axonal: got a delay of 0 steps, expected at least 1"):

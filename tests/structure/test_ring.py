@@ -187,6 +187,7 @@ def test_steps_in_any_unit_and_up_to_a_thousandth_of_a_step():
         (np.array([0.1, 0.2, -0.3]) * u.ms, DT, ValueError, r"^delay\[2\]: got -0\.3 ms"),
         (0.1 * u.mV, DT, u.UnitMismatchError, "^dt: "),
         (0.1, DT, u.UnitMismatchError, "^dt: "),
+        (1e9 * u.ms, DT, ValueError, r"^delay: got 1e\+09 ms, expected fewer than 2\*\*31 steps of dt = 0\.1"),
         ("1 ms", DT, TypeError, "^delay: got '1 ms'"),
         (0.1 * u.ms, 0.0 * u.ms, ValueError, "^dt: got 0"),
         (0.1 * u.ms, -0.1 * u.ms, ValueError, "^dt: got -0.1"),

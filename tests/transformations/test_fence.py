@@ -56,7 +56,11 @@ def test_derivatives_and_batches():
 
     x, n = jnp.arange(6.0).reshape(2, 3), jnp.array([2, 3, 4])
     np.testing.assert_array_equal(jax.jit(jax.vmap(f, (0, None)))(x, n), jnp.sin(x) * n.astype(x.dtype))
-    np.testing.assert_allclose(jax.jit(jax.grad(lambda x: f(x, n).sum()))(x[1]), jnp.cos(x[1]) * n.astype(x.dtype), rtol=1e-6)
-    np.testing.assert_allclose(jax.jvp(lambda x: f(x, n), (x[1],), (jnp.ones(3),))[1], jnp.cos(x[1]) * n.astype(x.dtype), rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(jax.grad(lambda x: f(x, n).sum()))(x[1]), jnp.cos(x[1]) * n.astype(x.dtype), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        jax.jvp(lambda x: f(x, n), (x[1],), (jnp.ones(3),))[1], jnp.cos(x[1]) * n.astype(x.dtype), rtol=1e-6
+    )
     hessian = jax.jit(jax.hessian(lambda x: f(x, n).sum()))(x[1])
     np.testing.assert_allclose(hessian, jnp.diag(-jnp.sin(x[1]) * n.astype(x.dtype)), rtol=1e-6)

@@ -185,7 +185,7 @@ class DelayedSynapses:
         that of `spike @ W`. A step then passes over all neurons for each step of the longest delay.
         """
         pre, post = (jnp.array(events.none_yet(side)) for side in (self.pre, self.post))
-        numbers, unit = without_unit(weight)
+        numbers, unit = self._numbers(weight)
         size = 2 * self.post.length * self.n_post if self.post.length > 1 else 0
         pending = with_unit(jnp.zeros(size, arithmetic_dtype(numbers.dtype)), unit)
         position = jnp.array([self.pre.length - 1, self.post.length - 1], jnp.int32)
@@ -248,7 +248,7 @@ class DelayedSynapses:
         Parameters
         ----------
         weight : Array or Quantity, shape (nse,)
-            In the order of `permutation`.
+            In the order of `permutation`; or a scalar that all synapses share.
         state : DelayState
             After `push`.
         backend : str, optional
@@ -286,19 +286,26 @@ class DelayedSynapses:
             current = operators.call(spec, structure.shape, backend, operands)
         if post.length == 1:
             return current, state._replace(last=without_unit(current)[0])
-        numbers, unit = building.weight_numbers("weight", weight, (self.nse,))
+        numbers, unit = self._numbers(weight)
         sums = operators.in_unit("weight", state.pending, u.UNITLESS if unit is None else unit)
         row = post.length - 1 - (state.position[1] + pre.due) % post.length
         if graded:
             sums = add_columns(sums, row * post.n, post.n, without_unit(current)[0].astype(sums.dtype))
         else:
             views = structure.indices, structure.indptr, jnp.zeros(0, structure.indices.dtype)
-            numbers = jnp.asarray(numbers)
             sums = deliver(numbers, views, lists, sums, row * post.n, post.n, spec=spec, backend=backend)
         start = (row - 1) % post.length * post.n  # of what has no delay, and what had, and has come
         first, second = (jax.lax.dynamic_slice_in_dim(sums, x, post.n) for x in (start, start + post.length * post.n))
         current = (first + second).astype(numbers.dtype)
         return with_unit(current, unit), state._replace(last=current, pending=with_unit(sums, unit))
+
+    def _numbers(self, weight: Any) -> tuple[jax.Array, u.Unit | None]:
+        """The numbers of weights, shape (nse,), or (1,) if all synapses share one, and their unit."""
+        numbers, unit = building.weight_numbers("weight", weight, None)
+        if numbers.shape not in ((), (1,), (self.nse,)):
+            expected = f"({self.nse},), or a scalar or (1,) that all synapses share"
+            raise ShapeError(f"weight: got shape {numbers.shape}, expected {expected}")
+        return jnp.asarray(numbers).reshape(-1), unit
 
     def step(
         self, rule: Any, weight: WithUnit, traces: Any, state: DelayState, pre_spike: Plain, post_spike: Plain,

@@ -76,7 +76,8 @@ def steps(delay: WithUnit, dt: WithUnit, name: str = "delay") -> Any:
     if wrong.any():
         at = tuple(map(int, np.argwhere(wrong)[0]))
         got = f"{times[at]:g}" if unit == u.UNITLESS else f"{times[at]:g} {unit}"
-        expected = f"a multiple of dt = {dt}" if 0 <= ratio[at] < math.inf else "a finite value of at least 0"
+        expected = f"a multiple of dt = {dt}" if ratio[at] < 2**31 else f"fewer than 2**31 steps of dt = {dt}"
+        expected = expected if 0 <= times[at] < math.inf else "a finite value of at least 0"
         raise ValueError(f"{name}{list(at) if at else ''}: got {got}, expected {expected}")
     return whole.astype(np.int64) if whole.ndim else int(whole)
 

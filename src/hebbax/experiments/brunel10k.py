@@ -111,7 +111,7 @@ def plasticity(p: Parameters) -> hebbax.PairSTDP:
 
 def build(p: Parameters, *, neurons: int, plastic: bool, seed: int) -> network.Network:
     """The network; a fifth of its neurons is inhibitory."""
-    is_excitatory = network.interleaved(neurons - neurons // 5, neurons // 5)
+    is_excitatory = network.a_fifth_inhibitory(neurons)
     e, i = np.flatnonzero(is_excitatory), np.flatnonzero(~is_excitatory)
     weight, inhibition = p.excitatory_weight / u.mV, p.inhibitory_weight / u.mV
 

@@ -128,7 +128,7 @@ def plasticity(p: Parameters, weight: float) -> hebbax.PairSTDP:
 
 def build(p: Parameters, *, neurons: int, plastic: bool, seed: int) -> network.Network:
     """The network; a fifth of its neurons is inhibitory, and its weights go with the inverse of its size."""
-    is_excitatory = network.interleaved(neurons - neurons // 5, neurons // 5)
+    is_excitatory = network.a_fifth_inhibitory(neurons)
     e, i = np.flatnonzero(is_excitatory), np.flatnonzero(~is_excitatory)
     weight, inhibition = (x / u.mV * PUBLISHED / neurons for x in (p.excitatory_weight, p.inhibitory_weight))
 

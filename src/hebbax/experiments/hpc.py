@@ -5,7 +5,11 @@ NEST's example `hpc_benchmark`, after
     A. Morrison, A. Aertsen & M. Diesmann (2007), Spike-timing-dependent plasticity in balanced random networks, Neural
     Computation 19:1437-1467, doi:10.1162/neco.2007.19.6.1437
 
-    H. Ekkehard Plesser, M. Diesmann, M.-O. Gewaltig & A. Morrison (2022), NEST simulator's examples: hpc_benchmark.py
+    M. Helias et al. (2012), Supercomputers ready for use as discovery machines for neuroscience, Frontiers in
+    Neuroinformatics 6:26, doi:10.3389/fninf.2012.00026
+
+    S. Kunkel et al. (2014), Spiking network simulation code for petascale computers, Frontiers in Neuroinformatics
+    8:78, doi:10.3389/fninf.2014.00078
 
 Neurons with currents that are alpha functions, each driven by a Poisson process from outside,
 
@@ -165,8 +169,13 @@ def build(p: Parameters, *, scale: float, inputs: float, plastic: bool, seed: in
     is_excitatory = network.interleaved(*numbers)
     e, i = np.flatnonzero(is_excitatory), np.flatnonzero(~is_excitatory)
     n = is_excitatory.size
-    degrees = {True: round(inputs * p.excitatory_inputs), False: round(inputs * p.inhibitory_inputs)}
-    weights = {True: p.weight / u.pA / inputs, False: p.inhibition_ratio * (p.weight / u.pA) / inputs}
+    published = {True: p.excitatory_inputs, False: p.inhibitory_inputs}
+    degrees = {kind: round(inputs * degree) for kind, degree in published.items()}
+    if not all(degrees.values()):
+        least = 0.5 / min(published.values())
+        raise ValueError(f"inputs: got {inputs}, of which nothing is left, expected more than {least:.2g}")
+    weights = {kind: p.weight / u.pA * published[kind] / degree for kind, degree in degrees.items()}
+    weights[False] *= p.inhibition_ratio
 
     def connect(pre: np.ndarray, post: np.ndarray, rule: hebbax.PowerLawSTDP | None = None) -> network.Projection:
         def draw() -> hebbax.Synapses:

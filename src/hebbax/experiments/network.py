@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Protocol
 
 import brainunit as u
@@ -133,6 +134,13 @@ def interleaved(excitatory: int, inhibitory: int) -> np.ndarray:
     """Which of so many neurons are excitatory, evenly spread."""
     n = excitatory + inhibitory
     return np.diff(np.arange(n + 1) * inhibitory // max(n, 1)) == 0
+
+
+def a_fifth_inhibitory(neurons: int) -> np.ndarray:
+    """Which of so many neurons are excitatory, if a fifth is not; a ValueError where that is nobody."""
+    if not (isinstance(neurons, Integral) and neurons >= 5):
+        raise ValueError(f"neurons: got {neurons!r}, expected an integer of at least 5, a fifth of them inhibitory")
+    return interleaved(neurons - neurons // 5, neurons // 5)
 
 
 def delay_steps(delay: u.Quantity, time_step: u.Quantity) -> int:

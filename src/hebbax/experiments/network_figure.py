@@ -1,7 +1,5 @@
 """The figure of the experiments on networks, in a module of its own because matplotlib is optional."""
 
-from typing import Any
-
 import brainunit as u
 import numpy as np
 from matplotlib.axes import Axes
@@ -62,8 +60,9 @@ def _rates(axes: Axes, run: Run) -> None:
 def _weights(axes: Axes, run: Run) -> None:
     start, end = run.weight_start, run.weight_end
     low, high = np.quantile(end, [TAIL, 1 - TAIL])
-    low, high = min(low, start.min()), max(high, start.max())
-    edges: Any = np.linspace(low, high, 51) if high > low else 51
+    low, high = float(min(low, start.min())), float(max(high, start.max()))  # in float32, edges might be the same
+    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+    edges = np.linspace(low, high, 51).tolist()
     percent = np.full(end.size, 100.0 / end.size)
     after = f"after {run.time / u.second:.4g} s"
     axes.hist(end, bins=edges, weights=percent, color=BLUE, label=after)

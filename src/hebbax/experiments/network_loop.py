@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,10 @@ from hebbax.experiments.network import Network, Run
 from hebbax.sharding import Layout
 
 CHUNK_STEPS = 1000  # after so many steps, spikes are fetched, and progress is told
+MOST_STEPS = 2_000_000_000  # which fit int32
 PAYS = 5_000_000  # synapses and more, with which devices of one process gain more than meeting costs them
+
+_one_at_a_time = threading.Lock()  # which is what an exchange asks for
 
 
 class State(NamedTuple):
@@ -104,35 +108,36 @@ class Split:
         neurons, dt, delay = network.neurons, network.neurons.time_step, network.delay
         drive = neurons.drive(own, first + jnp.arange(delay, dtype=jnp.int32))
 
+        learning = [k for k, rule in enumerate(rules) if rule is not None]
+
         def step(carry: tuple, inputs: tuple) -> tuple[tuple, jax.Array]:
-            of_neurons, weights, traces = carry
+            of_neurons, *of_synapses = carry
             pre_spike, returned, drive = inputs
-            weights, traces = list(weights), list(traces)
+            weights, traces = (dict(zip(learning, x, strict=True)) for x in of_synapses)
+
+            def learn(k: int, post_spike: jax.Array, after: Any = None) -> None:
+                options: Any = dict(after=after, backend=backend)
+                weights[k], traces[k] = rules[k].step(
+                    synapses[k], weights[k], traces[k], pre_spike, post_spike, dt, **options
+                )
+
+            if network.dendritic:
+                for k in learning:
+                    learn(k, returned)
+            arriving = [
+                synapses[k].propagate_on_pre(weights.get(k, np.float32(p.weight)), pre_spike, backend=backend)
+                for k, p in enumerate(network.projections)
+            ]
             received: dict[bool, list] = {False: [], True: []}
-            for k, projection in enumerate(network.projections):
-                w, mine = np.float32(projection.weight), sum(rule is not None for rule in rules[:k])
-                if rules[k] is not None:
-                    if network.dendritic:
-                        weights[mine], traces[mine] = rules[k].step(
-                            synapses[k], weights[mine], traces[mine], pre_spike, returned, dt, backend=backend
-                        )
-                    w = weights[mine]
-                received[projection.inhibitory].append(synapses[k].propagate_on_pre(w, pre_spike, backend=backend))
-            excitation, inhibition = (functools.reduce(jnp.add, x) for x in received.values())
+            for p, x in zip(network.projections, arriving, strict=True):
+                received[p.inhibitory].append(x)
+            nothing = jnp.zeros(own.shape, np.float32)
+            excitation, inhibition = (functools.reduce(jnp.add, x or [nothing]) for x in received.values())
             of_neurons, spike = hebbax.fence(neurons.step(of_neurons, excitation, inhibition, drive))
             if not network.dendritic:
-                for mine, k in enumerate(k for k, rule in enumerate(rules) if rule is not None):
-                    weights[mine], traces[mine] = rules[k].step(
-                        synapses[k],
-                        weights[mine],
-                        traces[mine],
-                        pre_spike,
-                        spike,
-                        dt,
-                        after=excitation,
-                        backend=backend,
-                    )
-            return (of_neurons, tuple(weights), tuple(traces)), spike
+                for k in learning:
+                    learn(k, spike, after=arriving[k])
+            return (of_neurons, tuple(weights.values()), tuple(traces.values())), spike
 
         returned = state.returning[:delay] if network.dendritic else None
         carry, spikes = jax.lax.scan(step, state[2:], (state.arriving, returned, drive), length=delay)
@@ -169,19 +174,19 @@ def simulate(
     Raises
     ------
     ValueError
-        `seconds` is not a positive number.
+        `seconds` is not a positive number, or takes too many steps.
     """
     if not (math.isfinite(seconds) and seconds > 0):
         raise ValueError(f"seconds: got {seconds}, expected a positive number")
     started = time.perf_counter()
     network = build()
     dt, delay = network.neurons.time_step / u.second, network.delay
-    steps = max(1, round(seconds / dt))
+    steps = steps_in(seconds, network.neurons.time_step)
     mesh = best_mesh(network) if mesh is None else mesh
     split = Split(network, mesh, seed, backend)
     chunk, intervals = max(1, CHUNK_STEPS // delay), math.ceil(steps / delay)
     firsts = range(0, intervals, chunk)
-    with _threads_shared_by(mesh.size):
+    with _one_at_a_time, _threads_shared_by(mesh.size):
         built = time.perf_counter()
         compiled = {n: split.compile(n) for n in {min(chunk, intervals - first) for first in (0, firsts[-1])}}
         ready = time.perf_counter()
@@ -201,6 +206,14 @@ def simulate(
         np.broadcast_to(np.float32(first_weight), weight.shape), weight, mesh.size,
         *(x * u.second for x in (built - started, ready - built, finished - ready)),
     )  # fmt: skip
+
+
+def steps_in(seconds: float, time_step: u.Quantity) -> int:
+    """How many steps a run takes; a ValueError where these are too many to be numbered in int32."""
+    steps = max(1, round(seconds * u.second / time_step))
+    if steps > MOST_STEPS:
+        raise ValueError(f"seconds: got {seconds}, {steps} steps of {time_step}, expected at most {MOST_STEPS}")
+    return steps
 
 
 @contextmanager
