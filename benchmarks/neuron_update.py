@@ -101,7 +101,9 @@ def main() -> None:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     with tempfile.TemporaryDirectory() as folder:
         path, source = Path(folder) / "neurons.so", Path(__file__).with_suffix(".c")
-        subprocess.run(["cc", "-O3", "-march=native", "-ffast-math", "-shared", "-fPIC", "-o", path, source, "-lm"], check=True)
+        subprocess.run(
+            ["cc", "-O3", "-march=native", "-ffast-math", "-shared", "-fPIC", "-o", path, source, "-lm"], check=True
+        )
         library = ctypes.CDLL(str(path))
     where = machine()
     print(f"{where['cpu']}, {where['cpus']} CPUs, commit {commit()}; {STEPS} steps, {ROUNDS} rounds\n")

@@ -84,7 +84,7 @@ cdef Meeting* meeting_of(int64_t run, int64_t size) noexcept nogil:
 cdef bint came(int64_t* exchanges, int64_t count) noexcept nogil:
     """Wait until a device has done so many exchanges; False if it does not."""
     cdef int64_t looks = 0
-    cdef double since = 0
+    cdef double waited = 0, now, last = 0
     while get(exchanges) < count:
         looks += 1
         if looks < AWAKE:
@@ -92,8 +92,11 @@ cdef bint came(int64_t* exchanges, int64_t count) noexcept nogil:
             continue
         sched_yield()
         if looks % AWAKE == 0:
-            since = seconds() if since == 0 else since
-            if seconds() - since > PATIENCE:
+            now = seconds()
+            if last > 0:
+                waited += min(now - last, 1.0)  # not all of the time for which the process was stopped
+            last = now
+            if waited > PATIENCE:
                 return False
     return True
 

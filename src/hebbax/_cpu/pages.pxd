@@ -12,6 +12,8 @@ cdef extern from *:
     #if defined(__linux__)
     #include <errno.h>
     #include <stdint.h>
+    #include <stdio.h>
+    #include <string.h>
     #include <sys/mman.h>
     #ifndef MADV_COLLAPSE
     #define MADV_COLLAPSE 25
@@ -20,6 +22,18 @@ cdef extern from *:
     /* Where memory begins for which was asked already: most weights stay where they are. Threads may overwrite each
        other's entries; then one asks again, which changes nothing. */
     static uintptr_t hebbax_asked[HEBBAX_ASKED];
+    /* Whether the system leaves it to processes: MADV_COLLAPSE would also do it where nobody is to have them. */
+    static int hebbax_may_ask(void) {
+        static int may = -1;
+        int known = __atomic_load_n(&may, __ATOMIC_RELAXED);
+        if (known >= 0) return known;
+        char text[128] = "";
+        FILE* file = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "r");
+        known = file != NULL && fgets(text, sizeof text, file) != NULL && strstr(text, "[never]") == NULL;
+        if (file != NULL) fclose(file);
+        __atomic_store_n(&may, known, __ATOMIC_RELAXED);
+        return known;
+    }
     static inline void hebbax_use_huge_pages(void* data, size_t size) {
         uintptr_t start = ((uintptr_t)data + HEBBAX_PAGE - 1) / HEBBAX_PAGE * HEBBAX_PAGE;
         uintptr_t end = ((uintptr_t)data + size) / HEBBAX_PAGE * HEBBAX_PAGE;
@@ -27,7 +41,7 @@ cdef extern from *:
         if (end < start + 4 * HEBBAX_PAGE || __atomic_load_n(entry, __ATOMIC_RELAXED) == start) return;
         __atomic_store_n(entry, start, __ATOMIC_RELAXED);
         int error = errno;
-        if (madvise((void*)start, end - start, MADV_HUGEPAGE) == 0)
+        if (hebbax_may_ask() && madvise((void*)start, end - start, MADV_HUGEPAGE) == 0)
             (void)madvise((void*)start, end - start, MADV_COLLAPSE);
         errno = error;
     }

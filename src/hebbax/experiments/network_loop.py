@@ -28,7 +28,7 @@ from hebbax.sharding import Layout
 
 CHUNK_STEPS = 1000  # after so many steps, spikes are fetched, and progress is told
 MOST_STEPS = 2_000_000_000  # which fit int32
-PAYS = 5_000_000  # synapses and more, with which devices of one process gain more than meeting costs them
+PAYS = 2_500_000  # synapses for each device, with which devices of one process gain more than meeting costs them
 
 _one_at_a_time = threading.Lock()  # which is what an exchange asks for
 
@@ -231,8 +231,8 @@ def best_mesh(network: Network) -> Mesh:
     """As many of the host's devices as a network of this size gains from; one of any other kind."""
     devices = jax.local_devices()
     synapses = sum(p.drawn.nse if isinstance(p.drawn, hebbax.Synapses) else p.expected for p in network.projections)
-    several = devices[0].platform == "cpu" and synapses >= PAYS
-    return Mesh(devices if several else devices[:1], ("neurons",))
+    several = synapses // PAYS if devices[0].platform == "cpu" else 1
+    return Mesh(devices[: max(1, several)], ("neurons",))
 
 
 def _sparse(raster: jax.Array, layout: Layout, first: int) -> tuple[np.ndarray, np.ndarray]:
