@@ -5,9 +5,11 @@ import itertools
 import os
 import zlib
 from collections import defaultdict
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported, here and in the children
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -69,6 +71,21 @@ def values_of(item):
         names = mark.args[0].replace(" ", "").split(",") if isinstance(mark.args[0], str) else mark.args[0]
         values.append(tuple((name, left.pop(name)) for name in names))
     return [*values, *left.items()]
+
+
+MOST_MAPPINGS = 20_000  # of memory: Linux grants a process 65 530, and XLA's compiler crashes where there are no more
+LOOK_AFTER = 50  # tests
+tests_done = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def mappings():
+    """Let JAX forget what it has compiled, which is some mappings of memory for each program, before they run out."""
+    yield
+    maps = Path("/proc/self/maps")
+    if next(tests_done) % LOOK_AFTER == 0 and maps.exists() and len(maps.read_bytes().splitlines()) > MOST_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ def run_delayed(pre, post, delay, mu_plus, mu_minus):
 @pytest.mark.parametrize("mu_plus, mu_minus", EXPONENTS[:2])
 def test_a_dendritic_delay_is_nests(rng, mu_plus, mu_minus, delay):
     pre, post = random_trains(rng, delay, coincident=False)
-    expected = run_nest(pre, post, delay, mu_plus, mu_minus)
+    expected = run_nest_pair(pre, post, delay, mu_plus, mu_minus)
     got = run_delayed(pre, post, delay, mu_plus, mu_minus)
     print(f"largest difference {abs(got - expected).max() / W_MAX:.1e} of the largest weight")
     np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
