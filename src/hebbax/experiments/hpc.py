@@ -97,7 +97,7 @@ class Parameters:
     def propagator(self) -> np.ndarray:
         """What a step makes of voltage (mV), current and rise (pA) without spikes, as a matrix."""
         tau_m, tau_s, step = (x / u.ms for x in (self.membrane_time, self.synaptic_time, self.time_step))
-        per_current = float(u.pA * u.ms / self.capacitance / u.mV)  # mV that 1 pA makes in 1 ms
+        per_current = 1.0 / (self.capacitance / u.pF)  # mV that 1 pA makes in 1 ms
         rates = [[-1 / tau_m, per_current, 0], [0, -1 / tau_s, math.e / tau_s], [0, 0, -1 / tau_s]]
         return scipy.linalg.expm(np.array(rates) * step)
 
