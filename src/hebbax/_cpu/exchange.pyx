@@ -1,7 +1,7 @@
 """Spikes exchanged between devices of one process, which wait for each other awake.
 
 XLA's own gathering puts a device that comes first to sleep, and to wake it took longer than the half of a step that a
-second device saves (40 000 neurons, two cores: 240 microseconds a step on one device, 250 on two; this way 120-140).
+second device saves (benchmarks/network_traps.py measures both).
 
 Every device puts its part where all can read it, says so, and waits until all have. There are two such places, in turn:
 a device that is ahead by one exchange cannot be ahead by two, because that takes all others.
@@ -15,17 +15,11 @@ from libc.string cimport memcpy, memset
 from hebbax._core.xla_ffi cimport (
     INTERNAL, XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, answer_metadata, get_run, new_error,
 )
-from hebbax._cpu.threads cimport add_and_get, get
+from hebbax._cpu.threads cimport add_and_get, get, pause, sched_yield
 
 cdef extern from *:
     """
-    #include <sched.h>
     #include <time.h>
-    #if defined(__x86_64__) || defined(__i386__)
-    #define HEBBAX_REST() __builtin_ia32_pause()
-    #else
-    #define HEBBAX_REST() ((void)0)
-    #endif
     #define HEBBAX_TAKE(p) (__atomic_exchange_n((p), 1, __ATOMIC_ACQUIRE) == 0)
     #define HEBBAX_GIVE(p) __atomic_store_n((p), 0, __ATOMIC_RELEASE)
     static inline double hebbax_seconds(void) {
@@ -34,11 +28,9 @@ cdef extern from *:
         return now.tv_sec + 1e-9 * now.tv_nsec;
     }
     """
-    void rest "HEBBAX_REST"() noexcept nogil
     bint take "HEBBAX_TAKE"(int*) noexcept nogil
     void give "HEBBAX_GIVE"(int*) noexcept nogil
     double seconds "hebbax_seconds"() noexcept nogil
-    int sched_yield() noexcept nogil
 
 cpdef enum:
     MOST_DEVICES = 128
@@ -67,7 +59,7 @@ cdef Meeting* meeting_of(int64_t run, int64_t size) noexcept nogil:
     cdef Meeting* meeting = NULL
     cdef int k
     while not take(&lock):
-        rest()
+        pause()
     for k in range(MEETINGS):
         if meetings[k].places != NULL and meetings[k].run == run:
             meeting = &meetings[k]
@@ -88,7 +80,7 @@ cdef bint came(int64_t* exchanges, int64_t count) noexcept nogil:
     while get(exchanges) < count:
         looks += 1
         if looks < AWAKE:
-            rest()
+            pause()
             continue
         sched_yield()
         if looks % AWAKE == 0:

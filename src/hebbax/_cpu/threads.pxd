@@ -7,9 +7,17 @@ cdef extern from *:
     """
     #define HEBBAX_ADD(p, n) __atomic_add_fetch((p), (n), __ATOMIC_ACQ_REL)
     #define HEBBAX_GET(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+    #if defined(__x86_64__) || defined(__i386__)
+    #define HEBBAX_PAUSE() __builtin_ia32_pause()
+    #else
+    #define HEBBAX_PAUSE() ((void)0)
+    #endif
+    #include <sched.h>
     """
     int64_t add_and_get "HEBBAX_ADD"(int64_t*, int64_t) noexcept nogil
     int64_t get "HEBBAX_GET"(int64_t*) noexcept nogil
+    void pause "HEBBAX_PAUSE"() noexcept nogil  # between two looks at what another thread is to change
+    int sched_yield() noexcept nogil
 
 
 ctypedef void (*Task)(void* state, int64_t start, int64_t stop) noexcept nogil

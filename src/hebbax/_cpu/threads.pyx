@@ -29,13 +29,6 @@ cdef extern from *:
     static inline void hebbax_set_fp_mode(hebbax_fp_mode mode) { (void)mode; }
     #endif
 
-    #if defined(__x86_64__) || defined(__i386__)
-    #define HEBBAX_PAUSE() __builtin_ia32_pause()
-    #else
-    #define HEBBAX_PAUSE() ((void)0)
-    #endif
-    #include <sched.h>
-
     #ifdef _OPENMP
     #define HEBBAX_OPENMP _OPENMP
     #else
@@ -46,8 +39,6 @@ cdef extern from *:
     fp_mode get_fp_mode "hebbax_get_fp_mode"() noexcept nogil
     void set_fp_mode "hebbax_set_fp_mode"(fp_mode) noexcept nogil
     int OPENMP "HEBBAX_OPENMP"
-    void pause "HEBBAX_PAUSE"() noexcept nogil
-    int sched_yield() noexcept nogil
 
 cdef int64_t limit = 1
 cdef bint forked = False
