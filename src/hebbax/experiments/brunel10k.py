@@ -22,14 +22,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 import hebbax
 from hebbax.experiments import network, network_loop
@@ -112,31 +110,15 @@ def plasticity(p: Parameters) -> hebbax.PairSTDP:
 def build(p: Parameters, *, neurons: int, plastic: bool, seed: int) -> network.Network:
     """The network; a fifth of its neurons is inhibitory."""
     is_excitatory = network.a_fifth_inhibitory(neurons)
-    e, i = np.flatnonzero(is_excitatory), np.flatnonzero(~is_excitatory)
-    weight, inhibition = p.excitatory_weight / u.mV, p.inhibitory_weight / u.mV
-
-    def connect(pre: np.ndarray, post: np.ndarray | None, weight: float, **options: Any) -> network.Projection:
-        def draw() -> hebbax.Synapses:
-            rng = np.random.default_rng([seed, pre[0], 0 if post is None else post[0]])
-            return hebbax.Synapses.random((neurons, neurons), prob=p.connectivity, pre=pre, post=post, seed=rng)
-
-        expected = int(p.connectivity * pre.size * (neurons if post is None else post.size))
-        return network.Projection(draw, weight, expected=expected, **options)
-
-    if plastic:
-        learning = connect(e, e, weight, rule=plasticity(p))
-        excitation = [learning, connect(e, i, weight)]
-    else:
-        excitation = [connect(e, None, weight)]
-    inhibitory = connect(i, None, inhibition, inhibitory=True)
-    delay = p.delay_steps
-    return network.Network(Neurons(p, seed), is_excitatory, [*excitation, inhibitory], delay)
+    excitation, inhibition = p.excitatory_weight / u.mV, p.inhibitory_weight / u.mV
+    rule = plasticity(p) if plastic else None
+    projections = network.at_random(is_excitatory, p.connectivity, excitation, inhibition, rule, seed)
+    return network.Network(Neurons(p, seed), is_excitatory, projections, p.delay_steps)
 
 
 def simulate(
     parameters: Parameters | None = None, *, neurons: int = 10_000, plastic: bool = True, seconds: float = 1.0,
-    seed: int = 0, backend: str | None = None, mesh: Mesh | None = None,
-    on_progress: Callable[[float], object] | None = None,
+    seed: int = 0, **options: Any,
 ) -> network.Run:  # fmt: skip
     """Simulate the network; the same seed gives the same result on any devices.
 
@@ -148,8 +130,8 @@ def simulate(
         Of which a fifth is inhibitory.
     plastic : bool
         Whether the synapses between excitatory neurons learn.
-    seconds, seed, backend, mesh, on_progress
-        As `hebbax.experiments.network_loop.simulate` takes them.
+    seconds, seed, **options
+        As `hebbax.experiments.network_loop.simulate` takes them: `backend`, `mesh` and `on_progress` too.
 
     Returns
     -------
@@ -169,4 +151,4 @@ def simulate(
     """
     p = Parameters() if parameters is None else parameters
     draw = functools.partial(build, p, neurons=neurons, plastic=plastic, seed=seed)
-    return network_loop.simulate(draw, seconds=seconds, seed=seed, backend=backend, mesh=mesh, on_progress=on_progress)
+    return network_loop.simulate(draw, seconds=seconds, seed=seed, **options)

@@ -28,7 +28,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import brainunit as u
@@ -37,7 +36,6 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 import scipy.special
-from jax.sharding import Mesh
 
 import hebbax
 from hebbax.experiments import network, network_loop
@@ -198,8 +196,7 @@ def build(p: Parameters, *, scale: float, inputs: float, plastic: bool, seed: in
 
 def simulate(
     parameters: Parameters | None = None, *, scale: float = 0.5, inputs: float = 0.2, plastic: bool = True,
-    seconds: float = 0.3, seed: int = 0, backend: str | None = None, mesh: Mesh | None = None,
-    on_progress: Callable[[float], object] | None = None,
+    seconds: float = 0.3, seed: int = 0, **options: Any,
 ) -> network.Run:  # fmt: skip
     """Simulate the network; the same seed gives the same result on any devices.
 
@@ -215,8 +212,8 @@ def simulate(
         inputs at scales below 1, and the network bursts, in NEST too.
     plastic : bool
         Whether the synapses between excitatory neurons learn.
-    seconds, seed, backend, mesh, on_progress
-        As `hebbax.experiments.network_loop.simulate` takes them.
+    seconds, seed, **options
+        As `hebbax.experiments.network_loop.simulate` takes them: `backend`, `mesh` and `on_progress` too.
 
     Returns
     -------
@@ -236,4 +233,4 @@ def simulate(
     """
     p = Parameters() if parameters is None else parameters
     draw = functools.partial(build, p, scale=scale, inputs=inputs, plastic=plastic, seed=seed)
-    return network_loop.simulate(draw, seconds=seconds, seed=seed, backend=backend, mesh=mesh, on_progress=on_progress)
+    return network_loop.simulate(draw, seconds=seconds, seed=seed, **options)

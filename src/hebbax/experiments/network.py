@@ -149,3 +149,26 @@ def delay_steps(delay: u.Quantity, time_step: u.Quantity) -> int:
     if steps < 1:
         raise ValueError(f"delay: got {delay}, expected at least a step, {time_step}")
     return steps
+
+
+def at_random(
+    is_excitatory: np.ndarray, prob: float, excitation: float, inhibition: float, rule: Any, seed: int
+) -> list[Projection]:
+    """Projections of neurons each two of which are connected with one probability.
+
+    With a rule, the synapses between excitatory neurons learn by it.
+    """
+    everyone, n = np.arange(is_excitatory.size), is_excitatory.size
+    e, i = np.flatnonzero(is_excitatory), np.flatnonzero(~is_excitatory)
+
+    def connect(pre: np.ndarray, post: np.ndarray, weight: float, **options: Any) -> Projection:
+        def draw() -> hebbax.Synapses:
+            rng = np.random.default_rng([seed, pre[0], post[0], post.size])
+            return hebbax.Synapses.random((n, n), prob=prob, pre=pre, post=post, seed=rng)
+
+        return Projection(draw, weight, expected=int(prob * pre.size * post.size), **options)
+
+    inhibitory = connect(i, everyone, inhibition, inhibitory=True)
+    if rule is None:
+        return [connect(e, everyone, excitation), inhibitory]
+    return [connect(e, e, excitation, rule=rule), connect(e, i, excitation), inhibitory]
