@@ -1,0 +1,95 @@
+"""The network `hpc` in hebbax and in NEST: rates, irregularity and weights, each simulator in a process of its own.
+
+    python benchmarks/hpc_beside_nest.py [--scale 1] [--seconds 0.3]
+
+Prints a Markdown table. It takes `pip install hebbax[simulators]`, and at scale 1 some minutes and 5 GB.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import brainunit as u
+import numpy as np
+import typer
+from machine import commit, machine, versions
+
+SKIPPED = 0.05  # seconds at the start, as in NEST's example
+
+
+def in_hebbax(scale: float, seconds: float, seed: int) -> dict[str, float]:
+    from hebbax.experiments import hpc
+    from hebbax.experiments.network_report import irregularity
+
+    run = hpc.simulate(scale=scale, inputs=1.0, seconds=seconds, seed=seed)
+    first = round(SKIPPED / (run.network.neurons.time_step / u.second))
+    rates, excitatory = run.rates(first) / u.Hz, run.network.excitatory
+    return described(rates[excitatory], rates[~excitatory], irregularity(run, first), run.weight_end)
+
+
+def in_nest(scale: float, seconds: float, seed: int) -> dict[str, float]:
+    sys.path.insert(0, str(Path(__file__).with_name("networks")))
+    import nest
+    from constants import DT, Hpc
+    from nest_networks import hpc, sample
+
+    nest.verbosity = nest.VerbosityLevel.ERROR
+    nest.local_num_threads, nest.resolution, nest.rng_seed = 2, DT, seed + 1
+    p = Hpc(scale=scale)
+    excitatory = hpc(nest, p, True)
+    recorder = nest.Create("spike_recorder")
+    nest.Connect(nest.NodeCollection(range(1, p.neurons + 1)), recorder)
+    nest.Simulate(1000 * seconds)
+    events = recorder.events
+    kept = events["times"] > 1000 * SKIPPED
+    neuron, time = events["senders"][kept] - 1, events["times"][kept]
+    rates = np.bincount(neuron, minlength=p.neurons) / (seconds - SKIPPED)
+    variation = []
+    for k in range(p.excitatory):
+        interval = np.diff(np.sort(time[neuron == k]))
+        if interval.size >= 3:
+            variation.append(interval.std() / interval.mean())
+    weight = sample(nest, excitatory, nest.GetDefaults("e_to_e", "num_connections"))
+    return described(rates[: p.excitatory], rates[p.excitatory :], np.array(variation), weight)
+
+
+def described(excitatory: np.ndarray, inhibitory: np.ndarray, variation: np.ndarray, weight: np.ndarray) -> dict:
+    return {
+        "E rate, Hz": float(excitatory.mean()),
+        "I rate, Hz": float(inhibitory.mean()),
+        "CV of intervals": float(variation.mean()) if variation.size else float("nan"),
+        "weight, pA": float(weight.mean(dtype=np.float64)),
+        "its SD": float(weight.std(dtype=np.float64)),
+    }
+
+
+def main(
+    scale: Annotated[float, typer.Option(help="Neurons, in 11 250.")] = 1.0,
+    seconds: Annotated[float, typer.Option(help="Biological time.")] = 0.3,
+    seeds: Annotated[int, typer.Option(help="So many of them, each a run.")] = 2,
+    child: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
+    if child:
+        name, seed = child.split(":")
+        print(json.dumps({"hebbax": in_hebbax, "NEST": in_nest}[name](scale, seconds, int(seed))))
+        return
+    where, packages = machine(), versions(("hebbax", "jax", "nest-simulator"))
+    listed = ", ".join(f"{name} {number}" for name, number in packages.items())
+    rows = []
+    for seed in range(seeds):
+        for name in ("hebbax", "NEST"):
+            options = [f"--scale={scale}", f"--seconds={seconds}", f"--child={name}:{seed}"]
+            done = subprocess.run([sys.executable, __file__, *options], check=True, stdout=subprocess.PIPE, text=True)
+            found = json.loads(done.stdout.splitlines()[-1])
+            rows.append(f"| {name}, seed {seed} | {' | '.join(f'{x:.4g}' for x in found.values())} |")
+    print(f"`python benchmarks/hpc_beside_nest.py --scale {scale:g} --seconds {seconds:g}` at {commit()}; {listed};")
+    print(f"{where['cpu']}. Of the time after {SKIPPED} s; NEST's weights are those of the last presynaptic spike.\n")
+    print(f"| | {' | '.join(found)} |\n|---|{'---:|' * len(found)}\n" + "\n".join(rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)
