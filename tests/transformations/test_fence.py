@@ -9,26 +9,29 @@ import hebbax
 
 
 def neuron(hold):
-    """A step of a neuron, after which `hold` is to keep XLA from computing it for every array that it returns."""
+    """A step of a neuron, after which `hold` is to keep XLA from computing it for every array that it returns.
+
+    In integers, since XLA rounds a product and a sum once or twice, as it likes.
+    """
 
     def step(state, current):
         voltage, refractory = state
-        voltage = hold(jnp.where(refractory > 0, 0.0, voltage * 0.9 + current))
-        spike = voltage > 1.0
+        voltage = hold(jnp.where(refractory > 0, 0, (voltage * 7 >> 3) + current))
+        spike = voltage > 1000
         refractory = jnp.where(spike, 5, jnp.maximum(refractory - 1, 0))
-        return (jnp.where(spike, 0.0, voltage), refractory), (spike, voltage)
+        return (jnp.where(spike, 0, voltage), refractory), (spike, voltage)
 
     return lambda state, currents: jax.lax.scan(step, state, currents)
 
 
-START = jnp.zeros(64), jnp.zeros(64, jnp.int32)
-CURRENTS = jnp.asarray(np.random.default_rng(0).uniform(0, 0.5, (40, 64)), jnp.float32)
+START = jnp.zeros(64, jnp.int32), jnp.zeros(64, jnp.int32)
+CURRENTS = jnp.asarray(np.random.default_rng(0).integers(0, 500, (40, 64)), jnp.int32)
 
 
 def test_it_changes_no_bit():
     plain, fenced = (jax.jit(neuron(hold))(START, CURRENTS) for hold in (lambda x: x, hebbax.fence))
-    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(fenced), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert plain[1][0].any()
+    jax.tree.map(np.testing.assert_array_equal, plain, fenced)
 
 
 def test_a_neuron_is_computed_once():
