@@ -10,6 +10,7 @@ from hebbax._cpu.cpus import check_num_threads, default_num_threads
 
 try:
     import hebbax._core.dlpack as _dlpack
+    import hebbax._cpu.calls as _calls
     import hebbax._cpu.exchange as _exchange
     import hebbax._cpu.handlers as _handlers
     import hebbax._cpu.threads as _threads
@@ -43,8 +44,8 @@ def kernels() -> dict:
 
 
 def flag(name: str) -> int:
-    """A bit of the attribute `flags` of the handlers and `kernels()`, by its name in `handlers.pyx`."""
-    return int(getattr(_handlers.Flag, name))
+    """A bit of the attribute `flags` of the handlers and `kernels()`, by its name in `calls.pxd`."""
+    return int(getattr(_calls.Flag, name))
 
 
 def can_view(array) -> bool:

@@ -1,0 +1,54 @@
+"""A call of a kernel: from the operands that either door has taken, for all members of a batch."""
+
+from hebbax._cpu.buffers cimport Buffer
+from hebbax._cpu.threads cimport Pool
+
+cpdef enum Flag:
+    PERMUTED = 1     # rows cross the order in which weights are stored
+    CSC = 2          # which is CSC order
+    CLIP_ALL = 4
+    SOFT_UPPER = 8
+    SOFT_LOWER = 16
+    LISTED = 32      # the spikes are the lists of `_core.events`:
+    DUE = 64         # those that arrive in the next step
+    SHIFTED = 128    # and the partners' values begin at their shift
+
+cdef enum:
+    COLLECT_OPERANDS = 6
+    PROPAGATE_OPERANDS = 6
+    RECORD_OPERANDS = 3
+    DELIVER_OPERANDS = 8
+    UPDATE_OPERANDS = 9     # without `after`, which no kernel reads
+    MESSAGE = 256
+
+
+cdef struct Attributes:
+    int flags
+    double mu  # of an update
+
+
+ctypedef bint (*Run)(
+    const Pool* pool, const Buffer* result, const Buffer* operands, const Attributes* attributes, char* message
+) noexcept nogil
+
+
+cdef bint run_update(
+    const Pool* pool, const Buffer* result, const Buffer* operands, const Attributes* attributes, char* message
+) noexcept nogil
+cdef bint run_propagate(
+    const Pool* pool, const Buffer* result, const Buffer* operands, const Attributes* attributes, char* message
+) noexcept nogil
+cdef bint run_collect(
+    const Pool* pool, const Buffer* result, const Buffer* operands, const Attributes* attributes, char* message
+) noexcept nogil
+cdef bint run_deliver(
+    const Pool* pool, const Buffer* result, const Buffer* operands, const Attributes* attributes, char* message
+) noexcept nogil
+cdef bint run_record(
+    const Pool* pool, const Buffer* result, const Buffer* operands, const Attributes* attributes, char* message
+) noexcept nogil
+cdef bint fit(const Buffer* operands, int count, const Buffer* result) noexcept nogil
+cdef bint run_batch(
+    Run run, const Pool* pool, const Buffer* result, const Buffer* operands, int count, const Attributes* attributes,
+    char* message
+) noexcept nogil
