@@ -77,7 +77,7 @@ def main(
         name, seed = child.split(":")
         print(json.dumps({"hebbax": in_hebbax, "NEST": in_nest}[name](scale, seconds, int(seed))))
         return
-    where, packages = machine(), versions(("hebbax", "jax", "nest-simulator"))
+    where, at, packages = machine(), commit(), versions(("hebbax", "jax", "nest-simulator"))
     listed = ", ".join(f"{name} {number}" for name, number in packages.items())
     rows = []
     for seed in range(seeds):
@@ -86,7 +86,7 @@ def main(
             done = subprocess.run([sys.executable, __file__, *options], check=True, stdout=subprocess.PIPE, text=True)
             found = json.loads(done.stdout.splitlines()[-1])
             rows.append(f"| {name}, seed {seed} | {' | '.join(f'{x:.4g}' for x in found.values())} |")
-    print(f"`python benchmarks/hpc_beside_nest.py --scale {scale:g} --seconds {seconds:g}` at {commit()}; {listed};")
+    print(f"`python benchmarks/hpc_beside_nest.py --scale {scale:g} --seconds {seconds:g}` at {at}; {listed};")
     print(f"{where['cpu']}. Of the time after {SKIPPED} s; NEST's weights are those of the last presynaptic spike.\n")
     print(f"| | {' | '.join(found)} |\n|---|{'---:|' * len(found)}\n" + "\n".join(rows))
 
