@@ -57,7 +57,7 @@ ROWS = (
     Row("cuba4000", "4 000 neurons × 80", 1.0, 0.2, 2.5, 0.95, plastic=1.4),
     Row("cuba40000", "40 000 neurons × 800", 0.5, 0.05, 4.0, 1.6),
     Row("brunel10k", "10 000 neurons × 1 000", 0.3, 0.02, 4.0, 1.6, plastic=1.6),
-    Row("hpc", "11 250 neurons × 11 250", 0.1, 0.01, 4.0, 1.6, options=("--scale", "1")),
+    Row("hpc", "11 250 neurons × 11 250", 0.3, 0.01, 4.0, 1.6, options=("--scale", "1")),
 )
 
 

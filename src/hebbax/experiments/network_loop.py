@@ -97,10 +97,10 @@ class Split:
         arguments = self.state, self.shards, self.own, np.int32(0)
         return jax.jit(run, donate_argnums=0).lower(*arguments).compile()
 
-    def run(self, compiled: Any, first: int) -> tuple[np.ndarray, np.ndarray]:
-        """Go on by a compiled function; return steps and neurons of the spikes."""
+    def run(self, compiled: Any, first: int) -> jax.Array:
+        """Go on by a compiled function; return the raster of the spikes, which may yet have to be computed."""
         self.state, raster = compiled(self.state, self.shards, self.own, np.int32(first))
-        return _sparse(raster, self.layout, first)
+        return raster
 
     def _interval(self, synapses: list, own: jax.Array, state: State, first: jax.Array) -> tuple[State, jax.Array]:
         """The steps of one delay, in which what arrives is known, and then the exchange of what was sent in them."""
@@ -190,13 +190,17 @@ def simulate(
         built = time.perf_counter()
         compiled = {n: split.compile(n) for n in {min(chunk, intervals - first) for first in (0, firsts[-1])}}
         ready = time.perf_counter()
-        spikes, done = [], 0
+        spikes, done, before = [], 0, ()
         for first in firsts:
             length = min(chunk, intervals - first)
-            spikes.append(split.run(compiled[length], first * delay))
+            raster = split.run(compiled[length], first * delay)
+            if before:  # while the devices compute this raster
+                spikes.append(_sparse(*before))
+            before = jax.block_until_ready(raster), split.layout, first * delay
             done = min((first + length) * delay, steps)
             if on_progress and on_progress(done * dt):
                 break
+        spikes.append(_sparse(*before))
         finished = time.perf_counter()
     step, neuron = (np.concatenate(x) for x in zip(*spikes, strict=True))
     kept = step < done  # the last interval is run to its end
