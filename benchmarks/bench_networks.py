@@ -29,6 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 RESULTS = Path(__file__).parent / "results"
 SCRIPTS = Path(__file__).parent / "networks"
 RATE_TOLERANCE = 0.1  # networks whose rates differ by more are not the same
+SYNAPSES_TOLERANCE = 0.01  # nor are those whose numbers of plastic synapses, which are drawn, do
 
 
 class Contender(NamedTuple):
@@ -151,10 +152,11 @@ def reason(error: Exception) -> str:
 
 
 def other_rates(row: Row, found: dict, timeout: float) -> list[str]:
-    """Whose rate differs from hebbax's over the same time: the network that they ran is another one."""
+    """Whose rate over the same time, or whose synapses, differ from hebbax's: the network that they ran is another."""
     ours = Contender("hebbax", 1)
     if ours.name not in found:
         return []
+    synapses = {name: outcomes["plastic"][0]["plastic_synapses"] for name, outcomes in found.items()}
     expected = {row.seconds: rate(found[ours.name])}
     for outcomes in found.values():
         seconds = outcomes["plastic"][0]["seconds"]
@@ -164,6 +166,7 @@ def other_rates(row: Row, found: dict, timeout: float) -> list[str]:
         name
         for name, outcomes in found.items()
         if abs(rate(outcomes) / expected[outcomes["plastic"][0]["seconds"]] - 1) > RATE_TOLERANCE
+        or abs(synapses[name] / synapses[ours.name] - 1) > SYNAPSES_TOLERANCE
     ]
 
 

@@ -47,7 +47,7 @@ def cells(runs: dict) -> list[str]:
 
 def verdict(row: dict, target: dict) -> str:
     void = {target["numerator"].removesuffix(" static"), target["denominator"].removesuffix(" static")} & {*row["void"]}
-    mark = "void, other rates" if void else "pass" if target["reached"] else "MISS"
+    mark = "void, another network" if void else "pass" if target["reached"] else "MISS"
     names = f"{target['numerator']} / {target['denominator']}"
     return f"{METRICS[target['metric']]}, {names}: {target['ratio']:.3g} ({target['sign']} {target['limit']:g}) {mark}"
 
@@ -81,7 +81,7 @@ def markdown(results: dict) -> str:
     for row in results["networks"]:
         lines += [f"| **{row['network']}** |" + " |" * len(COLUMNS)]
         for name, runs in row["contenders"].items():
-            mark = " (void, another rate)" if name in row["void"] else ""
+            mark = " (void, another network)" if name in row["void"] else ""
             lines.append(f"| {name}{mark} | {' | '.join(cells(runs))} |")
     machine = results["machine"]
     packages = ", ".join(f"{name} {number}" for name, number in results["versions"].items())

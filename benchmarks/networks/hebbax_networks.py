@@ -44,7 +44,9 @@ def simulation(network: Network):
 
     if isinstance(network, Cuba):
         return functools.partial(cuba.simulate, neurons=network.neurons)
-    return brunel10k.simulate if isinstance(network, Brunel) else functools.partial(hpc.simulate, scale=network.scale)
+    if isinstance(network, Brunel):
+        return brunel10k.simulate
+    return functools.partial(hpc.simulate, scale=network.scale, inputs=1.0)  # by default it has fewer
 
 
 if __name__ == "__main__":

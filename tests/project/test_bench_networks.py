@@ -88,6 +88,14 @@ def test_another_rate_over_the_same_time_makes_a_figure_void(modules, monkeypatc
     assert [verdict for verdict in verdicts if "void" in verdict] == [v for v in verdicts if "NEST" in v] != []
 
 
+def test_another_number_of_synapses_makes_a_figure_void(modules, monkeypatch):
+    def reports(simulator, threads, static, seconds):
+        more = 1.2 if simulator == "Brian2" else 1.005
+        return outcome(WALLS[simulator]) | {"plastic_synapses": round(10**6 * more)}
+
+    assert measured(modules, monkeypatch, reports)["void"] == ["Brian2 1t", "Brian2 2t"]
+
+
 def test_a_simulator_that_fails_is_named_with_its_reason(modules, monkeypatch, tmp_path):
     def reports(simulator, threads, static, seconds):
         if simulator == "Brian2":
