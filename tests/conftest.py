@@ -41,10 +41,10 @@ def pytest_generate_tests(metafunc):
 
 @pytest.hookimpl(tryfirst=True)  # before cases are selected by their marks
 def pytest_collection_modifyitems(items):
-    """Mark as slow the cases of a test without which every two of its parameters' values, or as many as its mark
-    `together` says, still meet in another one: an operator and a backend, say, or a backend and a dtype.
+    """Mark as slow, and as combinations, the cases of a test without which every two of its parameters' values, or as
+    many as its mark `together` says, still meet in another one: an operator and a backend, say, or a backend and a dtype.
 
-    For most of the time of a case goes into compiling it. `make test-all` and CI run all cases.
+    For most of the time of a case goes into compiling it. CI leaves these out; `make test-all` runs all cases.
     """
     tests = defaultdict(list)
     for item in items:
@@ -60,6 +60,7 @@ def pytest_collection_modifyitems(items):
             cases.remove(best)
             if best[1] <= met:
                 best[0].add_marker("slow")
+                best[0].add_marker("combination")
             met |= best[1]
 
 
