@@ -53,6 +53,9 @@ def wrong_operands(spec):
     yield "spike", np.ones((n_event, 1), bool), Shape, [f"({n_event}, 1)", f"({n_event},)"]
     yield "spike", np.bool_(True), Shape, ["()", f"({n_event},)"]
     yield "spike", np.ones(n_event, np.complex64), TypeError, ["complex64", "real"]
+    yield "gain", np.ones(n_event + 1), Shape, [f"({n_event + 1},)", f"({n_event},)"]
+    yield "gain", np.ones((n_event, 1)), Shape, [f"({n_event}, 1)", "a scalar", f"({n_event},)"]
+    yield "gain", np.ones(n_event, np.complex64), TypeError, ["complex64", "real"]
     for operand in spec.arguments:  # (of one size, so that what they are is looked at first)
         size = correct(spec)[operand].size
         yield operand, np.full(size, None), TypeError, ["object"]
@@ -69,10 +72,7 @@ def wrong_operands(spec):
         yield "trace", np.ones((n_other, 2)), Shape, [f"({n_other}, 2)", f"({n_other},)"]
         yield "trace", np.ones(n_other, np.complex64), TypeError, ["complex64", "real"]
         yield "trace", np.ones(n_other) * u.mV, UnitMismatch, ["mV"]
-        yield "gain", np.ones(n_event + 1), Shape, [f"({n_event + 1},)", f"({n_event},)"]
-        yield "gain", np.ones((n_event, 1)), Shape, [f"({n_event}, 1)", "a scalar", f"({n_event},)"]
         yield "gain", np.ones(n_event) * u.mV, UnitMismatch, ["mV"]
-        yield "gain", np.ones(n_event, np.complex64), TypeError, ["complex64", "real"]
         for bound in ("w_min", "w_max"):
             yield bound, np.ones(NSE + 1, np.float32), Shape, ["(21,)", "scalar", "(20,)"]
             yield bound, np.ones((NSE, 1), np.float32), Shape, ["(20, 1)", "scalar", "(20,)"]

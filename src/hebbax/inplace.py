@@ -291,6 +291,7 @@ def propagate_csr_on_binary_pre(
     pre_spike: Plain,
     *,
     shape: tuple[int, int],
+    gain: Plain | None = None,
     out: Any = None,
 ) -> Any:
     r"""Sum, for every postsynaptic neuron, the weights of its synapses from spiking neurons: `spike @ W`.
@@ -300,6 +301,7 @@ def propagate_csr_on_binary_pre(
     {plain_propagate_structure_pre}
     {plain_pre_spike}
     {plain_shape_backend}
+    {plain_factor_pre}
     {inplace_out}
 
     Returns
@@ -313,7 +315,7 @@ def propagate_csr_on_binary_pre(
 
     Notes
     -----
-    .. math:: I_j = \sum_{i\,\text{spikes}} w_{ij}
+    .. math:: I_j = \sum_{i\,\text{spikes}} g_i w_{ij}
 
     summed as in `hebbax.propagate_csr_on_binary_pre`. What `out` held before is lost, not added to.
 
@@ -326,7 +328,7 @@ def propagate_csr_on_binary_pre(
     ... )
     array([1.3, 0.5])
     """
-    return _propagate(PROPAGATE_PRE, shape, (weight, indices, indptr, pre_spike), out)
+    return _propagate(PROPAGATE_PRE, shape, (weight, indices, indptr, pre_spike, gain), out)
 
 
 @documented
@@ -338,6 +340,7 @@ def propagate_csr_on_binary_post(
     post_spike: Plain,
     *,
     shape: tuple[int, int],
+    gain: Plain | None = None,
     out: Any = None,
 ) -> Any:
     r"""Sum, for every presynaptic neuron, the weights of its synapses onto spiking neurons: `W @ spike`.
@@ -347,6 +350,7 @@ def propagate_csr_on_binary_post(
     {plain_propagate_structure_post}
     {plain_post_spike}
     {plain_shape_backend}
+    {plain_factor_post}
     {inplace_out}
 
     Returns
@@ -360,7 +364,7 @@ def propagate_csr_on_binary_post(
 
     Notes
     -----
-    .. math:: B_i = \sum_{j\,\text{spikes}} w_{ij}
+    .. math:: B_i = \sum_{j\,\text{spikes}} g_j w_{ij}
 
     summed as in `hebbax.propagate_csr_on_binary_post`. What `out` held before is lost, not added to.
 
@@ -373,4 +377,5 @@ def propagate_csr_on_binary_post(
     ... )
     array([0.5, 0.8])
     """
-    return _propagate(PROPAGATE_POST, shape, (weight, indices, indptr, weight_indices, post_spike), out)
+    values = weight, indices, indptr, weight_indices, post_spike, gain
+    return _propagate(PROPAGATE_POST, shape, values, out)

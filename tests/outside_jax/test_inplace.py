@@ -79,9 +79,11 @@ def test_updates_are_those_of_the_oracle_bit_for_bit(update, rng, dtype, index_d
 
 @pytest.mark.parametrize("index_dtypes", INDEX_DTYPES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_sums_are_those_of_the_oracle_bit_for_bit(propagate, rng, dtype, index_dtypes):
+@pytest.mark.parametrize("gain", [None, "one", "each"])
+def test_sums_are_those_of_the_oracle_bit_for_bit(propagate, rng, dtype, index_dtypes, gain):
     given = problem(propagate, rng, dtype, INDEX_DTYPES[index_dtypes])
-    before = {name: x.copy() for name, x in given.items()}
+    given |= {"gain": 0.7 if gain == "one" else rng.uniform(-2, 2, given["spike"].size)} if gain else {}
+    before = {name: np.copy(x) for name, x in given.items()}
     expected = oracle.evaluate(propagate, SHAPE, given)
     out = np.full(expected.shape, np.nan, DTYPES[dtype])
     assert call(propagate, given, shape=SHAPE, out=out) is out
@@ -108,8 +110,8 @@ def test_soft_bounds(update, rng, dtype, soft_bound, mu):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_same_bits_as_the_jax_functions(spec, rng, dtype):
     given = problem(spec, rng, dtype)
-    extra = {"w_min": -1.0, "w_max": 1.5, "gain": rng.uniform(-2, 2, given["spike"].size)}
-    given |= extra if spec.kind == "update" else {}
+    given |= {"gain": rng.uniform(-2, 2, given["spike"].size)}
+    given |= {"w_min": -1.0, "w_max": 1.5} if spec.kind == "update" else {}
     with enable_x64(True):
         expected = np.asarray(call_jax(spec, given, shape=SHAPE))
     out = call(spec, given | {"weight": given["weight"].copy()}, shape=SHAPE)

@@ -100,7 +100,7 @@ def check_mu(name: str, mu: Any) -> None:
 
 def _name_arguments(spec: Spec, arguments: tuple, optional: dict[str, Any]) -> dict[str, Any]:
     """The operands by name, as Python would match a call of the public function."""
-    names = spec.arguments + spec.optional[:2]
+    names = spec.arguments + spec.bounds
     if len(arguments) > len(names):
         raise TypeError(f"{spec.name}() takes {len(names)} positional arguments, but got {len(arguments)}")
     named = dict(zip(names, arguments, strict=False))

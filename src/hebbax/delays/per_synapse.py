@@ -282,7 +282,7 @@ class DelayedSynapses:
             position = (state.position[0] + pre.due) % pre.length
             spec, lists = PROPAGATE_PRE, window(state.graded, pre, position)
         if graded or post.length == 1:
-            operands = weight, structure.indices, structure.indptr, lists
+            operands = weight, structure.indices, structure.indptr, lists, None
             current = operators.call(spec, structure.shape, backend, operands)
         if post.length == 1:
             return current, state._replace(last=without_unit(current)[0])
