@@ -50,7 +50,8 @@ def wrong_operands(spec):
     yield "indptr", np.zeros((1, n_event + 1), np.int32), Shape, [f"(1, {n_event + 1})", f"({n_event + 1},)"]
     yield "indptr", np.zeros(n_event + 1, np.float32), TypeError, ["float32", "integer"]
     yield "spike", np.ones(n_event + 1, bool), Shape, [f"({n_event + 1},)", f"({n_event},)"]
-    yield "spike", np.ones((n_event, 1), bool), Shape, [f"({n_event}, 1)", f"({n_event},)"]
+    yield "spike", np.ones((n_event, 1), bool), Shape, [f"({n_event}, 1)", f"({n_event},)", "jax.vmap"]
+    yield "spike", np.ones((3, n_event), bool), Shape, [f"(3, {n_event})", f"({n_event},)", "jax.vmap"]
     yield "spike", np.bool_(True), Shape, ["()", f"({n_event},)"]
     yield "spike", np.ones(n_event, np.complex64), TypeError, ["complex64", "real"]
     yield "gain", np.ones(n_event + 1), Shape, [f"({n_event + 1},)", f"({n_event},)"]
@@ -69,7 +70,7 @@ def wrong_operands(spec):
         yield "weight_indices", np.full(NSE, 2**31), OverflowError, [str(2**31), "int64", "jax_enable_x64"]
     if spec.kind == "update":
         yield "trace", np.ones(n_other - 1), Shape, [f"({n_other - 1},)", f"({n_other},)"]
-        yield "trace", np.ones((n_other, 2)), Shape, [f"({n_other}, 2)", f"({n_other},)"]
+        yield "trace", np.ones((n_other, 2)), Shape, [f"({n_other}, 2)", f"({n_other},)", "jax.vmap"]
         yield "trace", np.ones(n_other, np.complex64), TypeError, ["complex64", "real"]
         yield "trace", np.ones(n_other) * u.mV, UnitMismatch, ["mV"]
         yield "gain", np.ones(n_event) * u.mV, UnitMismatch, ["mV"]

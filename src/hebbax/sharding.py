@@ -342,7 +342,8 @@ class ShardedSynapses:
         n_event, n_other = spec.sizes(self.shape)
         sizes = {"weight": self.nse, "spike": n_event, "trace": n_other}
         if name in sizes and shape != (sizes[name],) and not self._is_shared(spec, name, shape):
-            raise ShapeError(f"{public}: got shape {shape}, expected {(sizes[name],)}, as split")
+            batch = "" if name == "weight" else unitless.for_a_batch(shape)
+            raise ShapeError(f"{public}: got shape {shape}, expected {(sizes[name],)}, as split{batch}")
         either = {"w_min": self.nse, "w_max": self.nse, "gain": n_event}
         if name in either and shape not in ((), (either[name],)):
             raise ShapeError(f"{public}: got shape {shape}, expected a scalar or {(either[name],)}, as split")

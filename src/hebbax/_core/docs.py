@@ -109,6 +109,22 @@ have none here.
 {_BATCH}""",
     "propagate_pre_transformed": _PROPAGATE.format(product="(gain * spike) @ W"),
     "propagate_post_transformed": _PROPAGATE.format(product="W @ (gain * spike)"),
+    "several_in_a_place": """\
+sum_duplicates : bool, default False
+    Add elements that are stored in the same place.
+multapses : bool, default False
+    Keep all of them, each a synapse. Without either, such elements raise.
+return_permutation : bool, default False
+    Also return the order of the synapses, for other arrays that go with `matrix` (not with `sum_duplicates`).""",
+    "matrix_returns": """\
+synapses : Synapses
+weight : Array or Quantity, shape (nse,)
+    The stored values in CSR order, with their dtype (as JAX keeps it), unit and device.
+permutation : Array, shape (nse,), integer
+    Position in `matrix.data` of every synapse in CSR order, for `Synapses.reorder`.""",
+    "matrix_raises": """\
+hebbax.errors.ShapeError, TypeError, ValueError, OverflowError
+    As the class; a TypeError also where `matrix` is another object, or its dtype does not fit.""",
     "update_returns": """\
 Array or Quantity, shape (nse,)
     The new weight, with the dtype and unit of `weight`, which is left as it was (under `jit` with donation, and in
