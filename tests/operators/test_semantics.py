@@ -284,7 +284,9 @@ def test_propagate_keeps_the_unit(propagate, network, rng, backend):
     (u.nS, u.mV, u.pA), (u.nS, None, u.nS), (None, u.mV, u.mV), (u.nS, u.UNITLESS, u.nS), (u.mV**-1, u.volt, None),
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_the_unit_of_a_sum_is_that_of_gain_times_weight(propagate, network, rng, weight_unit, gain_unit, expected, dtype):
+def test_the_unit_of_a_sum_is_that_of_gain_times_weight(
+    propagate, network, rng, weight_unit, gain_unit, expected, dtype
+):
     """A conductance times a driving force is a current; plain where the two cancel, as brainunit has it."""
     given = operands(propagate, rng, network, DTYPES[dtype])
     given["gain"] = (rng.integers(1, 8, given["spike"].size) / 8).astype(np.float32)

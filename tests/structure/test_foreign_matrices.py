@@ -112,7 +112,7 @@ def test_units_and_the_order_of_matrices_of_brainevent(rng, compressed):
     W = random_matrix(rng, (6, 9))
     matrix = compressed(W)
     data = np.asarray(matrix.data)
-    synapses, weight, permutation = from_brainevent(
+    _, weight, permutation = from_brainevent(
         compressed(W, u.Quantity(jnp.asarray(data), unit=u.nS)), return_permutation=True
     )
     assert weight.unit == u.nS
@@ -235,7 +235,9 @@ def wrong_matrices():
         yield from_brainevent, CSR((data, indices, [0, 1, 3]), shape=shape), error, message
 
 
-@pytest.mark.parametrize("build, matrix, error, message", wrong_matrices(), ids=lambda x: x if isinstance(x, str) else "")
+@pytest.mark.parametrize(
+    "build, matrix, error, message", wrong_matrices(), ids=lambda x: x if isinstance(x, str) else ""
+)
 def test_errors(build, matrix, error, message):
     with pytest.raises(error, match=f"^{re.escape(message)}"):
         build(matrix)

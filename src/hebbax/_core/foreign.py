@@ -1,8 +1,8 @@
 """Objects of other packages that stand for an array. They are told by what they have and are called: none is imported.
 
-Events, such as brainevent's `BinaryArray`, have their spikes in `value`. What holds an array that changes has it there
-too, such as `brainstate.State` and `brainpy.math.Array`, but it is refused with a sentence: into it, a result would have
-to be put back. It is known by a class among its bases, of that package and name.
+Events, such as brainevent's `BinaryArray`, have their spikes in `value`. What holds an array that changes, such as
+`brainstate.State` and `brainpy.math.Array`, has that there too, but is refused with a sentence: it is for its owner to
+read it, and to put a result back. It is known by a class among its bases, of that package and name.
 """
 
 from __future__ import annotations
