@@ -236,7 +236,7 @@ def wrong_matrices():
 
 
 @pytest.mark.parametrize(
-    "build, matrix, error, message", wrong_matrices(), ids=lambda x: x if isinstance(x, str) else ""
+    "build, matrix, error, message", list(wrong_matrices()), ids=lambda x: x if isinstance(x, str) else ""
 )
 def test_errors(build, matrix, error, message):
     with pytest.raises(error, match=f"^{re.escape(message)}"):

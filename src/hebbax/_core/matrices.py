@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import brainunit as u
+import jax
 import numpy as np
 import scipy.sparse
 
@@ -35,7 +36,8 @@ def of_bcoo(matrix: Any) -> tuple[Listed, u.Unit | None]:
     from jax.experimental.sparse import BCOO  # which takes 0.1 s to import
 
     shape = _checked_layout(matrix, BCOO)
-    pre, post = (connectivity.checked_integers("matrix.indices", matrix.indices[:, k]) for k in (0, 1))
+    indices = matrix.indices if isinstance(matrix.indices, jax.core.Tracer) else np.asarray(matrix.indices)
+    pre, post = (connectivity.checked_integers("matrix.indices", indices[:, k]) for k in (0, 1))
     return _without_padding(matrix.data, pre, post, shape)
 
 
