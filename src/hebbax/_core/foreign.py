@@ -12,7 +12,7 @@ from typing import Any
 
 import brainunit as u
 
-HOLDERS = {("brainstate", "State"), ("brainpy", "Array"), ("brainpy", "BaseArray")}
+HOLDERS = {("brainstate", "State"), ("brainpy", "Array")}
 SPIKES = ("pre_spike", "post_spike", "spike", "x")  # arguments that are spikes, or may be
 
 
