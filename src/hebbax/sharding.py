@@ -488,11 +488,11 @@ def _compiled(synapses: ShardedSynapses, operands: dict[str, Any], static: tuple
         local, given = synapses.local(), {spec.public_name(name): x for name, x in operands.items()}
         if spec is PROPAGATE_POST:
             weight, gain = operands["weight"], operands.get("gain")
-            numbers, factor = (x.mantissa if isinstance(x, u.Quantity) else x for x in (weight, gain))
+            numbers: Any = getattr(weight, "mantissa", weight)
             # The unitless operator returns the dtype that it adds in.
             part = unitless.OPERATORS[spec](
                 numbers, local.csc_indices, local.csc_indptr, local.weight_indices, operands["spike"],
-                shape=local.shape, gain=factor, **dict(options),
+                shape=local.shape, gain=getattr(gain, "mantissa", gain), **dict(options),
             )  # fmt: skip
             return in_unit_of_product(jax.lax.psum(part, axis).astype(numbers.dtype), weight, gain)
         if spec is PROPAGATE_PRE:

@@ -18,7 +18,7 @@ SPIKES = ("pre_spike", "post_spike", "spike", "x")  # arguments that are spikes,
 
 def array_of(name: str, x: Any) -> Any:
     """The spikes of events, where the argument of this name may be some; what is no such object, as it is."""
-    refused = _refused(type(x))
+    refused = _refused(type(x))  # type: ignore[arg-type]  # (a class is hashable)
     if refused is None and (isinstance(x, u.Quantity) or hasattr(x, "__dlpack__") or not hasattr(x, "value")):
         return x
     if refused is None and name in SPIKES:

@@ -140,7 +140,7 @@ def check_step(weight: Any, state: Any, expected: type) -> tuple[u.Unit, Any]:
     array_of("weight", weight)
     if not isinstance(state, expected):
         raise TypeError(f"state: got {type(state).__name__}, expected {expected.__name__}, as `init` returns it")
-    for name, trace in zip(expected._fields, state, strict=True):  # type: ignore[attr-defined]
+    for name, trace in state._asdict().items():  # type: ignore[attr-defined]
         array_of(f"state.{name}", trace)
     dtypes = sorted({jnp.result_type(trace).name for trace in state})  # type: ignore[attr-defined]
     if dtypes not in (["float32"], ["float64"]):
