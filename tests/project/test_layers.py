@@ -27,6 +27,7 @@ LAYERS = [
     ["sharding", "delays"],
     ["rules"],
     ["hebbax"],
+    ["brainevent"],
     ["experiments"],
     ["cli", "__main__"],
 ]

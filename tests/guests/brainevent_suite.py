@@ -1,0 +1,46 @@
+"""brainevent's own tests of what hebbax serves, which come with it, with hebbax as the backend: `make test-brainevent`.
+
+A plugin of pytest, which also starts it. Tests that run once for every backend run for hebbax alone.
+"""
+
+import sys
+
+import pytest
+
+import hebbax.brainevent
+
+MODULES = (
+    "_csr.binary_test",
+    "_csr.binary_indexed_test",
+    "_csr.plasticity_binary_test",
+    "_fcn.binary_test",
+    "_fcn.plasticity_binary_test",
+)
+# By a part of a test's name: why it says nothing about hebbax.
+LEFT_OUT: dict[str, str] = {}
+OTHERS = {"numba", "jax_raw", "pallas", "cuda_raw", "cusparse"}
+
+
+def pytest_configure(config):
+    """Before tests are collected, which ask for the names of all backends then."""
+    hebbax.brainevent.enable()
+
+
+def pytest_collection_modifyitems(config, items):
+    unused = set(LEFT_OUT) - {part for part in LEFT_OUT for item in items if part in item.nodeid}
+    if unused:
+        raise pytest.UsageError(f"no test has a name with {', '.join(sorted(unused))}")
+    left_out = [item for item in items if any(part in item.nodeid for part in LEFT_OUT) or names_another_backend(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
+def names_another_backend(item):
+    values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return any(isinstance(value, str) and value in OTHERS for value in values)
+
+
+if __name__ == "__main__":
+    names = [f"brainevent.{module}" for module in MODULES]
+    options = ["-p", "brainevent_suite", "-c", "/dev/null", "-p", "no:cacheprovider", "-q", "--pyargs"]
+    sys.exit(pytest.main([*options, *sys.argv[1:], *names]))
