@@ -20,8 +20,8 @@ def load(name):
     return module
 
 
-@pytest.mark.parametrize("library, updates", [("brainstate", set()), ("brainpy", UPDATES)])
-def test_examples_run_on_hebbax_with_equal_spikes(library, updates, capsys, monkeypatch):
+@pytest.mark.parametrize("library, synapses, updates", [("brainstate", 40, set()), ("brainpy", 100, UPDATES)])
+def test_examples_run_on_hebbax_with_equal_spikes(library, synapses, updates, capsys, monkeypatch):
     pytest.importorskip(library)
     used = set()
 
@@ -34,7 +34,7 @@ def test_examples_run_on_hebbax_with_equal_spikes(library, updates, capsys, monk
 
     for name in (*UPDATES, "propagate_csr_on_binary_pre"):
         monkeypatch.setattr(hebbax.brainevent, name, counting(name, getattr(hebbax.brainevent, name)))
-    load(f"{library}_network").main(neurons=400, synapses=40, milliseconds=100)
+    load(f"{library}_network").main(neurons=400, synapses=synapses, milliseconds=100)
     out = capsys.readouterr().out
     assert float(re.search(r"([\d.]+) spikes/s", out)[1]) > 1
     assert "equal" in out and "DIFFER" not in out
