@@ -61,7 +61,7 @@ def plastic(neurons: int, synapses: int, bounds: tuple, batch: int | None = None
     drive = jnp.asarray(rng.uniform(0.8, 1.3, neurons), jnp.float32)
     matrix = brainevent.CSR((weight, indices, indptr), shape=shape).build_weight_indices()
     brainevent.BinaryArray(drive > 1) @ matrix  # or it would keep a workspace from inside the first `jit`
-    synapses_too = hebbax.Synapses(indptr, indices, shape=shape)
+    synapses_too = hebbax.Synapses(indptr, indices, shape=shape, multapses=True)
 
     def by_brainevent(weight, spike, pre_trace, post_trace):
         one = matrix.with_data(weight)
