@@ -27,6 +27,7 @@ LEFT_OUT = {
     "weighted": "events that carry values are handed back to brainevent's backends, as test_brainevent.py checks",
     "cuda": "about brainevent's own kernels for CUDA",
     "gpu": "the same",
+    "test_import_brainevent_needs_no_nvcc": "loads a module anew, whose primitives then are others than those served",
 }
 OTHERS = {"numba", "jax_raw", "pallas", "cuda_raw", "cusparse"}
 
