@@ -1,5 +1,5 @@
 # Every target sets up what it needs in a virtual environment, which the next run uses again.
-#   make demo | test | test-all | test-mutations | test-agreement | test-torch | test-gpu | lint | bench | bench-networks | bench-gpu | clean        make test PYTHON=python3.13 VENV=.venv-3.13
+#   make demo | test | test-all | test-mutations | test-agreement | test-torch | test-brainevent | test-gpu | lint | bench | bench-networks | bench-gpu | clean        make test PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
@@ -27,7 +27,7 @@ PIP = $(WITH_PATH) "$(BIN)/python" -m pip install -qq
 # Folders too, because a deleted file changes only its folder.
 SOURCES := meson.build $(shell find src cuda -not -name __pycache__ -not -name '*.pyc')
 
-.PHONY: demo test test-all test-mutations test-agreement test-torch test-gpu lint bench bench-here bench-networks bench-networks-here bench-gpu bench-gpu-here clean
+.PHONY: demo test test-all test-mutations test-agreement test-torch test-brainevent test-gpu lint bench bench-here bench-networks bench-networks-here bench-gpu bench-gpu-here clean
 
 demo: $(VENV)/.with-plot
 	"$(BIN)/hebbax" simulate song2000 --output demo
@@ -49,6 +49,12 @@ test-agreement: $(VENV)/.with-agreement
 # Arrays of PyTorch in hebbax.inplace and in the JAX functions.
 test-torch: $(VENV)/.with-torch
 	"$(BIN)/python" -m pytest tests/outside_jax -k torch $(PYTEST_ARGS)
+
+# brainevent with hebbax as its backend, by our tests, which skip where it is missing, and by its own.
+test-brainevent: $(VENV)/.with-test $(VENV)/.with-brainevent
+	"$(BIN)/python" -c 'import hebbax.brainevent; hebbax.brainevent.enable()'
+	$(PYTEST) tests/guests -m "not slow" $(PYTEST_ARGS)
+	PYTHONPATH=tests/guests "$(BIN)/python" -m brainevent_suite -n auto --maxprocesses 4 $(PYTEST_ARGS)
 
 # On a GPU, without hurry (docs/gpu.md has the other way): what can be wrong, and then, by bench-gpu, what it takes.
 GPU_CHECK = "$(BIN)/python" benchmarks/gpu_check.py --minutes 60 --patience 10

@@ -28,6 +28,7 @@ LAYERS = [
     ["sharding", "delays"],
     ["rules"],
     ["hebbax"],
+    ["brainevent"],
     ["experiments"],
     ["cli", "__main__"],
 ]
