@@ -25,7 +25,7 @@ QUICKLY = export JAX_TRACEBACK_IN_LOCATIONS_LIMIT=0 JAX_TRACEBACK_FILTERING=off;
   export XLA_FLAGS="$$XLA_FLAGS $$flag"; done;
 PIP = $(WITH_PATH) "$(BIN)/python" -m pip install -qq
 # Folders too, because a deleted file changes only its folder.
-SOURCES := meson.build $(shell find src cuda -not -name __pycache__ -not -name '*.pyc')
+SOURCES := meson.build meson.options $(shell find src cuda -not -name __pycache__ -not -name '*.pyc')
 
 .PHONY: demo test test-all test-mutations test-agreement test-torch test-brainevent test-gpu lint bench bench-here bench-networks bench-networks-here bench-gpu bench-gpu-here clean
 
@@ -62,11 +62,19 @@ GPU_CHECK = "$(BIN)/python" benchmarks/gpu_check.py --minutes 60 --patience 10
 test-gpu: $(VENV)/.with-test $(VENV)/.with-gpu
 	$(GPU_CHECK) --stages machine,smoke,graphs,no-graphs,sanitizer,tests --output build/test-gpu $(GPU_ARGS)
 
+CHECK_YAML = "$(BIN)/check-jsonschema" --builtin-schema
+
 lint: $(VENV)/.with-dev
 	"$(BIN)/ruff" check
 	"$(BIN)/ruff" format --check
 	$(WITH_PATH) cython-lint src
 	"$(BIN)/mypy"
+	"$(BIN)/validate-pyproject" pyproject.toml
+	$(CHECK_YAML) vendor.github-workflows .github/workflows/*.yml
+	$(CHECK_YAML) vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	$(CHECK_YAML) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(CHECK_YAML) vendor.dependabot .github/dependabot.yml
+	$(CHECK_YAML) vendor.citation-file-format CITATION.cff
 
 bench:
 	@$(MAKE) --no-print-directory bench-here PYTHON="$(BENCH_PYTHON)" VENV="$(VENV)-bench"
