@@ -99,7 +99,7 @@ def in_c(library: ctypes.CDLL, name: str, state: Any, inputs: list[np.ndarray], 
 
 
 def main() -> None:
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # or XLA has two threads share out loops over 40 000 neurons
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # or XLA shares out loops over 40 000 neurons
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     with tempfile.TemporaryDirectory() as folder:
         path, source = Path(folder) / "neurons.so", Path(__file__).with_suffix(".c")
