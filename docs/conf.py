@@ -41,7 +41,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
 autosummary_generate = True
-autosummary_context = {"uses": repository_pages.uses()}
+autosummary_context = {"uses": repository_pages.uses(), "makers": repository_pages.MAKERS}
 autodoc_typehints = "none"  # shapes, dtypes and units are in the docstrings, which types cannot say
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False

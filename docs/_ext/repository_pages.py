@@ -13,6 +13,14 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "examples"
 COMMANDS = ("", "info", "simulate", *(f"simulate {name}" for name in ("song2000", "cuba", "brunel10k", "hpc")))
+MAKERS = {  # of objects that programs do not make by their classes' names
+    "hebbax.Backend": "hebbax.backends",
+    "hebbax.delays.DelayState": "hebbax.delays.DelayedSynapses",
+    "hebbax.rules.PairTraces": "hebbax.PairSTDP",
+    "hebbax.rules.TripletTraces": "hebbax.TripletSTDP",
+    "hebbax.sharding.Layout": "hebbax.sharding.split",
+    "hebbax.sharding.ShardedSynapses": "hebbax.sharding.split",
+}
 GALLERY = re.compile(r"docs/(tutorials|experiments)/(?:(\w+)\.py|README\.rst)")
 FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
@@ -79,7 +87,8 @@ def uses() -> dict[str, list[str]]:
             parts = name.split(".")
             for length in range(2, len(parts) + 1):
                 found.setdefault(".".join(parts[:length]), set()).add(document)
-    return {name: sorted(documents) for name, documents in sorted(found.items())}
+    found |= {name: found.get(name, set()) | found.get(maker, set()) for name, maker in MAKERS.items()}
+    return {name: sorted(documents) for name, documents in sorted(found.items()) if documents}
 
 
 def write(app) -> None:
