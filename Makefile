@@ -1,5 +1,5 @@
 # Every target sets up what it needs in a virtual environment, which the next run uses again.
-#   make demo | test | test-all | test-mutations | test-agreement | test-torch | test-brainevent | test-gpu | lint | bench | bench-networks | bench-gpu | clean        make test PYTHON=python3.13 VENV=.venv-3.13
+#   make demo | test | test-all | test-mutations | test-agreement | test-torch | test-brainevent | test-gpu | lint | docs | bench | bench-networks | bench-gpu | clean        make test PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
@@ -27,7 +27,7 @@ PIP = $(WITH_PATH) "$(BIN)/python" -m pip install -qq
 # Folders too, because a deleted file changes only its folder.
 SOURCES := meson.build meson.options $(shell find src cuda -not -name __pycache__ -not -name '*.pyc')
 
-.PHONY: demo test test-all test-mutations test-agreement test-torch test-brainevent test-gpu lint bench bench-here bench-networks bench-networks-here bench-gpu bench-gpu-here clean
+.PHONY: demo test test-all test-mutations test-agreement test-torch test-brainevent test-gpu lint docs bench bench-here bench-networks bench-networks-here bench-gpu bench-gpu-here clean
 
 demo: $(VENV)/.with-plot
 	"$(BIN)/hebbax" simulate song2000 --output demo
@@ -76,6 +76,11 @@ lint: $(VENV)/.with-dev
 	$(CHECK_YAML) vendor.dependabot .github/dependabot.yml
 	$(CHECK_YAML) vendor.citation-file-format CITATION.cff
 
+# The site, with what is there of it thrown away, so that every page is executed: build/docs/html/index.html.
+docs: $(VENV)/.with-docs
+	rm -rf build/docs docs/generated
+	$(WITH_PATH) "$(BIN)/python" -m sphinx -q -W --keep-going -d build/docs/doctrees docs build/docs/html
+
 bench:
 	@$(MAKE) --no-print-directory bench-here PYTHON="$(BENCH_PYTHON)" VENV="$(VENV)-bench"
 
@@ -95,7 +100,7 @@ bench-gpu-here: $(VENV)/.with-bench $(VENV)/.with-gpu
 	$(GPU_CHECK) --stages machine,kernels,steps,peers $(GPU_ARGS)
 
 clean:
-	rm -rf build dist demo .venv .venv-* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist demo docs/generated .venv .venv-* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # Build tools stay in the environment, so that a later build is incremental and starts at once.
 $(VENV)/.tools: pyproject.toml

@@ -31,7 +31,7 @@ def main(
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds a case (7, quick: 3).")] = None,
     output: Annotated[Path, typer.Option(help="Folder for the files.")] = RESULTS,
 ) -> None:
-    """Time all contenders in turn, print one table, and write JSON, a plot and the README's table."""
+    """Time all contenders in turn, print one table, and write JSON, a plot and the table of docs/speed.md."""
     rounds = rounds or (3 if quick else 7)
     duration = 0.008 if quick else 0.02
     chosen = [case for case in all_cases.cases(quick) if re.search(cases, case.label)]

@@ -93,7 +93,7 @@ def failures(results: dict) -> dict[str, list[str]]:
 
 
 def markdown(results: dict) -> str:
-    """The judged cases, without those on threads, as a table for a README."""
+    """The judged cases, without those on threads, as the table of docs/speed.md."""
     names = [ONE, TWO, CLIP_TWO, PEER, "NumPy", "plain JAX"]
     lines = [
         "| "

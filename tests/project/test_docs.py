@@ -1,21 +1,15 @@
-"""Documentation: every example runs and shows what it says."""
+"""Docstrings: every example runs and shows what it says. (Those of pages: `test_pages.py`.)"""
 
 import doctest
 import importlib
 import inspect
 import pkgutil
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 import hebbax
-from children import environment
 
-README = Path(__file__).parents[2] / "README.md"
-NETWORKS = README.parent / "docs" / "networks.md"
 MODULES = ["hebbax", *(module.name for module in pkgutil.walk_packages(hebbax.__path__, "hebbax."))]
 FUNCTIONS = {name: x for name in hebbax.__all__ if inspect.isfunction(x := getattr(hebbax, name))}
 FUNCTIONS |= {f"inplace.{name}": getattr(hebbax.inplace, name) for name in hebbax.inplace.__all__}
@@ -55,20 +49,3 @@ def test_every_way_to_build_synapses_is_documented(name):
     for parameter in set(inspect.signature(function).parameters) - {"self"}:
         assert re.search(rf"^.*\b{parameter}\b.* : ", doc, re.MULTILINE), parameter
     assert doctest.DocTestParser().get_examples(doc)
-
-
-def complete(path):
-    """The examples of a page that import what they use; others go on from what the reader has."""
-    blocks = re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return [block for block in blocks if "import hebbax" in block]
-
-
-@pytest.mark.skipif(not README.exists(), reason="the pages are not part of an installed package")
-@pytest.mark.parametrize("path, has, devices", [(README, "PairSTDP", 1), (README, "shard_map", 4), (NETWORKS, "", 1)])
-def test_example_of_a_page_prints_what_it_says(path, has, devices):
-    block = next(block for block in complete(path) if has in block)
-    env = environment(XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}")
-    child = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, env=env)
-    assert child.returncode == 0, child.stderr
-    comments = re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
-    assert comments and child.stdout.strip().splitlines() == [comment.strip() for comment in comments]

@@ -1,6 +1,6 @@
 """Rules of spike-timing-dependent plasticity (STDP): traces, amplitudes, and which update runs when.
 
-A rule is a frozen dataclass, and a pytree: it may be an argument of a function under `jit`. It has two methods:
+A rule is a frozen dataclass, and a pytree: it may be an argument of a function under `jit`. It has two methods::
 
     state = rule.init(synapses)
     weight, state = rule.step(synapses, weight, state, pre_spike, post_spike, dt)
