@@ -42,7 +42,7 @@ def pytest_generate_tests(metafunc):
 @pytest.hookimpl(tryfirst=True)  # before cases are selected by their marks
 def pytest_collection_modifyitems(items):
     """Mark as slow, and as combinations, the cases of a test without which every two of its parameters' values, or as
-    many as its mark `together` says, still meet in another one: an operator and a backend, say, or a backend and a dtype.
+    many as its mark `together` says, still meet in another one: an operator and a backend, a backend and a dtype.
 
     For most of the time of a case goes into compiling it. CI leaves these out; `make test-all` runs all cases.
     """

@@ -29,7 +29,7 @@ def arithmetic_dtype(weight_dtype) -> np.dtype:
 
 
 class Operator:
-    """One operator on plain arrays, without units; it checks its operands, settles their dtypes and binds the primitive.
+    """One operator on plain arrays, without units: what checks operands, settles dtypes and binds the primitive.
 
     Called like the public function of the same name. `propagate` returns the dtype it sums in, float32 for 16-bit
     weights.
