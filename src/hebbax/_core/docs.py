@@ -17,7 +17,8 @@ indptr : Array, shape (n_post + 1,), integer
     Where each postsynaptic neuron's elements start; the last entry is where they end."""
 _EVENT = """\
 {event}_spike : Array, shape (n_{event},), bool or real
-    Whether each {event}synaptic neuron spikes; any nonzero number is a spike."""
+    Whether each {event}synaptic neuron spikes; any nonzero number is a spike. Events with such an array in `value`, as
+    brainevent's `BinaryArray`, stand for it."""
 _GAIN = """\
 gain : number or Array, scalar or shape (n_{event},), real, optional
     Factor of the trace, one for all or one per {event}synaptic neuron (1 by default)."""
