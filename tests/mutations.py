@@ -63,8 +63,8 @@ FAULTS = (
     Fault("src/hebbax/inplace.py", "x = x != 0", "x = x > 0", "outside_jax/test_inplace.py"),
     Fault(
         "src/hebbax/rules/pair.py",
-        "add_spikes(plus.of(state.pre)",
-        "add_spikes(minus.of(state.pre)",
+        "add_spikes(plus.of(pre)",
+        "add_spikes(minus.of(pre)",
         "rules/test_rules.py",
     ),
     Fault("src/hebbax/rules/inhibitory.py", "Factors(2 * in_unit", "Factors(1 * in_unit", "rules/test_rules.py"),
