@@ -1,5 +1,5 @@
 # Every target sets up what it needs in a virtual environment, which the next run uses again.
-#   make demo | test | test-all | test-mutations | test-agreement | test-torch | test-gpu | lint | docs | bench | bench-networks | bench-gpu | clean        make test PYTHON=python3.13 VENV=.venv-3.13
+#   make demo | test | test-all | test-mutations | test-agreement | test-torch | test-brainevent | test-gpu | lint | docs | bench | bench-networks | bench-gpu | clean        make test PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
@@ -25,9 +25,9 @@ QUICKLY = export JAX_TRACEBACK_IN_LOCATIONS_LIMIT=0 JAX_TRACEBACK_FILTERING=off;
   export XLA_FLAGS="$$XLA_FLAGS $$flag"; done;
 PIP = $(WITH_PATH) "$(BIN)/python" -m pip install -qq
 # Folders too, because a deleted file changes only its folder.
-SOURCES := meson.build $(shell find src cuda -not -name __pycache__ -not -name '*.pyc')
+SOURCES := meson.build meson.options $(shell find src cuda -not -name __pycache__ -not -name '*.pyc')
 
-.PHONY: demo test test-all test-mutations test-agreement test-torch test-gpu lint docs bench bench-here bench-networks bench-networks-here bench-gpu bench-gpu-here clean
+.PHONY: demo test test-all test-mutations test-agreement test-torch test-brainevent test-gpu lint docs bench bench-here bench-networks bench-networks-here bench-gpu bench-gpu-here clean
 
 demo: $(VENV)/.with-plot
 	"$(BIN)/hebbax" simulate song2000 --output demo
@@ -50,17 +50,31 @@ test-agreement: $(VENV)/.with-agreement
 test-torch: $(VENV)/.with-torch
 	"$(BIN)/python" -m pytest tests/outside_jax -k torch $(PYTEST_ARGS)
 
+# brainevent with hebbax as its backend, by our tests, which skip where it is missing, and by its own.
+test-brainevent: $(VENV)/.with-test $(VENV)/.with-brainevent
+	"$(BIN)/python" -c 'import hebbax.brainevent; hebbax.brainevent.enable()'
+	$(PYTEST) tests/guests -m "not slow" $(PYTEST_ARGS)
+	PYTHONPATH=tests/guests "$(BIN)/python" -m brainevent_suite -n auto --maxprocesses 4 $(PYTEST_ARGS)
+
 # On a GPU, without hurry (docs/gpu.md has the other way): what can be wrong, and then, by bench-gpu, what it takes.
 GPU_CHECK = "$(BIN)/python" benchmarks/gpu_check.py --minutes 60 --patience 10
 
 test-gpu: $(VENV)/.with-test $(VENV)/.with-gpu
 	$(GPU_CHECK) --stages machine,smoke,graphs,no-graphs,sanitizer,tests --output build/test-gpu $(GPU_ARGS)
 
+CHECK_YAML = "$(BIN)/check-jsonschema" --builtin-schema
+
 lint: $(VENV)/.with-dev
 	"$(BIN)/ruff" check
 	"$(BIN)/ruff" format --check
 	$(WITH_PATH) cython-lint src
 	"$(BIN)/mypy"
+	"$(BIN)/validate-pyproject" pyproject.toml
+	$(CHECK_YAML) vendor.github-workflows .github/workflows/*.yml
+	$(CHECK_YAML) vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	$(CHECK_YAML) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(CHECK_YAML) vendor.dependabot .github/dependabot.yml
+	$(CHECK_YAML) vendor.citation-file-format CITATION.cff
 
 # The site, with what is there of it thrown away, so that every page is executed: build/docs/html/index.html.
 docs: $(VENV)/.with-docs

@@ -11,7 +11,7 @@ requirements = itertools.chain(
     config["project"]["dependencies"],
     *config["project"]["optional-dependencies"].values(),
 )
-bounds = {requirement.replace(">=", "==") for requirement in requirements if ">=" in requirement}
+bounds = {requirement.split(";")[0].replace(">=", "==") for requirement in requirements if ">=" in requirement}
 pins = {line.split(";")[0] for line in (root / ".ci/oldest.txt").read_text().splitlines() if line[0] != "#"}
 if bounds != pins:
     raise SystemExit(f"pyproject.toml and .ci/oldest.txt differ in: {', '.join(sorted(bounds ^ pins))}")

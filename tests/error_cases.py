@@ -50,9 +50,13 @@ def wrong_operands(spec):
     yield "indptr", np.zeros((1, n_event + 1), np.int32), Shape, [f"(1, {n_event + 1})", f"({n_event + 1},)"]
     yield "indptr", np.zeros(n_event + 1, np.float32), TypeError, ["float32", "integer"]
     yield "spike", np.ones(n_event + 1, bool), Shape, [f"({n_event + 1},)", f"({n_event},)"]
-    yield "spike", np.ones((n_event, 1), bool), Shape, [f"({n_event}, 1)", f"({n_event},)"]
+    yield "spike", np.ones((n_event, 1), bool), Shape, [f"({n_event}, 1)", f"({n_event},)", "jax.vmap"]
+    yield "spike", np.ones((3, n_event), bool), Shape, [f"(3, {n_event})", f"({n_event},)", "jax.vmap"]
     yield "spike", np.bool_(True), Shape, ["()", f"({n_event},)"]
     yield "spike", np.ones(n_event, np.complex64), TypeError, ["complex64", "real"]
+    yield "gain", np.ones(n_event + 1), Shape, [f"({n_event + 1},)", f"({n_event},)"]
+    yield "gain", np.ones((n_event, 1)), Shape, [f"({n_event}, 1)", "a scalar", f"({n_event},)"]
+    yield "gain", np.ones(n_event, np.complex64), TypeError, ["complex64", "real"]
     for operand in spec.arguments:  # (of one size, so that what they are is looked at first)
         size = correct(spec)[operand].size
         yield operand, np.full(size, None), TypeError, ["object"]
@@ -66,13 +70,10 @@ def wrong_operands(spec):
         yield "weight_indices", np.full(NSE, 2**31), OverflowError, [str(2**31), "int64", "jax_enable_x64"]
     if spec.kind == "update":
         yield "trace", np.ones(n_other - 1), Shape, [f"({n_other - 1},)", f"({n_other},)"]
-        yield "trace", np.ones((n_other, 2)), Shape, [f"({n_other}, 2)", f"({n_other},)"]
+        yield "trace", np.ones((n_other, 2)), Shape, [f"({n_other}, 2)", f"({n_other},)", "jax.vmap"]
         yield "trace", np.ones(n_other, np.complex64), TypeError, ["complex64", "real"]
         yield "trace", np.ones(n_other) * u.mV, UnitMismatch, ["mV"]
-        yield "gain", np.ones(n_event + 1), Shape, [f"({n_event + 1},)", f"({n_event},)"]
-        yield "gain", np.ones((n_event, 1)), Shape, [f"({n_event}, 1)", "a scalar", f"({n_event},)"]
         yield "gain", np.ones(n_event) * u.mV, UnitMismatch, ["mV"]
-        yield "gain", np.ones(n_event, np.complex64), TypeError, ["complex64", "real"]
         for bound in ("w_min", "w_max"):
             yield bound, np.ones(NSE + 1, np.float32), Shape, ["(21,)", "scalar", "(20,)"]
             yield bound, np.ones((NSE, 1), np.float32), Shape, ["(20, 1)", "scalar", "(20,)"]

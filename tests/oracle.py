@@ -71,8 +71,9 @@ def update(spec, shape, operands, weight_in_bounds=False, soft_bound=None, mu=1.
 def propagate(spec, shape, operands):
     weight = np.broadcast_to(operands["weight"], operands["indices"].shape)  # which all synapses may share
     out = np.zeros(spec.sizes(shape)[1], arithmetic_dtype(weight.dtype))
-    for _, slot, partner in elements(spec, shape, weight.size, operands):
-        out[partner] += weight[slot].astype(out.dtype)
+    gain = np.asarray(operands.get("gain", 1)).astype(out.dtype)
+    for row, slot, partner in elements(spec, shape, weight.size, operands):
+        out[partner] += weight[slot].astype(out.dtype) * (gain[row] if gain.ndim else gain)
     return out.astype(weight.dtype)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from hebbax._core import unitless
 from hebbax._core.docs import documented
+from hebbax._core.foreign import array_of
 from hebbax._core.memory import Cuda, Host, memory_of
 from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
@@ -37,7 +38,7 @@ def _update(spec: Spec, shape: tuple[int, int], values: tuple, options: tuple) -
     """Update the weight, the first of `values`, and return it."""
     shape = unitless.check_shape(shape)
     _check_writable_type("weight", values[0], spec.name)
-    _check_plain("weight", values[0])
+    _plain("weight", values[0])
     memory = memory_of("weight", values[0])
     with memory.here():
         given = _arrays(memory, spec, values, shape)
@@ -53,7 +54,7 @@ def _propagate(spec: Spec, shape: tuple[int, int], values: tuple, out: Any) -> A
     shape = unitless.check_shape(shape)
     if out is not None:
         _check_writable_type("out", out, spec.name)
-    _check_plain("weight", values[0])
+    _plain("weight", values[0])
     memory = memory_of("weight", values[0])
     with memory.here():
         given = _arrays(memory, spec, values, shape)
@@ -90,21 +91,24 @@ def _arrays(memory: Host | Cuda, spec: Spec, values: tuple, shape: tuple[int, in
         if not x.dtype.isnative and not (name == "weight" and spec.kind == "update"):
             given[name] = x.astype(x.dtype.newbyteorder("="))
     unitless.check_dtypes(spec, given)
-    unitless.check_shapes(spec, given, shape)
+    unitless.check_shapes(spec, given, shape, vmaps=False)
     return given
 
 
 def _array(memory: Host | Cuda, name: str, x: Any) -> Any:
-    _check_plain(name, x)
+    x = _plain(name, x)
     return np.asarray(float(x)) if isinstance(x, (bool, int, float)) else memory.view(name, x)
 
 
-def _check_plain(name: str, x: Any) -> None:
+def _plain(name: str, x: Any) -> Any:
+    """`x`, or the spikes of events; a quantity is refused."""
+    x = array_of(name, x)
     if isinstance(x, u.Quantity):
         raise TypeError(
             f"{name}: got a quantity of unit {x.unit}, expected a plain array or number: pass what "
             f"`numpy.array({name}.to(unit).mantissa)` gives, with one unit for weight, trace and bounds"
         )
+    return x
 
 
 def _check_writable_type(name: str, x: Any, function: str) -> None:
@@ -291,6 +295,7 @@ def propagate_csr_on_binary_pre(
     pre_spike: Plain,
     *,
     shape: tuple[int, int],
+    gain: Plain | None = None,
     out: Any = None,
 ) -> Any:
     r"""Sum, for every postsynaptic neuron, the weights of its synapses from spiking neurons: `spike @ W`.
@@ -300,6 +305,7 @@ def propagate_csr_on_binary_pre(
     {plain_propagate_structure_pre}
     {plain_pre_spike}
     {plain_shape_backend}
+    {plain_factor_pre}
     {inplace_out}
 
     Returns
@@ -313,7 +319,7 @@ def propagate_csr_on_binary_pre(
 
     Notes
     -----
-    .. math:: I_j = \sum_{i\,\text{spikes}} w_{ij}
+    .. math:: I_j = \sum_{i\,\text{spikes}} g_i w_{ij}
 
     summed as in `hebbax.propagate_csr_on_binary_pre`. What `out` held before is lost, not added to.
 
@@ -326,7 +332,7 @@ def propagate_csr_on_binary_pre(
     ... )
     array([1.3, 0.5])
     """
-    return _propagate(PROPAGATE_PRE, shape, (weight, indices, indptr, pre_spike), out)
+    return _propagate(PROPAGATE_PRE, shape, (weight, indices, indptr, pre_spike, gain), out)
 
 
 @documented
@@ -338,6 +344,7 @@ def propagate_csr_on_binary_post(
     post_spike: Plain,
     *,
     shape: tuple[int, int],
+    gain: Plain | None = None,
     out: Any = None,
 ) -> Any:
     r"""Sum, for every presynaptic neuron, the weights of its synapses onto spiking neurons: `W @ spike`.
@@ -347,6 +354,7 @@ def propagate_csr_on_binary_post(
     {plain_propagate_structure_post}
     {plain_post_spike}
     {plain_shape_backend}
+    {plain_factor_post}
     {inplace_out}
 
     Returns
@@ -360,7 +368,7 @@ def propagate_csr_on_binary_post(
 
     Notes
     -----
-    .. math:: B_i = \sum_{j\,\text{spikes}} w_{ij}
+    .. math:: B_i = \sum_{j\,\text{spikes}} g_j w_{ij}
 
     summed as in `hebbax.propagate_csr_on_binary_post`. What `out` held before is lost, not added to.
 
@@ -373,4 +381,5 @@ def propagate_csr_on_binary_post(
     ... )
     array([0.5, 0.8])
     """
-    return _propagate(PROPAGATE_POST, shape, (weight, indices, indptr, weight_indices, post_spike), out)
+    values = weight, indices, indptr, weight_indices, post_spike, gain
+    return _propagate(PROPAGATE_POST, shape, values, out)

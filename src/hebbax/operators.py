@@ -71,16 +71,23 @@ def call(spec: Spec, shape: tuple[int, int], backend: str | None, values: tuple,
 def _compiled(operands: list, static: tuple) -> Any:
     spec, shape, backend, options = static
     given = dict(zip(spec.parameters, operands, strict=True))
-    weight = given["weight"]
-    has_unit = isinstance(weight, u.Quantity)
-    unit = weight.unit if has_unit else u.UNITLESS
-    units = {"weight": unit, "trace": unit, "w_min": unit, "w_max": unit, "gain": u.UNITLESS}
+    weight, gain = given["weight"], given["gain"] if spec.kind == "propagate" else None
+    unit, gain_unit = (x.unit if isinstance(x, u.Quantity) else u.UNITLESS for x in (weight, gain))
+    units = {"weight": unit, "trace": unit, "w_min": unit, "w_max": unit, "gain": gain_unit}
     plain = {name: in_unit(spec.public_name(name), x, units[name]) if name in units else x for name, x in given.items()}
     required = [plain.pop(name) for name in spec.arguments]
     plain |= zip(unitless.UPDATE_OPTIONS, options, strict=False)  # no options, unless it is an update
     out = unitless.operator_of(spec)(*required, shape=shape, backend=backend, **plain)
     out = out.astype(jnp.result_type(getattr(weight, "mantissa", weight)))  # (a float has no dtype without `jit`)
-    return u.Quantity(out, unit=unit) if has_unit else out
+    return in_unit_of_product(out, weight, gain)
+
+
+def in_unit_of_product(sums: Any, weight: Any, gain: Any) -> Any:
+    """Sums of the numbers of `gain * weight`, in the unit of that product; plain numbers where the two units cancel."""
+    units = [x.unit for x in (weight, gain) if isinstance(x, u.Quantity)]
+    if len(units) == 2:
+        return u.maybe_decimal(u.Quantity(sums, unit=units[0] * units[1]))
+    return u.Quantity(sums, unit=units[0]) if units else sums
 
 
 def in_unit(name: str, x: Any, unit: u.Unit) -> Any:
@@ -270,6 +277,7 @@ def propagate_csr_on_binary_pre(
     *,
     shape: tuple[int, int],
     backend: str | None = None,
+    gain: WithUnit | None = None,
 ) -> Any:
     r"""Sum, for every postsynaptic neuron, the weights of its synapses from spiking neurons: `spike @ W`.
 
@@ -278,12 +286,13 @@ def propagate_csr_on_binary_pre(
     {propagate_structure_pre}
     {pre_spike}
     {shape_backend}
+    {factor_pre}
 
     Returns
     -------
     Array or Quantity, shape (n_post,)
-        The input of every postsynaptic neuron, with the dtype and unit of `weight`; 16-bit weights are summed in
-        float32 and rounded once.
+        The input of every postsynaptic neuron, with the dtype of `weight` and the unit of `gain * weight`; 16-bit
+        weights are summed in float32 and rounded once.
 
     Raises
     ------
@@ -291,10 +300,12 @@ def propagate_csr_on_binary_pre(
 
     Notes
     -----
-    .. math:: I_j = \sum_{i\,\text{spikes}} w_{ij}
+    .. math:: I_j = \sum_{i\,\text{spikes}} g_i w_{ij}
 
     summed in ascending order of `i`, whatever the number of threads: the spike delivery of event-driven simulation,
-    as in Brette et al. (2007), Journal of Computational Neuroscience 23:349, doi:10.1007/s10827-007-0038-6.
+    as in Brette et al. (2007), Journal of Computational Neuroscience 23:349, doi:10.1007/s10827-007-0038-6. With
+    :math:`g_i = u_i x_i`, the resources that a spike releases, it is that of synapses with short-term plasticity
+    (Tsodyks, Pawelzik & Markram 1998, Neural Computation 10:821, doi:10.1162/089976698300017502).
 
     {propagate_pre_transformed}
 
@@ -308,10 +319,15 @@ def propagate_csr_on_binary_pre(
     Array([1.3, 0.5], dtype=float32)
     >>> hebbax.propagate_csr_on_binary_pre(0.25, indices, indptr, jnp.array([True, True]), shape=(2, 2))
     Array([0.5, 0.5], dtype=float32)
+    >>> released = jnp.array([0.5, 0.25])
+    >>> hebbax.propagate_csr_on_binary_pre(
+    ...     weight, indices, indptr, jnp.array([True, True]), shape=(2, 2), gain=released
+    ... )
+    Array([0.45, 0.2 ], dtype=float32)
     >>> jax.grad(lambda pre_spike: function(pre_spike)[0])(jnp.array([1.0, 0.0]))  # the first column of W
     Array([0.5, 0.8], dtype=float32)
     """
-    return call(PROPAGATE_PRE, shape, backend, (weight, indices, indptr, pre_spike))
+    return call(PROPAGATE_PRE, shape, backend, (weight, indices, indptr, pre_spike, gain))
 
 
 @documented
@@ -324,6 +340,7 @@ def propagate_csr_on_binary_post(
     *,
     shape: tuple[int, int],
     backend: str | None = None,
+    gain: WithUnit | None = None,
 ) -> Any:
     r"""Sum, for every presynaptic neuron, the weights of its synapses onto spiking neurons: `W @ spike`.
 
@@ -332,12 +349,13 @@ def propagate_csr_on_binary_post(
     {propagate_structure_post}
     {post_spike}
     {shape_backend}
+    {factor_post}
 
     Returns
     -------
     Array or Quantity, shape (n_pre,)
-        The sum for every presynaptic neuron, with the dtype and unit of `weight`; 16-bit weights are summed in
-        float32 and rounded once.
+        The sum for every presynaptic neuron, with the dtype of `weight` and the unit of `gain * weight`; 16-bit
+        weights are summed in float32 and rounded once.
 
     Raises
     ------
@@ -345,7 +363,7 @@ def propagate_csr_on_binary_post(
 
     Notes
     -----
-    .. math:: B_i = \sum_{j\,\text{spikes}} w_{ij}
+    .. math:: B_i = \sum_{j\,\text{spikes}} g_j w_{ij}
 
     summed in ascending order of `j`, whatever the number of threads: the transpose of the spike delivery in Brette et
     al. (2007), doi:10.1007/s10827-007-0038-6, and the adjoint of `update_csr_on_binary_post` in the trace.
@@ -361,4 +379,4 @@ def propagate_csr_on_binary_post(
     ... )
     Array([0.5, 0.8], dtype=float32)
     """
-    return call(PROPAGATE_POST, shape, backend, (weight, indices, indptr, weight_indices, post_spike))
+    return call(PROPAGATE_POST, shape, backend, (weight, indices, indptr, weight_indices, post_spike, gain))

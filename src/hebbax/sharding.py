@@ -69,7 +69,7 @@ from hebbax._core.pytree import assemble, pytree
 from hebbax._core.sides import side_of
 from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
-from hebbax.operators import Plain, WithUnit, check_bound_order
+from hebbax.operators import Plain, WithUnit, check_bound_order, in_unit_of_product
 from hebbax.synapses import Synapses
 
 __all__ = ["Layout", "ShardedSynapses", "split"]
@@ -298,15 +298,15 @@ class ShardedSynapses:
         """Call `hebbax.propagate_csr_on_binary_pre` on every device; `options` are its keywords.
 
         `pre_spike` is split, and gathered here, a byte a neuron unless it is floating; so is the result, `(n_post,)`.
-        A weight that all synapses share, a scalar or of shape (1,), is whole on every device.
+        An array as `gain`, and a weight that all synapses share, a scalar or of shape (1,), are whole on every device.
         """
         return self._call(PROPAGATE_PRE, weight, pre_spike, **options)
 
     def propagate_on_post(self, weight: WithUnit, post_spike: Plain, **options: Any) -> Any:
         """Call `hebbax.propagate_csr_on_binary_post` on every device and add up; `options` are its keywords.
 
-        `post_spike` is split; the result, shape `(n_pre,)`, is whole on every device. Weights of 16 bits are added in
-        float32 and rounded once. A weight that all synapses share is whole on every device too.
+        `post_spike` and an array as `gain` are split; the result, `(n_pre,)`, is whole on every device. Weights of 16
+        bits are added in float32 and rounded once. A weight that all synapses share is whole on every device too.
         """
         return self._call(PROPAGATE_POST, weight, post_spike, **options)
 
@@ -318,8 +318,8 @@ class ShardedSynapses:
                 f"jax.shard_map, call it on local()"
             )
         required = [name for name in spec.arguments if name not in STRUCTURE]
-        given = dict(zip((*required, *spec.optional[:2]), arguments, strict=True))
-        given |= {name: options.pop(name) for name in spec.optional[2:] if name in options}
+        given = dict(zip((*required, *spec.bounds), arguments, strict=True))
+        given |= {name: options.pop(name) for name in spec.optional if name in options}
         after = unitless.arrays_of("after", given.pop("after", None))
         known = ("backend", *(unitless.UPDATE_OPTIONS if spec.kind == "update" else ()))
         for name in options:
@@ -342,7 +342,8 @@ class ShardedSynapses:
         n_event, n_other = spec.sizes(self.shape)
         sizes = {"weight": self.nse, "spike": n_event, "trace": n_other}
         if name in sizes and shape != (sizes[name],) and not self._is_shared(spec, name, shape):
-            raise ShapeError(f"{public}: got shape {shape}, expected {(sizes[name],)}, as split")
+            batch = "" if name == "weight" else unitless.for_a_batch(shape)
+            raise ShapeError(f"{public}: got shape {shape}, expected {(sizes[name],)}, as split{batch}")
         either = {"w_min": self.nse, "w_max": self.nse, "gain": n_event}
         if name in either and shape not in ((), (either[name],)):
             raise ShapeError(f"{public}: got shape {shape}, expected a scalar or {(either[name],)}, as split")
@@ -351,8 +352,8 @@ class ShardedSynapses:
         """How an operand is laid out over the devices."""
         if name == "after":  # not used, so any spec is right; this one moves nothing where it is a result of ours
             return [P(self.axis) if np.ndim(y) and np.shape(y)[0] % self.shards == 0 else P() for y in x]
-        whole_in_update = {"pre": ("spike", "gain"), "post": ("trace",)}[spec.event]
-        whole = spec.kind == "update" and name in whole_in_update
+        gathered_here = spec is PROPAGATE_PRE and name == "spike"
+        whole = name in {"pre": ("spike", "gain"), "post": ("trace",)}[spec.event] and not gathered_here
         return P() if whole or np.ndim(x) == 0 or self._is_shared(spec, name, np.shape(x)) else P(self.axis)
 
     def _is_shared(self, spec: Spec, name: str, shape: tuple[int, ...]) -> bool:
@@ -486,15 +487,14 @@ def _compiled(synapses: ShardedSynapses, operands: dict[str, Any], static: tuple
     def run(synapses: ShardedSynapses, operands: dict[str, Any]) -> Any:
         local, given = synapses.local(), {spec.public_name(name): x for name, x in operands.items()}
         if spec is PROPAGATE_POST:
-            weight = operands["weight"]
-            has_unit = isinstance(weight, u.Quantity)
-            numbers = weight.mantissa if has_unit else weight
+            weight, gain = operands["weight"], operands.get("gain")
+            numbers: Any = getattr(weight, "mantissa", weight)
             # The unitless operator returns the dtype that it adds in.
             part = unitless.OPERATORS[spec](
                 numbers, local.csc_indices, local.csc_indptr, local.weight_indices, operands["spike"],
-                shape=local.shape, **dict(options),
+                shape=local.shape, gain=getattr(gain, "mantissa", gain), **dict(options),
             )  # fmt: skip
-            return with_unit(jax.lax.psum(part, axis).astype(numbers.dtype), weight.unit if has_unit else None)
+            return in_unit_of_product(jax.lax.psum(part, axis).astype(numbers.dtype), weight, gain)
         if spec is PROPAGATE_PRE:
             spike = jnp.asarray(operands["spike"])
             if not jnp.issubdtype(spike.dtype, jnp.floating):  # which have a derivative

@@ -14,7 +14,8 @@ import numpy as np
 import scipy.sparse
 
 from hebbax import operators
-from hebbax._core import building, connectivity
+from hebbax._core import building, connectivity, matrices
+from hebbax._core.docs import documented
 from hebbax._core.forks import check_jax
 from hebbax._core.pytree import assemble, pytree
 from hebbax._core.unitless import arithmetic_dtype, check_options
@@ -174,14 +175,21 @@ class Synapses:
         if rows.size != columns.size:
             raise ShapeError(f"post: got shape {columns.shape}, expected {rows.shape}, as pre has")
         numbers, unit = building.weight_numbers("weight", weight, rows.shape)
-        views, numbers, permutation = building.from_pairs(
-            rows, columns, numbers, shape, connectivity.AGAIN_IN_COO, sum_duplicates=sum_duplicates,
-            multapses=multapses, return_permutation=return_permutation,
-        )  # fmt: skip
+        listed = building.Listed(rows, columns, numbers, shape, connectivity.AGAIN_IN_COO)
+        return cls._from_list(listed, unit, sum_duplicates, multapses, return_permutation)
+
+    @classmethod
+    def _from_list(
+        cls, listed: building.Listed, unit: Any, sum_duplicates: bool, multapses: bool, return_permutation: bool
+    ) -> tuple[Any, ...]:
+        views, numbers, permutation = building.from_list(
+            listed, sum_duplicates=sum_duplicates, multapses=multapses, return_permutation=return_permutation
+        )
         built = assemble(cls, views), building.with_unit(numbers, unit)
         return (*built, permutation) if return_permutation else built
 
     @classmethod
+    @documented
     def from_scipy(
         cls, matrix: Any, *, sum_duplicates: bool = False, multapses: bool = False, return_permutation: bool = False
     ) -> tuple[Any, ...]:
@@ -191,12 +199,7 @@ class Synapses:
         ----------
         matrix : scipy.sparse array or matrix, shape (n_pre, n_post)
             Every stored element is a synapse, also one whose value is zero (in DIA format, every nonzero element).
-        sum_duplicates : bool, default False
-            Add elements that are stored in the same place.
-        multapses : bool, default False
-            Keep all of them, each a synapse. Without either, such elements raise.
-        return_permutation : bool, default False
-            Also return the order of the synapses, for other arrays that go with `matrix` (not with `sum_duplicates`).
+        {several_in_a_place}
 
         Returns
         -------
@@ -209,8 +212,7 @@ class Synapses:
 
         Raises
         ------
-        hebbax.errors.ShapeError, TypeError, ValueError, OverflowError
-            As the class; a TypeError also where the dtype of `matrix` does not fit.
+        {matrix_raises}
 
         Examples
         --------
@@ -220,25 +222,109 @@ class Synapses:
         >>> synapses.indices, weight
         (Array([1, 0, 1], dtype=int32), Array([0.5 , 1.  , 0.25], dtype=float32))
         """
-        if not scipy.sparse.issparse(matrix):
-            raise TypeError(f"matrix: got {type(matrix).__name__}, expected a scipy.sparse array or matrix")
-        if len(matrix.shape) != 2:
-            raise ShapeError(f"matrix: got shape {matrix.shape}, expected two dimensions")
-        shape = check_options(matrix.shape, None)
-        if hasattr(matrix, "indptr"):  # SciPy follows it unchecked
-            connectivity.checked_indptr("matrix.indptr", matrix.indptr, len(matrix.indptr) - 1, len(matrix.indices))
-            n_columns = shape[0] if matrix.format == "csc" else shape[1] // getattr(matrix, "blocksize", (1, 1))[1]
-            connectivity.checked_ids("matrix.indices", matrix.indices, n_columns, shape)
-        coo = matrix.tocoo()
-        pre = connectivity.checked_ids("matrix.row", coo.row, shape[0], shape)
-        post = connectivity.checked_ids("matrix.col", coo.col, shape[1], shape)
-        numbers, _ = building.weight_numbers("matrix", coo.data, pre.shape)
-        views, weight, permutation = building.from_pairs(
-            pre, post, numbers, shape, connectivity.AGAIN_IN_MATRIX, sum_duplicates=sum_duplicates,
-            multapses=multapses, return_permutation=return_permutation,
-        )  # fmt: skip
-        built = assemble(cls, views), weight
-        return (*built, permutation) if return_permutation else built
+        return cls._from_list(*matrices.of_scipy(matrix), sum_duplicates, multapses, return_permutation)
+
+    @classmethod
+    @documented
+    def from_bcoo(
+        cls, matrix: Any, *, sum_duplicates: bool = False, multapses: bool = False, return_permutation: bool = False
+    ) -> tuple[Any, ...]:
+        """Synapses and weights from a sparse matrix of JAX in COO format.
+
+        Parameters
+        ----------
+        matrix : jax.experimental.sparse.BCOO, shape (n_pre, n_post)
+            With no batch and no dense dimensions. Every stored element is a synapse, also one whose value is zero, but
+            for padding, which is left out with its values: as JAX has it, an element beyond the shape on either side.
+        {several_in_a_place}
+
+        Returns
+        -------
+        {matrix_returns}
+
+        Raises
+        ------
+        {matrix_raises}
+
+        Examples
+        --------
+        >>> import hebbax, jax.numpy as jnp
+        >>> from jax.experimental.sparse import BCOO
+        >>> matrix = BCOO.fromdense(jnp.array([[0.0, 0.5], [1.0, 0.25]]), nse=5)
+        >>> synapses, weight = hebbax.Synapses.from_bcoo(matrix)
+        >>> synapses.indices, weight
+        (Array([1, 0, 1], dtype=int32), Array([0.5 , 1.  , 0.25], dtype=float32))
+        """
+        return cls._from_list(*matrices.of_bcoo(matrix), sum_duplicates, multapses, return_permutation)
+
+    @classmethod
+    @documented
+    def from_bcsr(
+        cls, matrix: Any, *, sum_duplicates: bool = False, multapses: bool = False, return_permutation: bool = False
+    ) -> tuple[Any, ...]:
+        """Synapses and weights from a sparse matrix of JAX in CSR format.
+
+        Parameters
+        ----------
+        matrix : jax.experimental.sparse.BCSR, shape (n_pre, n_post)
+            As in `from_bcoo`; what is stored behind the last row is padding too.
+        {several_in_a_place}
+
+        Returns
+        -------
+        {matrix_returns}
+
+        Raises
+        ------
+        {matrix_raises}
+
+        Examples
+        --------
+        >>> import hebbax, jax.numpy as jnp
+        >>> from jax.experimental.sparse import BCSR
+        >>> matrix = BCSR.fromdense(jnp.array([[0.0, 0.5], [1.0, 0.25]]))
+        >>> synapses, weight = hebbax.Synapses.from_bcsr(matrix)
+        >>> synapses.indices, weight
+        (Array([1, 0, 1], dtype=int32), Array([0.5 , 1.  , 0.25], dtype=float32))
+        """
+        return cls._from_list(*matrices.of_bcsr(matrix), sum_duplicates, multapses, return_permutation)
+
+    @classmethod
+    @documented
+    def from_brainevent(
+        cls, matrix: Any, *, sum_duplicates: bool = False, multapses: bool = False, return_permutation: bool = False
+    ) -> tuple[Any, ...]:
+        """Synapses and weights from a sparse matrix of brainevent.
+
+        Parameters
+        ----------
+        matrix : brainevent.CSR or brainevent.CSC, shape (n_pre, n_post)
+            Every stored element is a synapse, also one whose value is zero. It is told by what its class is called and
+            by `data`, `indices`, `indptr` and `shape`, so that brainunit's do too. One value for all elements is
+            returned as it is, a weight that all synapses share: `propagate_on_pre` and `propagate_on_post` take it so,
+            updates take one for each, `jnp.full(synapses.nse, weight)`.
+        {several_in_a_place}
+
+        Returns
+        -------
+        {matrix_returns}
+
+        Raises
+        ------
+        {matrix_raises}
+
+        Examples
+        --------
+        >>> from brainunit.sparse import CSR  # or from brainevent
+        >>> import hebbax, jax.numpy as jnp
+        >>> matrix = CSR((jnp.array([0.5, 1.0, 0.25]), jnp.array([1, 0, 1]), jnp.array([0, 1, 3])), shape=(2, 2))
+        >>> synapses, weight = hebbax.Synapses.from_brainevent(matrix)
+        >>> synapses.indices, weight
+        (Array([1, 0, 1], dtype=int32), Array([0.5 , 1.  , 0.25], dtype=float32))
+        """
+        listed, unit = matrices.of_compressed(matrix)
+        built = cls._from_list(listed, unit, sum_duplicates, multapses, return_permutation)
+        return built if listed.numbers is not None else (built[0], matrix.data, *built[2:])
 
     @classmethod
     def from_dense(cls, W: WithUnit) -> tuple[Synapses, Any]:

@@ -280,6 +280,30 @@ def test_propagate_keeps_the_unit(propagate, network, rng, backend):
     np.testing.assert_array_equal(out.mantissa, plain)
 
 
+@pytest.mark.parametrize("weight_unit, gain_unit, expected", [
+    (u.nS, u.mV, u.pA), (u.nS, None, u.nS), (None, u.mV, u.mV), (u.nS, u.UNITLESS, u.nS), (u.mV**-1, u.volt, None),
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_unit_of_a_sum_is_that_of_gain_times_weight(
+    propagate, network, rng, weight_unit, gain_unit, expected, dtype
+):
+    """A conductance times a driving force is a current; plain where the two cancel, as brainunit has it."""
+    given = operands(propagate, rng, network, DTYPES[dtype])
+    given["gain"] = (rng.integers(1, 8, given["spike"].size) / 8).astype(np.float32)
+    plain = call(propagate, given, shape=network.shape)
+    for name, unit in (("weight", weight_unit), ("gain", gain_unit)):
+        given[name] = given[name] if unit is None else u.Quantity(given[name], unit=unit)
+    for function in (call, jax.jit(call, static_argnames=("spec", "shape"))):
+        out = function(propagate, given, shape=network.shape)
+        if expected is None:  # 1 / mV * V
+            assert isinstance(out, jax.Array)
+            np.testing.assert_allclose(out, 1000 * plain, rtol=1e-3)
+        else:
+            assert out.unit.has_same_dim(expected) and out.unit == expected
+            np.testing.assert_array_equal(out.mantissa, plain, strict=True)
+    assert np.any(plain != 0)
+
+
 def test_plain_arrays_in_plain_array_out(backend):
     assert isinstance(update_chain(backend, w_min=0.0), jax.Array)
 
@@ -314,6 +338,17 @@ def test_gain_may_be_one_for_all(update, network, rng, backend, gain):
         with_units = call(update, given | units | {"gain": unitless}, **options)
         np.testing.assert_array_equal(with_units.mantissa, out)
     traced = jax.jit(lambda gain: call(update, given | {"gain": gain}, **options))(gain)
+    np.testing.assert_array_equal(traced, out)
+
+
+@pytest.mark.parametrize("gain", [-2, -2.0, np.float64(-2), np.array(-2, np.int8), jnp.float32(-2)], ids=repr)
+def test_gain_of_a_sum_may_be_one_for_all(propagate, network, rng, backend, gain):
+    given = operands(propagate, rng, network)
+    options = {"shape": network.shape, "backend": backend}
+    out = call(propagate, given | {"gain": gain}, **options)
+    np.testing.assert_array_equal(out, -2 * call(propagate, given, **options), strict=True)
+    assert np.any(out != 0)
+    traced = jax.jit(lambda gain: call(propagate, given | {"gain": gain}, **options))(gain)
     np.testing.assert_array_equal(traced, out)
 
 

@@ -44,6 +44,12 @@ GAINS = {
 }
 
 
+def in_eighths(x):
+    """`x` rounded, of the same type: sums of products with weights that are such, too, are the same in any order."""
+    out = np.round(8 * np.asarray(x)) / 8
+    return float(out) if isinstance(x, float) else np.asarray(out, x.dtype)
+
+
 def sprinkle(rng, x):
     """`x` with about one number in eight made special."""
     x = np.asarray(x)
@@ -85,8 +91,9 @@ class Case:
         if spec.kind == "update":
             bounds = BOUNDS[self.bounds](rng, network.nse)
             out |= {name: x.astype(dtype) if np.ndim(x) else x for name, x in bounds.items()}
-            if self.gain:
-                out["gain"] = GAINS[self.gain](rng, out["spike"].size)
+        if self.gain:
+            gain = GAINS[self.gain](rng, out["spike"].size)
+            out["gain"] = gain if spec.kind == "update" else in_eighths(gain)
         if self.weights != "each" and spec.kind == "propagate":
             one = out["weight"][:1] if network.nse else np.ones(1, dtype)
             out["weight"] = one if self.weights == "one" else one[0]
@@ -195,6 +202,8 @@ def _threads_restored():
 
 @example(case=HUB)
 @example(case=replace(HUB, weights="number", unit=u.mS))
+@example(case=replace(HUB, gain="array"))
+@example(case=replace(HUB, gain="number", weights="one"))
 @example(case=SOFT[0])
 @example(case=SOFT[1])
 @example(case=SOFT[2])

@@ -40,7 +40,9 @@ def test_docstrings_are_filled_in(name):
     assert "dimension of" not in doc or not FUNCTIONS[name].__module__.endswith("inplace")
 
 
-@pytest.mark.parametrize("name", ["__init__", "from_coo", "from_scipy", "from_dense", "random"])
+@pytest.mark.parametrize(
+    "name", ["__init__", "random", *sorted(name for name in vars(hebbax.Synapses) if name.startswith("from_"))]
+)
 def test_every_way_to_build_synapses_is_documented(name):
     function = getattr(hebbax.Synapses, name)
     doc = inspect.getdoc(hebbax.Synapses if name == "__init__" else function)

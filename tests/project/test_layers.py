@@ -14,6 +14,7 @@ MODULES = {".".join(("hebbax", *path.relative_to(PACKAGE).with_suffix("").parts)
 # From the ground up. The package itself, which re-exports the layers up to the rules, is what the ones above import.
 LAYERS = [
     ["_core", "_core.specs", "_core.docs", "_core.compat", "_core.pytree", "_core.dlpack", "errors"],
+    ["_core.foreign"],
     ["_core.forks", "_core.sides", "_core.numbers"],
     ["_cpu", "_cuda", "_core.reference"],
     ["_core.lowering", "_core.fence", "_core.exchange"],
@@ -22,11 +23,12 @@ LAYERS = [
     ["_core.unitless"],
     ["_core.memory", "_core.connectivity"],
     ["_core.building"],
-    ["_core.layout", "operators", "inplace"],
+    ["_core.layout", "_core.matrices", "operators", "inplace"],
     ["synapses", "csc"],
     ["sharding", "delays"],
     ["rules"],
     ["hebbax"],
+    ["brainevent"],
     ["experiments"],
     ["cli", "__main__"],
 ]

@@ -58,7 +58,7 @@ def split_operands(spec, sharded, given):
         split |= {"spike": sharded.split_post, "gain": sharded.split_post}
         split |= {"trace": lambda x: sharded.split_pre(x, replicated=True)}
     else:
-        split |= {"spike": lambda x: split_event(x, **whole), "gain": lambda x: split_event(x, **whole)}
+        split |= {"spike": lambda x: split_event(x, **whole), "gain": lambda x: split_event(x, replicated=True)}
         split |= {"trace": sharded.split_post}
     return {name: split[name](x) if np.ndim(x) else x for name, x in given.items()}
 
@@ -120,6 +120,24 @@ def test_units(spec, rng, mesh):
         given["trace"] = given["trace"].mantissa * u.mV
         with pytest.raises(u.UnitMismatchError, match=spec.public_name("trace")):
             check(spec, synapses, sharding.split(synapses, mesh), given)
+
+
+@pytest.mark.parametrize("unit", [1, u.mV], ids=str)
+def test_a_gain_of_sums(propagate, unit, rng, mesh):
+    """One for all, and one for each, as an array that is split and as one that is not: nothing more is sent."""
+    synapses = network(rng, (41, 23), 300)
+    sharded = sharding.split(synapses, mesh)
+    given = make_operands(propagate, rng, synapses, unit=None if unit == 1 else u.nS)
+    without = call(propagate, synapses, given)
+    for gain in (0.5, rng.uniform(-2, 2, given["spike"].size).astype(np.float32)):
+        out = check(propagate, synapses, sharded, given | {"gain": gain * unit})
+        assert not np.array_equal(out, u.get_mantissa(without))
+    split = split_operands(propagate, sharded, given)
+    whole = split_operands(propagate, sharded, {"gain": gain})["gain"]
+    function = lambda gain: u.get_mantissa(call(propagate, sharded, split | {"gain": gain}))  # noqa: E731
+    assert collectives(function, whole) == ["all-gather" if propagate is PROPAGATE_PRE else "all-reduce"]
+    if propagate is PROPAGATE_PRE:
+        np.testing.assert_array_equal(function(sharded.split_pre(gain)), function(whole))
 
 
 @pytest.mark.parametrize("weight", [0.1, np.full(1, 0.1, np.float16), 0.1 * u.nS, jnp.full(1, 0.1) * u.nS], ids=str)
@@ -432,8 +450,9 @@ def test_derivatives_are_those_on_one_device(spec, rng, mesh):
     synapses = network(rng, (41, 23), 300)
     sharded = sharding.split(synapses, mesh)
     given = make_operands(spec, rng, synapses)
+    given |= {"gain": rng.uniform(-2, 2, given["spike"].size).astype(np.float32)}
     if spec.kind == "update":
-        given |= {"gain": rng.uniform(-2, 2, given["spike"].size).astype(np.float32), "w_min": -1.0, "w_max": 1.0}
+        given |= {"w_min": -1.0, "w_max": 1.0}
     else:
         given |= {"spike": given["spike"].astype(np.float32)}
     floating = ("weight", "trace", "gain", "w_min", "w_max", *(["spike"] if spec.kind == "propagate" else []))
@@ -453,13 +472,12 @@ def test_derivatives_are_those_on_one_device(spec, rng, mesh):
     }[spec.kind](factors)  # fmt: skip
     out = gradient(sharded, split_operands(spec, sharded, given), split)
     out["weight"] = sharded.join_weight(out["weight"])
-    if spec.kind == "update":
-        join_event, join_other = sharded.join_pre, sharded.join_post
-        if spec.event == "post":
-            join_event, join_other = join_other, join_event
-        out["gain"], out["trace"] = join_event(out["gain"]), join_other(out["trace"])
-    else:
-        out["spike"] = (sharded.join_pre if spec.event == "pre" else sharded.join_post)(out["spike"])
+    join_event, join_other = sharded.join_pre, sharded.join_post
+    if spec.event == "post":
+        join_event, join_other = join_other, join_event
+    for name in ("gain", "trace", "spike"):
+        if name in names:
+            out[name] = (join_other if name == "trace" else join_event)(out[name])
     for name in names:
         assert np.abs(expected[name]).max() > 0.1
         np.testing.assert_allclose(out[name], expected[name], rtol=2e-5, atol=1e-5, err_msg=name)

@@ -192,8 +192,8 @@ def test_other_errors_are_those_of_the_operators(sharded):
         sharded.propagate_on_post(weight, jnp.ones(4), backend="abacus")
     with pytest.raises(TypeError, match=r"^update_on_pre\(\) got an unexpected argument 'colour'"):
         sharded.update_on_pre(weight, spike, jnp.ones(4), colour="red")
-    with pytest.raises(TypeError, match=r"^propagate_on_pre\(\) got an unexpected argument 'gain'"):
-        sharded.propagate_on_pre(weight, spike, gain=jnp.ones(3))
+    with pytest.raises(TypeError, match=r"^propagate_on_pre\(\) got an unexpected argument 'after'"):
+        sharded.propagate_on_pre(weight, spike, after=jnp.ones(3))
     with pytest.raises(TypeError, match=r"^update_on_post\(\) lacks weight, post_spike"):
         sharded.update_on_post(None, jnp.ones(3), None)
     with pytest.raises(OverflowError, match=r"^pre_spike: .*jax_enable_x64"):

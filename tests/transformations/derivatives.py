@@ -51,8 +51,8 @@ def binary(spike):
 binary.defjvp(lambda primals, tangents: (binary(*primals), *tangents))
 
 
-def propagate(spec, network, weight, spike):
-    """`spike @ W` with spikes of 0 and 1, W dense."""
+def propagate(spec, network, weight, spike, gain=None):
+    """`(gain * spike) @ W` with spikes of 0 and 1, W dense."""
     numbers = arithmetic(weight)
     matrix = jnp.zeros(network.shape, numbers.dtype).at[network.pre, network.post].add(numbers)
     spike = jnp.asarray(spike)
@@ -60,6 +60,7 @@ def propagate(spec, network, weight, spike):
         spike = binary(spike.astype(numbers.dtype))
     else:
         spike = spike.astype(bool).astype(numbers.dtype)
+    spike = spike if gain is None else spike * jnp.asarray(gain, numbers.dtype)
     out = (spike[:, None] * (matrix if spec.event == "pre" else matrix.T)).sum(0)
     return out.astype(weight.dtype)
 

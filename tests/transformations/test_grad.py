@@ -199,13 +199,17 @@ def test_spikes_and_structure_have_no_derivative(update, network, rng, in_bounds
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("spike_dtype", [None, "float32", "float16"])
-def test_propagate(propagate, dtype, spike_dtype, network, rng):
+@pytest.mark.parametrize("gain", [None, "one", "each"])
+def test_propagate(propagate, dtype, spike_dtype, gain, network, rng):
     with enable_x64(dtype == "float64"):
         weight = derivatives.on_grid(rng, -1, 1, 1 / 32, NSE).astype(DTYPES[dtype])
         spike = rng.choice([0, 0, 1, -0.5, 0.25], propagate.sizes(SHAPE)[0])
         spike = spike != 0 if spike_dtype is None else spike.astype(spike_dtype)
-        names = ["weight"] if spike_dtype is None else ["weight", "spike"]
-        actual, expected = both(propagate, network, {"weight": weight, "spike": spike}, names)
+        given = {"weight": weight, "spike": spike}
+        if gain:
+            given["gain"] = rng.choice(np.float32([-1, -0.5, 0.5, 2]), spike.size if gain == "each" else ())
+        names = given.keys() - ({"spike"} if spike_dtype is None else set())
+        actual, expected = both(propagate, network, given, names)
     assert_same_derivatives(actual, expected)
     assert_something_moves(expected)
     if spike_dtype:
@@ -216,8 +220,8 @@ def test_propagate(propagate, dtype, spike_dtype, network, rng):
 
 @pytest.mark.parametrize("other", [backend for backend in BACKENDS if backend != "cython"])
 def test_propagate_on_other_backends(propagate, other, network, rng):
-    given = operands(propagate, rng, network) | {"spike": rng.choice([0, 1.0], propagate.sizes(SHAPE)[0])}
-    given = {"weight": given["weight"], "spike": given["spike"].astype(np.float32)}
+    spike, gain = (rng.choice(np.float32(x), propagate.sizes(SHAPE)[0]) for x in ([0, 1], [-1, 0.5, 2]))
+    given = {"weight": operands(propagate, rng, network)["weight"], "spike": spike, "gain": gain}
     assert_same_derivatives(*both(propagate, network, given, given, other))
 
 
@@ -259,6 +263,8 @@ def smooth_problem(spec, network, rng, soft):
         given["trace"] = rng.choice([-9, -0.25, 0.2, 9], given["trace"].size) + rng.uniform(0, 0.01)
         given |= {"gain": rng.uniform(0.9, 1.1, given["spike"].size), "w_min": -1.0, "w_max": rng.uniform(1, 2, NSE)}
         options |= {"soft_bound": "upper", "mu": 1.5} if soft else {}
+    else:
+        given["gain"] = rng.uniform(0.9, 1.1, given["spike"].size)
     return given, options
 
 
@@ -279,8 +285,8 @@ def test_finite_differences_of_update(update, network, rng, soft, in_bounds):
 def test_finite_differences_of_propagate(propagate, network, rng):
     with enable_x64(True):
         given, options = smooth_problem(propagate, network, rng, soft=False)
-        function = jax.jit(lambda weight: jnp.sin(call(propagate, given | {"weight": weight}, **options)))
-        check_grads(function, [given["weight"]], order=2, eps=1e-5)
+        function = jax.jit(lambda w, g: jnp.sin(call(propagate, given | {"weight": w, "gain": g}, **options)))
+        check_grads(function, [given["weight"], given["gain"]], order=2, eps=1e-5)
 
 
 @pytest.mark.slow

@@ -31,8 +31,8 @@ def functions(network, rng):
             fixed = {"spike": given.pop("spike")}
         else:
             weight = operands(spec, rng, network)["weight"]
-            given, options = {"weight": weight, "spike": rng.choice([0, 0.5, 1], spec.sizes(SHAPE)[0])}, {}
-            given["spike"], fixed = given["spike"].astype(np.float32), {}
+            spike, gain = (rng.choice(x, spec.sizes(SHAPE)[0]).astype(np.float32) for x in ([0, 0.5, 1], [-1, 0.5, 2]))
+            given, fixed, options = {"weight": weight, "spike": spike, "gain": gain}, {}, {}
         structure = network.structure(spec)
 
         def operator(x):

@@ -30,7 +30,8 @@ def plastic(rng):
 
     def make(spec):
         given = operands(spec, rng, network)
-        if spec.kind == "propagate":
+        if spec.kind == "propagate":  # (in eighths, whose sums are the same in any order)
+            given["gain"] = (rng.integers(1, 16, given["spike"].size) / 8).astype(np.float32)
             return given, {"shape": network.shape}
         given |= {"w_min": rng.uniform(-2, -1, 30).astype(np.float32), "w_max": np.float32(1.5)}
         given |= {"gain": rng.uniform(-2, 2, given["spike"].size).astype(np.float32)}
@@ -43,7 +44,7 @@ def subsets(spec):
     """Which operands have a batch: some alone, and several; `indptr`, which cannot be rolled, has a test of its own."""
     structure = ("indices", "weight_indices") if spec.permuted else ("indices",)
     if spec.kind == "propagate":
-        return [("weight",), ("spike",), structure, ("weight", *structure, "spike")]
+        return [("weight",), ("spike",), ("gain",), structure, ("weight", *structure, "spike", "gain")]
     every = ("weight", *structure, "spike", "trace", "w_min", "w_max", "gain")
     return [("weight",), structure, ("trace", "gain"), ("w_min",), ("w_max",), ("weight", "trace", "spike"), every]
 
@@ -178,6 +179,16 @@ def test_scalars_in_a_batch(update, plastic, backend, names):
 
 
 @pytest.mark.together(1)
+def test_one_gain_for_each_element_of_a_batch(propagate, plastic, backend):
+    given, options = plastic(propagate)
+    gains = np.float32([2, -1, 0.5])
+    out = jax.vmap(lambda gain: call(propagate, given | {"gain": gain}, backend=backend, **options))(gains)
+    once = call(propagate, given | {"gain": None}, backend=backend, **options)
+    same(backend, out, gains[:, None] * once)
+    assert np.any(once != 0)
+
+
+@pytest.mark.together(1)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_dtypes(spec, plastic, kernel, dtype):
     given, options = plastic(spec)
@@ -247,7 +258,7 @@ def loss(spec, given, options, backend):
 
 
 def floating(spec):
-    return ("weight", "trace", "gain", "w_max") if spec.kind == "update" else ("weight", "spike")
+    return ("weight", "trace", "gain", "w_max") if spec.kind == "update" else ("weight", "spike", "gain")
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import brainunit as u
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hebbax._core import connectivity
+from hebbax._core.foreign import array_of
 from hebbax._core.forks import check_jax
 from hebbax._core.unitless import WEIGHT_DTYPES, arithmetic_dtype
 from hebbax.errors import ShapeError
@@ -26,11 +27,22 @@ def both_views(indptr: np.ndarray, indices: np.ndarray, shape: tuple[int, int]) 
     return {**views, "shape": shape}
 
 
-def from_pairs(
-    pre: np.ndarray, post: np.ndarray, numbers: Any, shape: tuple[int, int], again: str, *, sum_duplicates: bool,
-    multapses: bool, return_permutation: bool,
-) -> tuple[dict[str, Any], jax.Array, jax.Array | None]:  # fmt: skip
-    """The fields of `Synapses`, the weight in CSR order, and which of the pairs, in any order, each synapse is."""
+class Listed(NamedTuple):
+    """Synapses in any order, known to lie in `shape`."""
+
+    pre: np.ndarray
+    post: np.ndarray
+    numbers: Any  # the weight of each, or None: one that all share, which has no order
+    shape: tuple[int, int]
+    again: str  # how a pair that comes again is named
+    positions: np.ndarray | None = None  # of each in what was given, where some of that is no synapse
+
+
+def from_list(
+    listed: Listed, *, sum_duplicates: bool, multapses: bool, return_permutation: bool
+) -> tuple[dict[str, Any], Any, jax.Array | None]:
+    """The fields of `Synapses`, the weight in CSR order, and the position in what was given of each synapse."""
+    pre, post, numbers, shape, again, positions = listed
     flags = {"sum_duplicates": sum_duplicates, "multapses": multapses, "return_permutation": return_permutation}
     for name, flag in flags.items():
         connectivity.check_flag(name, flag)
@@ -39,9 +51,14 @@ def from_pairs(
             raise ValueError(
                 f"{name}: got True with sum_duplicates=True, expected one of the two: a sum is no synapse of the list"
             )
+    if sum_duplicates and numbers is None:
+        raise ValueError("sum_duplicates: got True with one weight that all synapses share, expected one for each")
     order = connectivity.csr_order(pre, post, shape)
     if order is not None:
-        pre, post, numbers = pre[order], post[order], numbers[order]
+        pre, post, numbers = pre[order], post[order], None if numbers is None else numbers[order]
+        order = order if positions is None else positions[order]
+    else:
+        order = positions
     numbers = jnp.array(numbers) if isinstance(numbers, np.ndarray) else numbers
     if sum_duplicates:
         first = ~connectivity.repeats(pre, post)
@@ -62,7 +79,7 @@ def from_pairs(
 
 def weight_numbers(name: str, weight: Any, shape: tuple[int, ...] | None) -> tuple[Any, u.Unit | None]:
     """The weight's numbers, a NumPy or JAX array of a dtype and shape that fit, and its unit, if it is a Quantity."""
-    numbers, unit = without_unit(weight)
+    numbers, unit = without_unit(array_of(name, weight))
     if numbers.dtype.name not in WEIGHT_DTYPES:
         hint = " (convert it, with astype say)" if numbers.dtype.kind in "biu" else ""
         raise TypeError(f"{name}: got dtype {numbers.dtype}, expected one of {', '.join(WEIGHT_DTYPES)}{hint}")
@@ -75,7 +92,7 @@ def weight_numbers(name: str, weight: Any, shape: tuple[int, ...] | None) -> tup
 
 def reordered(x: Any, permutation: Any, nse: int, back: bool) -> Any:
     """`x[..., permutation]`, or `back` from there; of NumPy, whatever its dtype, unless it is JAX's or traced."""
-    numbers, unit = without_unit(x)
+    numbers, unit = without_unit(array_of("x", x))
     if numbers.shape[-1:] != (nse,):
         raise ShapeError(f"x: got shape {numbers.shape}, expected (..., {nse}), one entry per synapse")
     permutation = _checked_permutation(permutation, nse)

@@ -3,13 +3,14 @@
 import functools
 import importlib.util
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
 import jax
 from jax.experimental.buffer_callback import buffer_callback
 from jax.extend.core import Primitive
+from jax.interpreters import batching
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 try:
@@ -26,8 +27,10 @@ except ImportError:
 
 
 __all__ = [
+    "BATCHING_RULES",
     "Primitive",
     "backends_are_initialized",
+    "batch",
     "buffer_callback",
     "cuda_plugin_missing",
     "enable_x64",
@@ -38,6 +41,16 @@ __all__ = [
 
 # With its check of varying axes; before JAX 0.8, functions of JAX (`searchsorted`) do not pass that.
 shard_map = jax.shard_map if hasattr(jax.lax, "pcast") else functools.partial(jax.shard_map, check_vma=False)
+
+# By primitive. In newer JAX rules cannot be read where they are set, and are told the batch's axis before all else.
+_rules: Any = batching.primitive_batchers
+_told_axis = not isinstance(_rules, dict)
+BATCHING_RULES: dict[Any, Callable] = batching.fancy_primitive_batchers if _told_axis else _rules
+
+
+def batch(rule: Callable, operands: Sequence[Any], axes: Sequence[Any], **params: Any) -> Any:
+    """Call a rule of `BATCHING_RULES` that was set in `jax.interpreters.batching.primitive_batchers`."""
+    return rule(*([None] if _told_axis else []), operands, axes, **params)
 
 
 @functools.cache

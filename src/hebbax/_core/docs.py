@@ -21,6 +21,9 @@ _EVENT = """\
 _GAIN = """\
 gain : number or Array, scalar or shape (n_{event},), real, optional
     Factor of the trace, one for all or one per {event}synaptic neuron (1 by default)."""
+_FACTOR = """\
+gain : number, Array or Quantity, scalar or shape (n_{event},), real, optional
+    Factor of the weights, one for all or one per {event}synaptic neuron (1 by default), with a unit of its own."""
 _TRACE = """\
 {other}_trace : Array or Quantity, shape (n_{other},), real
     Eligibility trace of every {other}synaptic neuron, with the dimension of `weight`{sign}."""
@@ -36,7 +39,8 @@ Outside `jit`, JAX may use the memory of a NumPy array as it is, and not a copy:
 ready (`jax.block_until_ready`)."""
 _PROPAGATE = f"""\
 Its derivative with respect to floating spikes is that of `{{product}}`, of silent neurons too, although every nonzero
-spike counts as 1: what surrogate gradients are for. With respect to a weight that all synapses share it is one number.
+spike counts as 1: what surrogate gradients are for. With respect to a weight that all synapses share, or a gain of all
+neurons, it is one number.
 
 {_BATCH}"""
 
@@ -65,6 +69,8 @@ weight_indices : Array, shape (nse,), integer
     "post_trace": _TRACE.format(other="post", sign=" (negative for depression)"),
     "gain_pre": _GAIN.format(event="pre"),
     "gain_post": _GAIN.format(event="post"),
+    "factor_pre": _FACTOR.format(event="pre"),
+    "factor_post": _FACTOR.format(event="post"),
     "equation_pre": _EQUATION.format(row="i", trace="y_j"),
     "equation_post": _EQUATION.format(row="j", trace="x_i"),
     "bounds": f"""\
@@ -101,8 +107,24 @@ order, are those of `jnp.clip(weight + change, w_min, w_max)`: half of each wher
 have none here.
 
 {_BATCH}""",
-    "propagate_pre_transformed": _PROPAGATE.format(product="spike @ W"),
-    "propagate_post_transformed": _PROPAGATE.format(product="W @ spike"),
+    "propagate_pre_transformed": _PROPAGATE.format(product="(gain * spike) @ W"),
+    "propagate_post_transformed": _PROPAGATE.format(product="W @ (gain * spike)"),
+    "several_in_a_place": """\
+sum_duplicates : bool, default False
+    Add elements that are stored in the same place.
+multapses : bool, default False
+    Keep all of them, each a synapse. Without either, such elements raise.
+return_permutation : bool, default False
+    Also return the order of the synapses, for other arrays that go with `matrix` (not with `sum_duplicates`).""",
+    "matrix_returns": """\
+synapses : Synapses
+weight : Array or Quantity, shape (nse,)
+    The stored values in CSR order, with their dtype (as JAX keeps it), unit and device.
+permutation : Array, shape (nse,), integer
+    Position in `matrix.data` of every synapse in CSR order, for `Synapses.reorder`.""",
+    "matrix_raises": """\
+hebbax.errors.ShapeError, TypeError, ValueError, OverflowError
+    As the class; a TypeError also where `matrix` is another object, or its dtype does not fit.""",
     "update_returns": """\
 Array or Quantity, shape (nse,)
     The new weight, with the dtype and unit of `weight`, which is left as it was (under `jit` with donation, and in
@@ -113,7 +135,7 @@ hebbax.errors.ShapeError
 TypeError
     An argument's dtype does not fit.
 brainunit.UnitMismatchError
-    An argument's dimension is not that of `weight`.
+    An argument's dimension does not go with that of `weight`.
 OverflowError
     A 64-bit NumPy integer does not fit 32 bits, and JAX's x64 flag is off.
 ValueError
@@ -131,11 +153,12 @@ for _event, _slots in (("pre", ""), ("post", ", nor is `weight_indices`")):
 # The same for the functions of `hebbax.inplace`, where there are no units and no backends to choose from.
 _PLAIN = (
     "structure_pre", "structure_post", "pre_spike", "post_spike", "pre_trace", "post_trace", "gain_pre", "gain_post",
-    "bounds", "shape_backend", "propagate_structure_pre", "propagate_structure_post",
+    "factor_pre", "factor_post", "bounds", "shape_backend", "propagate_structure_pre", "propagate_structure_post",
 )  # fmt: skip
 _SHARED |= {
     f"plain_{name}": _SHARED[name].replace("Array or Quantity", "Array").replace(", with the dimension of `weight`", "")
     .replace("number, Array,", "number or Array,").replace(", with its dimension", "").replace(_BACKEND, "")
+    .replace(", with a unit of its own", "")
     for name in _PLAIN
 }  # fmt: skip
 _SHARED |= {

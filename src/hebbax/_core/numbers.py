@@ -9,9 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hebbax._core.foreign import array_of
+
 
 def check_number(name: str, value: Any) -> None:
     """Raise unless this is a real number, an array of them, or a Quantity."""
+    value = array_of(name, value)
     number = None if isinstance(value, (list, tuple)) else u.get_mantissa(value)
     dtype = None if number is None else number.dtype if hasattr(number, "dtype") else np.asarray(number).dtype
     if dtype is None or not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):

@@ -77,7 +77,12 @@ class Spec:
     @property
     def optional(self) -> tuple[str, ...]:
         """What the public function can do without."""
-        return ("w_min", "w_max", "gain", "after") if self.kind == "update" else ()
+        return (*self.bounds, "gain", "after") if self.kind == "update" else ("gain",)
+
+    @property
+    def bounds(self) -> tuple[str, ...]:
+        """Those of them that it takes by position too."""
+        return ("w_min", "w_max") if self.kind == "update" else ()
 
     @functools.cached_property
     def parameters(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 from hebbax import _cpu
 from hebbax._core import forks, lowering
 from hebbax._core.compat import enable_x64
+from hebbax._core.foreign import array_of
 from hebbax._core.primitives import bind, propagate_p, update_p
 from hebbax._core.specs import CSC_SPECS, PROPAGATE_POST, PROPAGATE_PRE, SPECS, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
@@ -100,7 +101,7 @@ def check_mu(name: str, mu: Any) -> None:
 
 def _name_arguments(spec: Spec, arguments: tuple, optional: dict[str, Any]) -> dict[str, Any]:
     """The operands by name, as Python would match a call of the public function."""
-    names = spec.arguments + spec.optional[:2]
+    names = spec.arguments + spec.bounds
     if len(arguments) > len(names):
         raise TypeError(f"{spec.name}() takes {len(names)} positional arguments, but got {len(arguments)}")
     named = dict(zip(names, arguments, strict=False))
@@ -139,10 +140,13 @@ def check_shape(shape) -> tuple[int, int]:
 def check_host_array(name: str, x):
     """Return `x`, which is not a JAX array, as JAX may take it: integers that JAX would truncate are narrowed.
 
-    What speaks DLPack is taken without a copy where JAX can use its memory as it is.
+    What speaks DLPack is taken without a copy where JAX can use its memory as it is. Events are their spikes.
     """
     if isinstance(x, (bool, int, float)):
         return x
+    found = array_of(name, x)
+    if found is not x:
+        return found if isinstance(found, jax.Array) else check_host_array(name, found)
     narrowed = None
     if in_host_memory(name, x):
         host = host_array(name, x)
@@ -229,7 +233,7 @@ def _expected_instead(operand: str, dtype: Any) -> str | None:
     return None if ok else expected
 
 
-def check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int]) -> None:
+def check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int], vmaps: bool = True) -> None:
     nse = given["indices"].size
     n_event, n_other = spec.sizes(shape)
     weight = given["weight"].shape
@@ -249,12 +253,17 @@ def check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int]) -> N
             what = dict.fromkeys(("spike", "trace", "indptr"), f" for shape {shape}")
             if spec.kind == "propagate":
                 what["weight"] = ", or a scalar or (1,) that all synapses share"
-            raise ShapeError(
-                f"{spec.public_name(operand)}: got shape {given[operand].shape}, expected {want}{what.get(operand, '')}"
-            )
+            name, got = spec.public_name(operand), given[operand].shape
+            batch = for_a_batch(got) if vmaps and operand in ("spike", "trace") else ""
+            raise ShapeError(f"{name}: got shape {got}, expected {want}{what.get(operand, '')}{batch}")
     for operand, size in {"w_min": nse, "w_max": nse, "gain": n_event}.items():
         if operand in given and given[operand].shape not in ((), (size,)):
             raise ShapeError(f"{operand}: got shape {given[operand].shape}, expected a scalar or ({size},)")
+
+
+def for_a_batch(shape: tuple[int, ...]) -> str:
+    """What is said where spikes or a trace of this shape do not fit."""
+    return " (for a batch, map over it with jax.vmap)" if len(shape) > 1 else ""
 
 
 def _settle_dtypes(spec: Spec, given: dict[str, Any]) -> list[jax.Array]:

@@ -41,8 +41,13 @@ cdef extern from *:
         hebbax_bfloat16 out = { (uint16_t)((u & 0x7fffffff) > 0x7f800000 ? nan : rounded) };
         return out;
     }
-    #if defined(__GNUC__)
+
+    /* `write` has to be constant, for Clang in the source, for GCC by the time that a function has been inlined. (GCC
+       inlines less of the hot loops, and makes other code of them, if it is given the second form too.) */
+    #if defined(__GNUC__) && defined(__OPTIMIZE__) && !defined(__clang__)
     #define HEBBAX_PREFETCH(address, write) __builtin_prefetch((address), (write), 3)
+    #elif defined(__GNUC__)
+    #define HEBBAX_PREFETCH(at, write) ((write) ? __builtin_prefetch((at), 1, 3) : __builtin_prefetch((at), 0, 3))
     #else
     #define HEBBAX_PREFETCH(address, write) ((void)(address))
     #endif
@@ -53,8 +58,11 @@ cdef extern from *:
     #else
     #define HEBBAX_HOT void
     #endif
-    /* Inlined whatever its size: a caller's constants then choose among its branches at compile time. */
-    #if defined(__GNUC__)
+    /* Inlined whatever its size: a caller's constants then choose among its branches at compile time. Cython also
+       declares a variable of the type that a function returns; Clang then refuses `inline`, and needs none. */
+    #if defined(__clang__)
+    #define HEBBAX_INLINE __attribute__((always_inline))
+    #elif defined(__GNUC__)
     #define HEBBAX_INLINE inline __attribute__((always_inline))
     #else
     #define HEBBAX_INLINE inline

@@ -21,9 +21,10 @@ from hebbax import operators
 from hebbax._core import building, connectivity, events
 from hebbax._core.building import with_unit, without_unit
 from hebbax._core.delivery import add_columns, deliver
+from hebbax._core.foreign import array_of
 from hebbax._core.pytree import assemble, pytree
 from hebbax._core.specs import PROPAGATE_PRE, Arrivals
-from hebbax._core.unitless import arithmetic_dtype
+from hebbax._core.unitless import arithmetic_dtype, for_a_batch
 from hebbax.delays._past import Now, kept, start_of, window
 from hebbax.delays.ring import steps
 from hebbax.errors import ShapeError
@@ -217,7 +218,8 @@ class DelayedSynapses:
         TypeError
             `init` was given a floating dtype, and `pre_spike` is not of it.
         """
-        post_spike = jnp.zeros(self.n_post, bool) if post_spike is None else post_spike
+        pre_spike = array_of("pre_spike", pre_spike)
+        post_spike = jnp.zeros(self.n_post, bool) if post_spike is None else array_of("post_spike", post_spike)
         sides = self.pre, self.post
         position = state.position + 1
         position = jnp.where(position == jnp.array([side.length for side in sides]), 0, position)
@@ -226,7 +228,7 @@ class DelayedSynapses:
             side, partner = sides[own], 1 - own
             spike = jnp.asarray(spike)
             if spike.shape != (side.n,):
-                raise ShapeError(f"{name}: got shape {spike.shape}, expected {(side.n,)}")
+                raise ShapeError(f"{name}: got shape {spike.shape}, expected {(side.n,)}{for_a_batch(spike.shape)}")
             spike = spike if spike.dtype == bool else spike != 0
             shift = start_of(sides[partner], position[partner])
             return events.record(lists, spike, position[own], shift, state.last, side)
@@ -282,7 +284,7 @@ class DelayedSynapses:
             position = (state.position[0] + pre.due) % pre.length
             spec, lists = PROPAGATE_PRE, window(state.graded, pre, position)
         if graded or post.length == 1:
-            operands = weight, structure.indices, structure.indptr, lists
+            operands = weight, structure.indices, structure.indptr, lists, None
             current = operators.call(spec, structure.shape, backend, operands)
         if post.length == 1:
             return current, state._replace(last=without_unit(current)[0])

@@ -14,6 +14,7 @@ import numpy as np
 from hebbax._core.building import with_unit
 from hebbax._core.compat import vary_alike
 from hebbax._core.fence import fence
+from hebbax._core.foreign import array_of
 from hebbax._core.forks import check_jax
 from hebbax._core.numbers import check_number, concrete
 from hebbax._core.pytree import assemble, pytree
@@ -135,7 +136,7 @@ class Ring:
         """
         check_jax()
         length = _scalar_steps(delay, dt)
-        numbers, unit = _numbers(x)
+        numbers, unit = _numbers(array_of("x", x))
         values, _ = vary_alike([jnp.zeros((length + 1, *numbers.shape), numbers.dtype), numbers])
         fields = dict(values=with_unit(values, unit), position=jnp.int32(length), length=length)
         return assemble(cls, fields)
@@ -149,7 +150,7 @@ class Ring:
             `x` has another shape, dtype or dimension than what the ring was made for.
         """
         values, unit = _numbers(self.values)
-        numbers = jnp.asarray(in_unit("x", x, u.UNITLESS if unit is None else unit))
+        numbers = jnp.asarray(in_unit("x", array_of("x", x), u.UNITLESS if unit is None else unit))
         if numbers.shape != values.shape[1:]:
             raise ShapeError(f"x: got shape {numbers.shape}, expected {values.shape[1:]}, for which the ring was made")
         if numbers.dtype != values.dtype:

@@ -190,7 +190,8 @@ def simulate(
         built = time.perf_counter()
         compiled = {n: split.compile(n) for n in {min(chunk, intervals - first) for first in (0, firsts[-1])}}
         ready = time.perf_counter()
-        spikes, done, before = [], 0, ()
+        spikes, done = [], 0
+        before: tuple[Any, ...] = ()
         for first in firsts:
             length = min(chunk, intervals - first)
             raster = split.run(compiled[length], first * delay)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hebbax._core.foreign import array_of
 from hebbax._core.forks import check_jax
 from hebbax._core.numbers import check_number
 from hebbax._core.sides import Side
@@ -122,7 +123,7 @@ def _stretch(ratio: float, dtype: np.dtype) -> float:
 
 def add_spikes(trace: Any, spike: Any, pairing: str = "all") -> Any:
     """The trace after this step's spikes, each of which raises it by 1 or, for 'nearest', sets it to 1."""
-    spike = jnp.asarray(spike)
+    spike = jnp.asarray(array_of("spike", spike))
     spike = spike if spike.dtype == bool else spike != 0
     return jnp.where(spike, 1.0 if pairing == "nearest" else trace + 1.0, trace)
 
@@ -133,12 +134,15 @@ def zeros(*sizes: int) -> tuple[jax.Array, ...]:
     return tuple(jnp.zeros(n) for n in sizes)
 
 
-def check_state(state: Any, expected: type) -> Any:
-    """Raise unless this is the state of a rule that `init` or a step has returned; return the dtype of its traces."""
+def check_step(weight: Any, state: Any, expected: type) -> tuple[u.Unit, Any]:
+    """The unit of the weight and the dtype of the traces; raise unless `init` or a step has returned such a state."""
     check_jax()
+    array_of("weight", weight)
     if not isinstance(state, expected):
         raise TypeError(f"state: got {type(state).__name__}, expected {expected.__name__}, as `init` returns it")
+    for name, trace in state._asdict().items():  # type: ignore[attr-defined]
+        array_of(f"state.{name}", trace)
     dtypes = sorted({jnp.result_type(trace).name for trace in state})  # type: ignore[attr-defined]
     if dtypes not in (["float32"], ["float64"]):
         raise TypeError(f"state: got traces of {' and '.join(dtypes)}, expected all of float32, or all of float64")
-    return jnp.dtype(dtypes[0])
+    return u.get_unit(weight), jnp.dtype(dtypes[0])

@@ -13,7 +13,7 @@ from hebbax._core.pytree import pytree
 from hebbax._core.sides import Side
 from hebbax.operators import Plain, WithUnit, in_unit
 from hebbax.rules._parameters import EITHER, NONE, POST, Factors, check, factors
-from hebbax.rules._traces import PairTraces, add_spikes, check_state, decay, zeros
+from hebbax.rules._traces import PairTraces, add_spikes, check_step, decay, zeros
 from hebbax.synapses import Synapses
 
 
@@ -107,7 +107,7 @@ class InhibitorySTDP:
         backend: str | None = None,
     ) -> tuple[Any, PairTraces]:
         """Return the weight and the traces after a step of length `dt`; the arguments are those of `PairSTDP.step`."""
-        unit, dtype = u.get_unit(weight), check_state(state, PairTraces)
+        unit, dtype = check_step(weight, state, PairTraces)
         left = decay(self, "tau", dt, synapses, "pre", dtype)
         rate = factors(self, "eta", synapses, unit, dtype).times(Factors(self._sign(dtype)))
         pre, post = left.of(state.pre), left.of(state.post)

@@ -12,7 +12,7 @@ from hebbax._core.pytree import pytree
 from hebbax._core.sides import Side
 from hebbax.operators import Plain, WithUnit
 from hebbax.rules._parameters import EITHER, POST, PRE, Factors, check, check_range, factors
-from hebbax.rules._traces import Pairing, PairTraces, add_spikes, check_state, decay, zeros
+from hebbax.rules._traces import Pairing, PairTraces, add_spikes, check_step, decay, zeros
 from hebbax.synapses import Synapses
 
 
@@ -140,7 +140,7 @@ class PairSTDP:
         backend : str, optional
             Of the updates (see `hebbax.backends`).
         """
-        unit, dtype = u.get_unit(weight), check_state(state, PairTraces)
+        unit, dtype = check_step(weight, state, PairTraces)
         options: Any = dict(w_min=self.w_min, w_max=self.w_max, backend=backend)
         up = Change(factors(self, "a_plus", synapses, unit, dtype), dict(soft_bound="upper", mu=self.mu_plus))
         down = Change(factors(self, "a_minus", synapses, unit, dtype), dict(soft_bound="lower", mu=self.mu_minus))

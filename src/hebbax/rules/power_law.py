@@ -12,7 +12,7 @@ from hebbax._core.pytree import pytree
 from hebbax._core.sides import Side
 from hebbax.operators import Plain, WithUnit, in_unit
 from hebbax.rules._parameters import EITHER, NONE, POST, PRE, Factors, check, check_range, factors
-from hebbax.rules._traces import PairTraces, check_state, zeros
+from hebbax.rules._traces import PairTraces, check_step, zeros
 from hebbax.rules.pair import Change, step_pairs
 from hebbax.synapses import Synapses
 
@@ -115,7 +115,7 @@ class PowerLawSTDP:
         backend: str | None = None,
     ) -> tuple[Any, PairTraces]:
         """Return the weight and the traces after a step of length `dt`; the arguments are those of `PairSTDP.step`."""
-        unit, dtype = u.get_unit(weight), check_state(state, PairTraces)
+        unit, dtype = check_step(weight, state, PairTraces)
         rate, alpha, w_0 = (factors(self, x, synapses, y, dtype) for x, y in (
             ("learning_rate", u.UNITLESS), ("alpha", u.UNITLESS), ("w_0", unit),
         ))  # fmt: skip

@@ -11,7 +11,7 @@ from hebbax._core.pytree import pytree
 from hebbax._core.sides import Side
 from hebbax.operators import Plain, WithUnit
 from hebbax.rules._parameters import EITHER, POST, PRE, Factors, check, factors
-from hebbax.rules._traces import Pairing, add_spikes, check_state, decay, zeros
+from hebbax.rules._traces import Pairing, add_spikes, check_step, decay, zeros
 from hebbax.synapses import Synapses
 
 OTHER: dict[Side, Side] = {"pre": "post", "post": "pre"}
@@ -122,7 +122,7 @@ class TripletSTDP:
         backend: str | None = None,
     ) -> tuple[Any, TripletTraces]:
         """Return the weight and the traces after a step of length `dt`; the arguments are those of `PairSTDP.step`."""
-        unit, dtype = u.get_unit(weight), check_state(state, TripletTraces)
+        unit, dtype = check_step(weight, state, TripletTraces)
         sides: tuple[tuple[str, Side], ...] = (
             ("tau_plus", "pre"), ("tau_x", "pre"), ("tau_minus", "post"), ("tau_y", "post"),
         )  # fmt: skip
