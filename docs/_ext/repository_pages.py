@@ -15,6 +15,7 @@ EXAMPLES = REPOSITORY / "examples"
 COMMANDS = ("", "info", "simulate", *(f"simulate {name}" for name in ("song2000", "cuba", "brunel10k", "hpc")))
 MAKERS = {  # of objects that programs do not make by their classes' names
     "hebbax.Backend": "hebbax.backends",
+    "hebbax.brainevent.Enabled": "hebbax.brainevent.enable",
     "hebbax.delays.DelayState": "hebbax.delays.DelayedSynapses",
     "hebbax.rules.PairTraces": "hebbax.PairSTDP",
     "hebbax.rules.TripletTraces": "hebbax.TripletSTDP",
@@ -82,7 +83,7 @@ def uses() -> dict[str, list[str]]:
     found: dict[str, set[str]] = {}
     for origin, document in sorted({"README.md": "index", **origins}.items()):
         text = (REPOSITORY / origin).read_text(encoding="utf-8")
-        code = text if origin.endswith(".py") else "".join(re.findall(r"^```python$.*?^```$", text, re.M | re.S))
+        code = text if origin.endswith(".py") else "".join(re.findall(r"^```py(?:thon)?$.*?^```$", text, re.M | re.S))
         for name in re.findall(r"\bhebbax(?:\.\w+)+", code):
             parts = name.split(".")
             for length in range(2, len(parts) + 1):

@@ -93,8 +93,8 @@ of_window.set(xlabel="neuron's spike after its input's (ms)", ylabel="change of 
 of_window.legend(frameon=False)
 
 # %%
-# The distance cannot fall to zero, as the target was made with other spikes; it falls to what these few spikes allow,
-# and the parameters come out up to a quarter off. With more of them, in ``examples/learn_stdp.py`` itself, they are
-# found better, :doc:`with an estimate of the errors to be expected </generated/examples/index>`. :doc:`Derivatives and
-# batches </derivatives>` says what can be differentiated, and what a gradient costs; ``examples/surrogate_gradient.py``
-# differentiates through spikes.
+# The distance cannot fall to zero, as the target was made with other spikes; it falls to what these spikes allow. At
+# the small size the parameters come out up to a quarter off; with more spikes, as in ``examples/learn_stdp.py`` itself,
+# they are found better, :doc:`with an estimate of the errors to be expected </generated/examples/index>`.
+# :doc:`Derivatives and batches </derivatives>` says what can be differentiated, and what a gradient costs;
+# ``examples/surrogate_gradient.py`` differentiates through spikes.

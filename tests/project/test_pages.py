@@ -110,12 +110,14 @@ def test_every_public_name_is_in_the_reference():
         assert own, module
         for name in getattr(public, "__all__", ()):
             value = getattr(public, name)
-            assert inspect.ismodule(value) or any(value is x for x in there), f"{module}.{name}"
+            known = inspect.ismodule(value) or isinstance(value, str) or any(value is x for x in there)
+            assert known, f"{module}.{name}"
     for module in sorted((Path(hebbax.__file__).parent / "experiments").glob("[a-z]*.py")):
         assert f"hebbax.experiments.{module.stem}" in listed
 
 
-PUBLIC = ["hebbax", *(f"hebbax.{name}" for name in ("csc", "delays", "experiments", "inplace", "rules", "sharding"))]
+MODULES = ("brainevent", "csc", "delays", "experiments", "inplace", "rules", "sharding")
+PUBLIC = ["hebbax", *(f"hebbax.{name}" for name in MODULES)]
 
 
 def named(name):
