@@ -183,10 +183,8 @@ def main(
     print(
         f"{load['cpus']} CPUs, load {load['load_average'][0]} before,", ", ".join(f"{k} {v}" for k, v in found.items())
     )
-    print(
-        f"\nProcessor time, medians of {rounds} rounds, in which the versions take turns; spikes and weights of brainevent and hebbax"
-    )
-    print("as its backend are compared, all bits of them.\n")
+    print(f"\nProcessor time, medians of {rounds} rounds, in which versions take turns. Spikes and weights of")
+    print("brainevent and of hebbax as its backend are compared, all bits of them.\n")
     print(f"| {' | '.join(COLUMNS)} |\n|---|---|---:|---:|---:|---:|---:|", flush=True)
     for name, make in PROGRAMS:
         if re.search(programs, name):
