@@ -51,8 +51,8 @@ test-torch: $(VENV)/.with-torch
 	"$(BIN)/python" -m pytest tests/outside_jax -k torch $(PYTEST_ARGS)
 
 # brainevent with hebbax as its backend, by our tests, which skip where it is missing, and by its own.
-test-brainevent: $(VENV)/.with-test $(VENV)/.with-brainevent
-	"$(BIN)/python" -c 'import hebbax.brainevent; hebbax.brainevent.enable()'
+test-brainevent: $(VENV)/.with-test $(VENV)/.with-guests
+	"$(BIN)/python" -c 'import brainpy, brainstate, hebbax.brainevent; hebbax.brainevent.enable()'
 	$(PYTEST) tests/guests -m "not slow" $(PYTEST_ARGS)
 	PYTHONPATH=tests/guests "$(BIN)/python" -m brainevent_suite -n auto --maxprocesses 4 $(PYTEST_ARGS)
 
