@@ -3,7 +3,7 @@
 brainevent lets others register kernels for its primitives. Each primitive that an operator of hebbax computes gets one
 here. What the operators do not have (`W @ spike` from rows alone, events that carry values) is handed back to the
 backend that brainevent itself would have used. Only public hooks are called, and nothing of brainevent is changed but
-default backends and batching rules, which `disable` puts back.
+default backends, which `disable` puts back, and rules of `vmap`, which are brainevent's own for any other backend.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Enabled:
         self._before = before
 
     def __enter__(self) -> Enabled:
+        for state in self._before:
+            state.enable()  # again, if this was left before
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -54,7 +56,8 @@ def enable() -> Enabled:
     hebbax becomes the default backend of the primitives that it serves: event-driven products with CSR, CSC and
     fixed-number matrices, and their updates on pre- and postsynaptic spikes. A backend that is named in a call or a
     matrix (`backend='numba'`) stays what it is. JAX forgets what it has compiled, so that functions which have run
-    before change over too: as with brainevent's own switches, call this while no other thread uses JAX.
+    before change over too: as with brainevent's own switches, call this while no other thread uses JAX. (A CSR that was
+    used in one `jit` alone fails in the next one, also without hebbax: use it once outside of any.)
 
     Returns
     -------
@@ -83,47 +86,50 @@ def enable() -> Enabled:
                 f"brainevent.config.get_backend({platform!r}): got {chosen!r}, which comes before every default, "
                 f"expected None; call brainevent.config.set_backend({platform!r}, None) first"
             )
-    before = [_State.of(primitive) for primitive, _ in registered]
-    for state, (primitive, served) in zip(before, registered, strict=True):
+    before = [_State.of(primitive) for primitive in registered]
+    for state in before:
         if NAME not in state.defaults.values():
-            _own[primitive.name] = state
-        primitive.def_batching_rule(functools.partial(_batch, primitive, served))
-        for platform in state.defaults:
-            primitive.set_default(platform, NAME)
+            _own[state.primitive.name] = state
+        state.enable()
     return Enabled(before)
 
 
 def disable() -> None:
-    """Let brainevent compute by itself again, with the defaults and batching rules that it had before `enable`.
+    """Let brainevent compute by itself again, with the defaults that it had before `enable`.
 
-    The backend stays registered, so that a call or a matrix can still name it: `backend='hebbax'`.
+    The backend stays registered, so that a call or a matrix can still name it: `backend='hebbax'`. A default that was
+    changed since stays.
     """
     for state in _own.values():
-        if NAME in _State.of(state.primitive).defaults.values():
-            state.restore()
+        now = _State.of(state.primitive).defaults
+        ours = {platform: backend for platform, backend in state.defaults.items() if now[platform] == NAME}
+        state._replace(defaults=ours).restore()
 
 
 class _State(NamedTuple):
-    """What a primitive of brainevent uses: by platform, its default backend, and how it is batched."""
+    """What a primitive of brainevent uses: by platform, its default backend."""
 
     primitive: Any
     defaults: dict[str, str]
-    batching_rule: Callable
 
     @classmethod
     def of(cls, primitive: Any) -> _State:
         platforms = [platform for platform in _platforms() if NAME in primitive.available_backends(platform)]
-        defaults = {platform: primitive.get_default(platform) for platform in platforms}
-        return cls(primitive, defaults, compat.BATCHING_RULES[primitive.primitive])
+        return cls(primitive, {platform: primitive.get_default(platform) for platform in platforms})
+
+    def enable(self) -> None:
+        for platform in self.defaults:
+            self.primitive.set_default(platform, NAME)
 
     def restore(self) -> None:
-        compat.BATCHING_RULES[self.primitive.primitive] = self.batching_rule
         for platform, backend in self.defaults.items():
             self.primitive.set_default(platform, backend)
 
 
-# By name, what primitives had before hebbax became their default: what it does not compute is handed back to that.
+# By name, what primitives had before hebbax became their default: what it does not compute is handed back to that; and
+# how brainevent batches them.
 _own: dict[str, _State] = {}
+_batched_by: dict[str, Callable] = {}
 
 
 def _import_brainevent() -> Any:
@@ -131,7 +137,7 @@ def _import_brainevent() -> Any:
         import brainevent
     except ImportError as error:
         raise ImportError(
-            "hebbax.brainevent: there is no brainevent; pip install 'hebbax[brainevent]', for Python 3.12 or newer"
+            "hebbax.brainevent: there is no brainevent; install hebbax with the extra 'brainevent', on Python 3.12 and up"
         ) from error
     if brainevent.__version_info__ < OLDEST:
         raise ImportError(
@@ -148,7 +154,7 @@ def _platforms() -> tuple[str, ...]:
 
 
 @functools.cache
-def _register() -> list[tuple[Any, Served]]:
+def _register() -> list[Any]:
     """Register the backend, once; return the primitives that it serves.
 
     With all others it can be named too, as the default that they have: a matrix names one backend for all that is done
@@ -163,7 +169,10 @@ def _register() -> list[tuple[Any, Served]]:
             if primitive.available_backends(platform) and (served is None or platform in served.platforms):
                 primitive.def_kernel(NAME, platform, functools.partial(_kernel, primitive, platform, served))
         _own[primitive.name] = _State.of(primitive)
-    return registered
+    for primitive, served in registered:
+        _batched_by[primitive.name] = compat.BATCHING_RULES[primitive.primitive]
+        primitive.def_batching_rule(functools.partial(_batch, primitive, served))
+    return [primitive for primitive, _ in registered]
 
 
 def _kernel(primitive: Any, platform: str, served: Served | None, /, **params: Any) -> Kernel:
@@ -196,7 +205,7 @@ def _batch(primitive: Any, served: Served, operands: Any, axes: Any, **params: A
     usable = backend == NAME and platform in served.platforms
     kernel = served.build(**params) if usable else None
     if kernel is None or any(axis is not None and k not in served.batched for k, axis in enumerate(axes)):
-        return compat.batch(_own[primitive.name].batching_rule, operands, axes, **params)
+        return compat.batch(_batched_by[primitive.name], operands, axes, **params)
     out_axes = [0, *(None for _ in params["outs"][1:])]
     return jax.vmap(kernel, in_axes=tuple(axes), out_axes=out_axes)(*operands), out_axes
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import hebbax.brainevent
-from hebbax._core.compat import BATCHING_RULES
 from hlo import compiled, custom_calls
 from problems import DTYPES, WHY_NO_CUPY, enable_x64
 
@@ -276,7 +275,6 @@ def state():
     registry = brainevent.get_registry()
     return (
         {name: primitive.defaults for name, primitive in registry.items()},
-        {name: BATCHING_RULES[primitive.primitive] for name, primitive in registry.items()},
         {platform: brainevent.config.get_backend(platform) for platform in ("cpu", "gpu", "tpu")},
     )
 
@@ -309,6 +307,43 @@ def test_what_was_set_comes_back(rng):
         assert state() == before
     finally:
         brainevent.binary_csrmv_p.set_default("cpu", "numba")
+
+
+def test_a_default_that_is_changed_meanwhile_stays_and_batches_as_brainevent_does(rng):
+    m, spikes = matrix("CSR", rng), events(rng, (BATCH, SHAPE[0]))
+    hebbax.brainevent.enable()
+    try:
+        brainevent.binary_csrmv_p.set_default("cpu", "jax_raw")
+        hebbax.brainevent.disable()
+        assert brainevent.binary_csrmv_p.get_default("cpu") == "jax_raw"
+        hebbax.brainevent.enable()
+        hebbax.brainevent.disable()
+        product = jax.vmap(lambda weight, spike: brainevent.BinaryArray(spike) @ m.with_data(weight))
+        weights = jnp.stack([m.data] * BATCH)
+        assert_same(product(weights, spikes), jnp.stack([brainevent.BinaryArray(spike) @ m for spike in spikes]))
+        assert custom_calls(compiled(product, weights, spikes).as_text()) == []
+    finally:
+        brainevent.binary_csrmv_p.set_default("cpu", "numba")
+
+
+def test_a_named_backend_batches_in_one_call_also_after_disable(rng):
+    with hebbax.brainevent.enable():
+        pass
+    m = matrix("CSR", rng, backend="hebbax")
+
+    def product(weight, spike):
+        return brainevent.BinaryArray(spike) @ m.with_data(weight)
+
+    text = compiled(jax.vmap(product), jnp.stack([m.data] * BATCH), events(rng, (BATCH, SHAPE[0]))).as_text()
+    assert custom_calls(text) == ["propagate"] and " while(" not in text
+
+
+def test_a_context_can_be_entered_again():
+    context = hebbax.brainevent.enable()
+    for _ in range(2):
+        with context:
+            assert brainevent.binary_csrmv_p.get_default("cpu") == "hebbax"
+        assert brainevent.binary_csrmv_p.get_default("cpu") == "numba"
 
 
 def test_a_function_that_has_run_changes_over_and_back(rng):

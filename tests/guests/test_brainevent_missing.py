@@ -10,7 +10,7 @@ import hebbax.brainevent
 
 def test_without_brainevent_there_is_a_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "brainevent", None)
-    with pytest.raises(ImportError, match=r"there is no brainevent; pip install 'hebbax\[brainevent\]'"):
+    with pytest.raises(ImportError, match="there is no brainevent; install hebbax with the extra 'brainevent'"):
         hebbax.brainevent.enable()
 
 
