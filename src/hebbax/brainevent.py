@@ -137,7 +137,7 @@ def _import_brainevent() -> Any:
         import brainevent
     except ImportError as error:
         raise ImportError(
-            "hebbax.brainevent: there is no brainevent; install hebbax with the extra 'brainevent', on Python 3.12 and up"
+            "hebbax.brainevent: there is no brainevent; install hebbax with the extra 'brainevent' (Python 3.12 and up)"
         ) from error
     if brainevent.__version_info__ < OLDEST:
         raise ImportError(
