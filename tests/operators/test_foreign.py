@@ -264,3 +264,10 @@ def test_weighted_events_are_refused(spec, given_of):
 def test_what_has_a_value_that_is_no_array_is_said(propagate, given_of):
     with pytest.raises(TypeError, match=rf"^{propagate.public_name('spike')}: got str, expected an array"):
         call(propagate, given_of(propagate) | {"spike": Events("spikes")}, shape=SHAPE)
+
+
+@pytest.mark.parametrize(("cls", "what"), HOLDERS, ids=lambda x: getattr(x, "__name__", ""))
+def test_a_structure_from_what_holds_an_array_is_refused_too(cls, what):
+    message = f"indices: got {what}, expected its array: pass .value"
+    with pytest.raises(TypeError, match=re.escape(message)):
+        hebbax.Synapses(np.array([0, 1]), cls(np.array([0])), shape=(1, 1))

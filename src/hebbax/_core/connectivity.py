@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import scipy.sparse
 
+from hebbax._core.foreign import array_of
 from hebbax.errors import ShapeError
 
 _INT32_MAX = np.iinfo(np.int32).max
@@ -70,6 +71,7 @@ def check_flag(name: str, x: Any) -> None:
 
 def checked_integers(name: str, x: Any) -> np.ndarray:
     """Return `x`, which must be concrete and have one dimension, as an array of NumPy."""
+    x = array_of(name, x)
     if isinstance(x, jax.core.Tracer):
         raise TypeError(
             f"{name}: got a traced array, expected a concrete one: build Synapses outside jit, and pass them to it"
