@@ -57,6 +57,16 @@ def test_constants_are_those_that_nest_computes(modules):
     assert constants.Cuba(neurons=40_000).w_e == pytest.approx(0.162)
 
 
+def test_hebbax_runs_the_network_with_all_its_inputs(modules):
+    from hebbax_networks import simulation
+
+    _, _, constants = modules
+    p = constants.Hpc(scale=0.01)
+    run = simulation(p)(seconds=0.0015)
+    assert run.n == p.neurons
+    assert run.synapses == p.neurons * (p.indegree_e + p.indegree_i)
+
+
 def test_targets_compare_the_best_thread_counts(modules, monkeypatch):
     def reports(simulator, threads, static, seconds):
         wall = WALLS[simulator] / threads**0.5 * (0.8 if static else 1.0)
