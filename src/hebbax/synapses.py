@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,6 +15,7 @@ import scipy.sparse
 
 from hebbax import operators
 from hebbax._core import building, connectivity, matrices
+from hebbax._core.any_rule import CAPACITY, apply_on
 from hebbax._core.docs import documented
 from hebbax._core.forks import check_jax
 from hebbax._core.pytree import assemble, pytree
@@ -523,6 +524,66 @@ class Synapses:
         """
         columns = self.csc_indices, self.csc_indptr, self.weight_indices
         return operators.propagate_csr_on_binary_post(weight, *columns, post_spike, shape=self.shape, **options)
+
+    def apply_on_pre(
+        self, function: Callable, per_synapse: Any, pre_spike: Plain, *, pre: Any = None, post: Any = None,
+        capacity: int = CAPACITY,
+    ) -> Any:  # fmt: skip
+        r"""Apply a function of one synapse to all synapses from the neurons that spike: any rule, at its events' cost.
+
+        Parameters
+        ----------
+        function : callable
+            `function(synapse, pre, post)` takes the values of one synapse, of its presynaptic and of its postsynaptic
+            neuron, all scalars, and returns the new ones of the synapse. JAX traces it; it may close over arrays.
+        per_synapse : pytree of arrays or Quantities, shape (nse,)
+            Weights and whatever else there is of each synapse, in CSR order, of any dtypes.
+        pre_spike : Array, shape (n_pre,), bool or real
+            Whether each presynaptic neuron spikes.
+        pre, post : pytree of arrays or Quantities, shape (n_pre,) and (n_post,), optional
+            What `function` is to know of the neurons.
+        capacity : int
+            Synapses that are looked at together; however many there are, all are.
+
+        Returns
+        -------
+        pytree
+            As `per_synapse`, with the same dtypes and units; changed in place where XLA allows it.
+
+        Raises
+        ------
+        hebbax.errors.ShapeError, TypeError, ValueError
+            A shape does not fit, `function` returns something else than it takes, or `capacity` is not positive.
+
+        Notes
+        -----
+        .. math:: s_{ij} \leftarrow f(s_{ij}, x_i, y_j) \quad \text{for all } i \text{ that spike}
+
+        The derivative is the first, forwards or backwards, also in what `function` closes over. Under `vmap` the
+        members run one after the other. Outside `jit` each call compiles anew.
+
+        Examples
+        --------
+        Depression by the postsynaptic trace, of each synapse as it has not been used for a while:
+
+        >>> import hebbax, jax.numpy as jnp
+        >>> synapses = hebbax.Synapses([0, 2, 4], [0, 1, 0, 2], shape=(2, 3))
+        >>> def depress(synapse, since, trace):
+        ...     weight, uses = synapse
+        ...     return weight - trace * since / (1 + uses), uses + 1
+        >>> state = jnp.array([0.5, 0.25, 1.0, 0.125]), jnp.array([0, 1, 1, 0])
+        >>> since, trace = jnp.array([1.0, 0.5]), jnp.array([0.25, 0.5, 0.0])
+        >>> synapses.apply_on_pre(depress, state, jnp.array([True, False]), pre=since, post=trace)
+        (Array([0.25 , 0.   , 1.   , 0.125], dtype=float32), Array([1, 2, 1, 0], dtype=int32))
+        """
+        return apply_on("pre", self, function, per_synapse, pre_spike, pre, post, capacity)
+
+    def apply_on_post(
+        self, function: Callable, per_synapse: Any, post_spike: Plain, *, pre: Any = None, post: Any = None,
+        capacity: int = CAPACITY,
+    ) -> Any:  # fmt: skip
+        """Apply a function of one synapse to all synapses onto the neurons that spike, as `apply_on_pre` does."""
+        return apply_on("post", self, function, per_synapse, post_spike, pre, post, capacity)
 
     def todense(self, weight: WithUnit) -> Any:
         """Return `W` as a dense array with the dtype and unit of `weight`: sums, 0 where there is no synapse."""

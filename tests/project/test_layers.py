@@ -23,6 +23,8 @@ LAYERS = [
     ["_core.unitless"],
     ["_core.memory", "_core.connectivity"],
     ["_core.building"],
+    ["_core.applying"],
+    ["_core.any_rule"],
     ["_core.layout", "_core.matrices", "operators", "inplace"],
     ["synapses", "csc"],
     ["sharding", "delays"],

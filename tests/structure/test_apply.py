@@ -1,0 +1,205 @@
+"""Functions of single synapses, applied to those of the neurons that spike: against a loop, and the built-in rules."""
+
+import functools
+
+import brainunit as u
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.test_util import check_grads
+
+import hebbax
+
+SIDES = ("pre", "post")
+
+
+def apply_on(synapses, side, function, values, spike, **options):
+    return getattr(synapses, f"apply_on_{side}")(function, values, spike, **options)
+
+
+def network(seed=0, shape=(12, 9), prob=0.4):
+    rng = np.random.default_rng(seed)
+    synapses = hebbax.Synapses.random(shape, prob=prob, seed=seed)
+    weight, age = rng.uniform(-1, 1, synapses.nse).astype(np.float32), rng.integers(0, 9, synapses.nse).astype(np.int32)
+    pre, post = (rng.uniform(-1, 1, n).astype(np.float32) for n in shape)
+    return rng, synapses, (weight, age), pre, post
+
+
+def rule(synapse, pre, post):
+    """Something of everything: a state that is no float, and both neurons."""
+    weight, age = synapse
+    return weight * post + pre - 0.125 * age, age + 1
+
+
+def by_hand(synapses, side, values, spike, pre, post):
+    weight, age = (x.copy() for x in values)
+    rows = np.repeat(np.arange(synapses.n_pre), np.diff(synapses.indptr))
+    ends = {"pre": rows, "post": np.asarray(synapses.indices)}
+    for k in range(synapses.nse):
+        if spike[ends[side][k]]:
+            weight[k], age[k] = rule((weight[k], age[k]), pre[rows[k]], post[ends["post"][k]])
+    return weight, age
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    side=st.sampled_from(SIDES), seed=st.integers(0, 99), p=st.sampled_from((0.0, 0.1, 0.5, 1.0)),
+    capacity=st.sampled_from((1, 3, 16, 2048)), shape=st.sampled_from(((12, 9), (1, 40), (40, 1), (64, 64))),
+)  # fmt: skip
+def test_every_event_counts_once_whatever_the_capacity(side, seed, p, capacity, shape):
+    rng, synapses, values, pre, post = network(seed, shape)
+    spike = rng.random(shape[SIDES.index(side)]) < p
+    out = apply_on(synapses, side, rule, values, spike, pre=pre, post=post, capacity=capacity)
+    for got, expected in zip(out, by_hand(synapses, side, values, spike, pre, post), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+        assert got.dtype == expected.dtype
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (5, 5)])
+@pytest.mark.parametrize("side", SIDES)
+def test_without_synapses_or_neurons_nothing_happens(side, shape):
+    synapses = hebbax.Synapses.random(shape, prob=0.0)
+    out = apply_on(synapses, side, lambda w, pre, post: w, jnp.zeros(0), jnp.ones(shape[SIDES.index(side)], bool))
+    assert out.shape == (0,)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_built_in_update_written_as_a_function_gives_its_bits(side):
+    rng, synapses, (weight, _), pre, post = network(3, (40, 30))
+    n_event = synapses.shape[SIDES.index(side)]
+    spike, weight = rng.random(n_event) < 0.3, np.clip(weight, -0.5, 0.5)
+    low, high = np.float32(-0.5), np.float32(0.5)
+
+    def function(w, pre, post):
+        return jnp.clip(w + 0.25 * (post if side == "pre" else pre), low, high)
+
+    ours = apply_on(synapses, side, function, weight, spike, pre=pre, post=post)
+    options = dict(gain=0.25, weight_in_bounds=True, w_min=low, w_max=high)
+    if side == "pre":
+        expected = synapses.update_on_pre(weight, spike, post, **options)
+    else:
+        expected = synapses.update_on_post(weight, pre, spike, **options)
+    np.testing.assert_array_equal(ours, expected)
+
+
+def test_pair_stdp_in_units_written_as_two_functions():
+    synapses = hebbax.Synapses.random((30, 20), prob=0.5, seed=1)
+    stdp = hebbax.PairSTDP(20 * u.ms, 20 * u.ms, 0.05 * u.nS, 0.06 * u.nS, 0 * u.nS, 1 * u.nS)
+    decay = np.float32(np.exp(-1 / 20))
+    rng = np.random.default_rng(0)
+    weight = ours = jnp.full(synapses.nse, 0.5) * u.nS
+    traces, state = [jnp.zeros(30), jnp.zeros(20)], stdp.init(synapses)
+
+    def bounded(w):
+        return u.math.clip(w, 0 * u.nS, 1 * u.nS)
+
+    for _ in range(20):
+        pre_spike, post_spike = rng.random(30) < 0.2, rng.random(20) < 0.2
+        weight, state = stdp.step(synapses, weight, state, pre_spike, post_spike, 1 * u.ms)
+        x, y = traces = [decay * trace for trace in traces]
+        ours = synapses.apply_on_pre(lambda w, x, y: bounded(w - 0.06 * u.nS * y), ours, pre_spike, pre=x, post=y)
+        ours = synapses.apply_on_post(lambda w, x, y: bounded(w + 0.05 * u.nS * x), ours, post_spike, pre=x, post=y)
+        traces = [x + pre_spike, y + post_spike]
+    assert ours.unit == u.nS
+    np.testing.assert_allclose(ours.mantissa, weight.mantissa, rtol=1e-5)
+
+
+def smooth(w, pre, post):
+    return w + 0.1 * jnp.sin(pre * w) * jnp.exp(-post)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_derivatives_forwards_and_backwards_also_of_what_the_function_closes_over(side):
+    rng, synapses, (weight, _), pre, post = network(5)
+    spike = rng.random(synapses.shape[SIDES.index(side)]) < 0.5
+
+    def function(weight, pre, post, rate):
+        def one(w, pre, post):
+            return smooth(w, pre, post) * rate
+
+        return apply_on(synapses, side, one, weight, spike, pre=pre, post=post, capacity=8)
+
+    check_grads(function, (weight, pre, post, np.float32(0.5)), order=1, modes=("fwd", "rev"), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_vmap_and_jit_give_what_single_calls_give(side):
+    rng, synapses, _, pre, post = network(6)
+    spikes = rng.random((3, synapses.shape[SIDES.index(side)])) < 0.5
+    weights = rng.uniform(-1, 1, (3, synapses.nse)).astype(np.float32)
+
+    def one(weight, spike, rate):
+        return apply_on(synapses, side, lambda w, x, y: smooth(w, x, y) * rate, weight, spike, pre=pre, post=post)
+
+    rates = np.float32([0.5, 0.25, 1.0])
+    out = jax.jit(jax.vmap(one))(weights, spikes, rates)
+    single = [one(*x) for x in zip(weights, spikes, rates, strict=True)]
+    np.testing.assert_allclose(out, np.stack(single), rtol=1e-6, atol=1e-6)
+    gradient = jax.grad(lambda w: jax.vmap(one)(w, spikes, rates).sum())(weights)
+    singles = [jax.grad(lambda w, k=k: one(w, spikes[k], rates[k]).sum())(weights[k]) for k in range(3)]
+    np.testing.assert_allclose(gradient, np.stack(singles), rtol=1e-6, atol=1e-6)
+
+
+def test_what_a_function_closes_over_may_be_traced():
+    synapses = hebbax.Synapses.random((8, 8), prob=0.5, seed=2)
+    weight, spike = jnp.full(synapses.nse, 0.5), jnp.ones(8, bool)
+
+    @jax.jit
+    def decay(weight, factor, steps):
+        return synapses.apply_on_pre(lambda w, pre, post: w * factor**steps, weight, spike)
+
+    np.testing.assert_allclose(decay(weight, 0.5, 2), np.full(synapses.nse, 0.125))
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        (dict(pre_spike=np.ones(3, bool)), hebbax.errors.ShapeError, r"pre_spike: got shape \(3,\), expected \(4,\)"),
+        (dict(per_synapse=(np.ones(5),)), hebbax.errors.ShapeError, r"per_synapse\[0\]: got shape \(5,\)"),
+        (dict(post=dict(v=np.ones(4))), hebbax.errors.ShapeError, r"post\['v'\]: got shape \(4,\), expected \(3,\)"),
+        (dict(capacity=0), ValueError, "capacity: got 0, expected at least 1"),
+        (dict(capacity=1.5), TypeError, "capacity: got 1.5, expected an integer"),
+        (dict(function=lambda w, pre, post: (w, w)), TypeError, "function: returned another tree"),
+        (
+            dict(function=lambda w, pre, post: w * u.mV),
+            TypeError,
+            "function: returned a Quantity of unit mV, expected a",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(changed, error, message):
+    synapses = hebbax.Synapses([0, 1, 2, 2, 4], [0, 2, 0, 1], shape=(4, 3))
+    arguments = dict(function=lambda w, pre, post: w, per_synapse=np.ones(4, np.float32), pre_spike=np.ones(4, bool))
+    with pytest.raises(error, match=message):
+        synapses.apply_on_pre(**(arguments | changed))
+
+
+def test_a_second_derivative_is_refused():
+    synapses = hebbax.Synapses([0, 1, 2], [0, 1], shape=(2, 2))
+
+    def total(weight):
+        return synapses.apply_on_pre(lambda w, pre, post: w**3, weight, jnp.ones(2, bool)).sum()
+
+    with pytest.raises(NotImplementedError, match="second derivative"):
+        jax.hessian(total)(jnp.ones(2))
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_compiled_step_copies_no_array_of_all_synapses(side):
+    synapses = hebbax.Synapses.random((200, 300), prob=0.2, seed=2)
+    spikes = np.zeros((4, synapses.shape[SIDES.index(side)]), bool)
+
+    @functools.partial(jax.jit, donate_argnums=1)
+    def run(synapses, weight, spikes):
+        def step(weight, spike):
+            return apply_on(synapses, side, lambda w, pre, post: w * 0.5, weight, spike), None
+
+        return jax.lax.scan(step, weight, spikes)[0]
+
+    compiled = run.lower(synapses, jnp.ones(synapses.nse), spikes).compile()
+    assert [
+        line for line in compiled.as_text().splitlines() if f"f32[{synapses.nse}]" in line and " copy(" in line
+    ] == []
