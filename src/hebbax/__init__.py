@@ -20,7 +20,13 @@ from hebbax.operators import (
     update_csr_on_binary_post,
     update_csr_on_binary_pre,
 )
-from hebbax.rules import InhibitorySTDP, PairSTDP, PowerLawSTDP, TripletSTDP
+from hebbax.rules import (
+    InhibitorySTDP,
+    PairSTDP,
+    PowerLawSTDP,
+    ShortTermPlasticity,
+    TripletSTDP,
+)
 from hebbax.synapses import Synapses
 
 __version__ = _version("hebbax")
@@ -31,6 +37,7 @@ __all__ = [
     "PairSTDP",
     "PowerLawSTDP",
     "ShapeError",
+    "ShortTermPlasticity",
     "Synapses",
     "TripletSTDP",
     "backends",

@@ -12,6 +12,9 @@ constants have the same unit.
     A. Morrison, A. Aertsen & M. Diesmann (2007), doi:10.1162/neco.2007.19.6.1437, a power law without an upper bound
     J.-P. Pfister & W. Gerstner (2006), doi:10.1523/JNEUROSCI.1425-06.2006, triplets
     T. P. Vogels et al. (2011), doi:10.1126/science.1211095, inhibitory synapses
+    F. Zenke, G. Hennequin & W. Gerstner (2013), doi:10.1371/journal.pcbi.1003330, triplets with homeostasis
+    C. Clopath et al. (2010), doi:10.1038/nn.2479, by the postsynaptic voltage
+    M. Tsodyks, K. Pawelzik & H. Markram (1998), doi:10.1162/089976698300017502, short-term plasticity
 """
 
 import numpy as np
@@ -46,11 +49,11 @@ def power_law(pre, post, weight, *, tau_plus, tau_minus, learning_rate, alpha, w
 
 def triplet(
     pre, post, weight, *, tau_plus, tau_minus, tau_x, tau_y, a2_plus, a2_minus, a3_plus, a3_minus, w_min, w_max,
-    pairing="all", dt,
+    pairing="all", dt, stronger=1.0,
 ):  # fmt: skip
-    """The same for the triplet rule."""
+    """The same for the triplet rule; depression at each presynaptic spike may be `stronger`."""
     slow_pre, slow_post = kernel(pre, pre, tau_x, dt, pairing), kernel(post, post, tau_y, dt, pairing)
-    down = kernel(pre, post, tau_minus, dt, pairing) * (a2_minus + a3_minus * slow_pre)
+    down = kernel(pre, post, tau_minus, dt, pairing) * (a2_minus + a3_minus * slow_pre) * stronger
     up = kernel(post, pre, tau_plus, dt, pairing) * (a2_plus + a3_plus * slow_post)
     return replay(pre, post, weight, down, up, w_min, w_max)
 
@@ -59,6 +62,16 @@ def inhibitory(pre, post, weight, *, tau, eta, target_rate, w_min, w_max, dt):
     """The same for the inhibitory rule; `target_rate` is in spikes per unit of `tau`."""
     down = eta * (2 * target_rate * tau - kernel(pre, post, tau, dt))
     return replay(pre, post, weight, down, eta * kernel(post, pre, tau, dt), w_min, w_max)
+
+
+def short_term(spikes, *, U, tau_rec, tau_facil, dt):
+    """The gain of every spike, from one to the next."""
+    u, x, gains = U, 1.0, []
+    for lag in np.diff(spikes, append=np.inf) * dt:
+        gains.append(u * x)
+        x = 1 + (x - u * x - 1) * np.exp(-lag / tau_rec)
+        u = U + u * (1 - U) * (np.exp(-lag / tau_facil) if tau_facil else 0)
+    return np.array(gains)
 
 
 def replay(pre, post, weight, down, up, w_min, w_max, mu_minus=0.0, mu_plus=0.0, first="depression"):

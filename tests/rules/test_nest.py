@@ -1,4 +1,4 @@
-"""NEST's stdp_synapse and stdp_pl_synapse_hom, run beside the closed form and beside hebbax on the same spike trains.
+"""NEST's stdp_synapse, stdp_pl_synapse_hom and tsodyks2_synapse beside the closed form and hebbax on the same trains.
 
 What NEST 3.10 does, by its source (`models/stdp_synapse.h`, `models/stdp_pl_synapse_hom.h`) and by these tests: all of
 a synapse's delay lies on the dendrite, so that a postsynaptic spike at t reaches the synapse at t + delay and a
@@ -172,6 +172,23 @@ def test_where_spikes_coincide_nest_potentiates_first(rng, mu_plus, mu_minus, de
     np.testing.assert_allclose(closed_form(*options, first="depression"), got, rtol=1e-9, atol=1e-9)
     if (mu_plus, mu_minus) != (0.0, 0.0):  # additive changes commute except at a bound
         assert abs(got - expected).max() > 1e-6
+
+
+@pytest.mark.parametrize("tau_facil", [0.0, 530.0])
+def test_short_term_plasticity_is_that_of_nest(rng, tau_facil):
+    pre, post = random_trains(rng, 1, coincident=False)
+    synapse = dict(U=0.2, u=0.2, x=1.0, tau_rec=130.0, tau_fac=tau_facil)
+    expected = run_nest(pre, post, 1, "tsodyks2_synapse", 1.0, TAU_MINUS, synapse)
+    rule = hebbax.ShortTermPlasticity(0.2, 130.0 * u.ms, tau_facil * u.ms)
+    spikes = np.zeros((pre.max() + 1, 1), bool)
+    spikes[pre] = True
+    with enable_x64(True):
+        step = lambda state, spike: rule.step(state, spike, DT * u.ms)[::-1]  # noqa: E731
+        got = np.asarray(jax.lax.scan(step, rule.init(one_to_one(1)), spikes)[1])[pre, 0]
+    of = f"of gains from {expected.min():.3g} to {expected.max():.3g}"
+    print(f"largest difference {abs(got - expected).max():.1e} {of}")
+    np.testing.assert_allclose(got, expected, rtol=1e-9)
+    assert np.ptp(expected) > 0.1
 
 
 @pytest.mark.parametrize("delay", DELAYS)

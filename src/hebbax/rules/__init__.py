@@ -5,6 +5,8 @@ A rule is a frozen dataclass, and a pytree: it may be an argument of a function 
     state = rule.init(synapses)
     weight, state = rule.step(synapses, weight, state, pre_spike, post_spike, dt)
 
+`ShortTermPlasticity` changes no weights, but scales what synapses pass on by a gain for each presynaptic neuron.
+
 All rules order what happens within a step alike. First the traces decay by `dt`. Then spikes change weights: those of
 presynaptic neurons first, those of postsynaptic neurons after them, both by the traces as they were before the spikes
 of this step, so that spikes which coincide do not see each other. Last, this step's spikes are added to the traces.
@@ -40,6 +42,16 @@ from hebbax.rules._traces import PairTraces
 from hebbax.rules.inhibitory import InhibitorySTDP
 from hebbax.rules.pair import PairSTDP
 from hebbax.rules.power_law import PowerLawSTDP
+from hebbax.rules.short_term import ShortTermPlasticity, ShortTermState
 from hebbax.rules.triplet import TripletSTDP, TripletTraces
 
-__all__ = ["InhibitorySTDP", "PairSTDP", "PairTraces", "PowerLawSTDP", "TripletSTDP", "TripletTraces"]
+__all__ = [
+    "InhibitorySTDP",
+    "PairSTDP",
+    "PairTraces",
+    "PowerLawSTDP",
+    "ShortTermPlasticity",
+    "ShortTermState",
+    "TripletSTDP",
+    "TripletTraces",
+]
