@@ -17,6 +17,7 @@ MAKERS = {  # of objects that programs do not make by their classes' names
     "hebbax.Backend": "hebbax.backends",
     "hebbax.brainevent.Enabled": "hebbax.brainevent.enable",
     "hebbax.delays.DelayState": "hebbax.delays.DelayedSynapses",
+    "hebbax.rules.ClopathTraces": "hebbax.ClopathSTDP",
     "hebbax.rules.PairTraces": "hebbax.PairSTDP",
     "hebbax.rules.ShortTermState": "hebbax.ShortTermPlasticity",
     "hebbax.rules.TripletTraces": "hebbax.TripletSTDP",

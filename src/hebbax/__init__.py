@@ -21,6 +21,7 @@ from hebbax.operators import (
     update_csr_on_binary_pre,
 )
 from hebbax.rules import (
+    ClopathSTDP,
     InhibitorySTDP,
     PairSTDP,
     PowerLawSTDP,
@@ -33,6 +34,7 @@ __version__ = _version("hebbax")
 
 __all__ = [
     "Backend",
+    "ClopathSTDP",
     "InhibitorySTDP",
     "PairSTDP",
     "PowerLawSTDP",

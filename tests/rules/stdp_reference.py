@@ -64,6 +64,29 @@ def inhibitory(pre, post, weight, *, tau, eta, target_rate, w_min, w_max, dt):
     return replay(pre, post, weight, down, eta * kernel(post, pre, tau, dt), w_min, w_max)
 
 
+def clopath(
+    pre, voltage, weight, *, tau_x, tau_minus, tau_plus, theta_minus, theta_plus, a_ltd, a_ltp, w_min, w_max,
+    tau_bar_bar=None, u_ref=None, late=0, dt,
+):  # fmt: skip
+    """The weight after every step, by the voltage at the end of each; averages are of the voltage `late` steps ago."""
+    steps = np.arange(voltage.size)
+    past = np.concatenate([np.full(late, theta_minus), voltage])[: voltage.size] - theta_minus
+
+    def average(x, tau):  # before each step: x was held for a step each
+        lag = (steps[:, None] - steps[None, :]) * dt
+        lag = np.where(lag > 0, lag, np.inf)
+        return (np.exp(-(lag - dt) / tau) - np.exp(-lag / tau)) @ x
+
+    down = a_ltd * np.maximum(average(past, tau_minus), 0)
+    if u_ref is not None:
+        down *= average(past**2, tau_bar_bar) / u_ref**2
+    trace = kernel(steps - 1, pre, tau_x, dt) + np.isin(steps - 1, pre)  # just after the step before
+    held = trace * (1 - np.exp(-dt / tau_x))
+    up = a_ltp * held * np.maximum(voltage - theta_plus, 0) * np.maximum(average(past, tau_plus), 0)
+    weights = in_order(pre, steps, weight, down[pre], up, lambda w: 1, lambda w: 1, w_min, w_max, "depression")
+    return weights[1]
+
+
 def short_term(spikes, *, U, tau_rec, tau_facil, dt):
     """The gain of every spike, from one to the next."""
     u, x, gains = U, 1.0, []

@@ -5,7 +5,8 @@ A rule is a frozen dataclass, and a pytree: it may be an argument of a function 
     state = rule.init(synapses)
     weight, state = rule.step(synapses, weight, state, pre_spike, post_spike, dt)
 
-`ShortTermPlasticity` changes no weights, but scales what synapses pass on by a gain for each presynaptic neuron.
+`ClopathSTDP` takes the postsynaptic voltage in place of `post_spike`. `ShortTermPlasticity` changes no weights, but
+scales what synapses pass on by a gain for each presynaptic neuron.
 
 All rules order what happens within a step alike. First the traces decay by `dt`. Then spikes change weights: those of
 presynaptic neurons first, those of postsynaptic neurons after them, both by the traces as they were before the spikes
@@ -39,6 +40,7 @@ weights change on postsynaptic spikes only, up if the input was more active than
 """
 
 from hebbax.rules._traces import PairTraces
+from hebbax.rules.clopath import ClopathSTDP, ClopathTraces
 from hebbax.rules.inhibitory import InhibitorySTDP
 from hebbax.rules.pair import PairSTDP
 from hebbax.rules.power_law import PowerLawSTDP
@@ -46,6 +48,8 @@ from hebbax.rules.short_term import ShortTermPlasticity, ShortTermState
 from hebbax.rules.triplet import TripletSTDP, TripletTraces
 
 __all__ = [
+    "ClopathSTDP",
+    "ClopathTraces",
     "InhibitorySTDP",
     "PairSTDP",
     "PairTraces",
