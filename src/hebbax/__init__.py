@@ -22,10 +22,12 @@ from hebbax.operators import (
 )
 from hebbax.rules import (
     ClopathSTDP,
+    HomeostaticTripletSTDP,
     InhibitorySTDP,
     PairSTDP,
     PowerLawSTDP,
     ShortTermPlasticity,
+    SynapticScaling,
     TripletSTDP,
 )
 from hebbax.synapses import Synapses
@@ -35,12 +37,14 @@ __version__ = _version("hebbax")
 __all__ = [
     "Backend",
     "ClopathSTDP",
+    "HomeostaticTripletSTDP",
     "InhibitorySTDP",
     "PairSTDP",
     "PowerLawSTDP",
     "ShapeError",
     "ShortTermPlasticity",
     "Synapses",
+    "SynapticScaling",
     "TripletSTDP",
     "backends",
     "delays",

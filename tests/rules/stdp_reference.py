@@ -64,6 +64,13 @@ def inhibitory(pre, post, weight, *, tau, eta, target_rate, w_min, w_max, dt):
     return replay(pre, post, weight, down, eta * kernel(post, pre, tau, dt), w_min, w_max)
 
 
+def homeostatic_triplet(pre, post, weight, *, tau, target_rate, dt, **parameters):
+    """The same for triplets with homeostasis; `target_rate` is in spikes per unit of `tau`."""
+    spikes = kernel(pre, post, tau, dt) + target_rate * tau * np.exp(-(np.asarray(pre) + 1) * dt / tau)
+    stronger = (spikes / (target_rate * tau)) ** 2
+    return triplet(pre, post, weight, dt=dt, stronger=stronger, **parameters)
+
+
 def clopath(
     pre, voltage, weight, *, tau_x, tau_minus, tau_plus, theta_minus, theta_plus, a_ltd, a_ltp, w_min, w_max,
     tau_bar_bar=None, u_ref=None, late=0, dt,

@@ -1,6 +1,7 @@
 """The voltage-based rule: against sums over the whole past, in closed form, and the pairing experiment of the paper."""
 
 import dataclasses
+import functools
 import pickle
 import re
 
@@ -38,21 +39,22 @@ def rule_of(**given):
 CORTICAL = rule_of(**CORTEX)
 
 
+@functools.partial(jax.jit, static_argnames="late")
+def simulate(rule, synapses, weight, given, dt, late):
+    def step(carry, now):
+        pre, voltage, past = now
+        delayed = dict(delayed_voltage=past * u.mV) if late else {}
+        weight, state = rule.step(synapses, *carry, pre, voltage * u.mV, dt * u.ms, **delayed)
+        return (weight, state), weight
+
+    return jax.lax.scan(step, (weight, rule.init(synapses)), given)[1]
+
+
 def run(rule, synapses, weight, pre, voltage, dt=1.0, late=0):
     """The weights after every step; `pre` and `voltage`, in mV, have shape (steps, neurons)."""
     past = np.concatenate([np.full((late, voltage.shape[1]), REST), voltage])[: len(voltage)]
-
-    @jax.jit
-    def scan(rule, weight, given):
-        def step(carry, now):
-            pre, voltage, past = now
-            delayed = dict(delayed_voltage=past * u.mV) if late else {}
-            weight, state = rule.step(synapses, *carry, pre, voltage * u.mV, dt * u.ms, **delayed)
-            return (weight, state), weight
-
-        return jax.lax.scan(step, (weight, rule.init(synapses)), given)[1]
-
-    return np.asarray(scan(rule, jnp.asarray(weight, float), jax.tree.map(jnp.asarray, (pre, voltage, past))))
+    given = jax.tree.map(jnp.asarray, (pre, voltage, past))
+    return np.asarray(simulate(rule, synapses, jnp.asarray(weight, float), given, dt, late > 0))
 
 
 def voltages(rng, steps, neurons):
@@ -294,6 +296,7 @@ def test_a_pytree_vmap_and_strict_promotion():
             assert {x.dtype for x in jax.tree.leaves(jax.eval_shape(step, other, *given))} == {np.dtype(np.float32)}
 
 
+@pytest.mark.slow
 def test_derivatives():
     rng, synapses = np.random.default_rng(6), all_to_all(2, 2)
     pre, voltage = jnp.asarray(rng.random((12, 2)) < 0.4), voltages(rng, 12, 2)

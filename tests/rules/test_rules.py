@@ -407,7 +407,7 @@ def test_wrong_arguments_of_a_step(rule, network, changed, error, words):
         rule.step(synapses, **{**given, **changed})
 
 
-OTHERS = [hebbax.ClopathSTDP, hebbax.ShortTermPlasticity]
+OTHERS = [hebbax.ClopathSTDP, hebbax.HomeostaticTripletSTDP, hebbax.ShortTermPlasticity, hebbax.SynapticScaling]
 
 
 @pytest.mark.parametrize("cls", CLASSES + OTHERS, ids=lambda cls: cls.__name__)

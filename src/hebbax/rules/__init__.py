@@ -5,8 +5,9 @@ A rule is a frozen dataclass, and a pytree: it may be an argument of a function 
     state = rule.init(synapses)
     weight, state = rule.step(synapses, weight, state, pre_spike, post_spike, dt)
 
-`ClopathSTDP` takes the postsynaptic voltage in place of `post_spike`. `ShortTermPlasticity` changes no weights, but
-scales what synapses pass on by a gain for each presynaptic neuron.
+`ClopathSTDP` takes the postsynaptic voltage in place of `post_spike`. Two others change no weights, but scale what
+synapses pass on: `ShortTermPlasticity` by a gain for each presynaptic neuron, `SynapticScaling` by a factor for each
+postsynaptic one.
 
 All rules order what happens within a step alike. First the traces decay by `dt`. Then spikes change weights: those of
 presynaptic neurons first, those of postsynaptic neurons after them, both by the traces as they were before the spikes
@@ -41,6 +42,7 @@ weights change on postsynaptic spikes only, up if the input was more active than
 
 from hebbax.rules._traces import PairTraces
 from hebbax.rules.clopath import ClopathSTDP, ClopathTraces
+from hebbax.rules.homeostasis import HomeostaticTraces, HomeostaticTripletSTDP, ScalingState, SynapticScaling
 from hebbax.rules.inhibitory import InhibitorySTDP
 from hebbax.rules.pair import PairSTDP
 from hebbax.rules.power_law import PowerLawSTDP
@@ -50,12 +52,16 @@ from hebbax.rules.triplet import TripletSTDP, TripletTraces
 __all__ = [
     "ClopathSTDP",
     "ClopathTraces",
+    "HomeostaticTraces",
+    "HomeostaticTripletSTDP",
     "InhibitorySTDP",
     "PairSTDP",
     "PairTraces",
     "PowerLawSTDP",
+    "ScalingState",
     "ShortTermPlasticity",
     "ShortTermState",
+    "SynapticScaling",
     "TripletSTDP",
     "TripletTraces",
 ]
