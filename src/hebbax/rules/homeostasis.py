@@ -141,9 +141,9 @@ class SynapticScaling:
 
         Where another rule keeps the weights in bounds, clip the result to these.
         """
-        factor = self.factor(state)[synapses.indices].astype(u.get_mantissa(weight).dtype)
-        zero = jnp.zeros_like(state.log_factor)
-        return weight * factor, state._replace(log_factor=zero, rest=jnp.zeros_like(zero))
+        nothing, everybody = jnp.zeros_like(u.get_mantissa(weight)), jnp.ones(synapses.n_pre, bool)
+        factor = synapses.update_on_pre(nothing, everybody, self.factor(state))
+        return weight * factor, state._replace(log_factor=state.log_factor * 0, rest=state.rest * 0)
 
 
 class HomeostaticTraces(NamedTuple):
