@@ -74,20 +74,21 @@ class ClopathSTDP:
         [\bar u_- - \theta_-]_+ \\
         \text{always: } & \frac{dw}{dt} = A_{LTP} \, \bar x \, [u - \theta_+]_+ \, [\bar u_+ - \theta_-]_+
 
-    clipped to the bounds. A step takes the voltage to be what it is at the step's end, :math:`\bar u_\mp` to be what
-    they were at its beginning, and integrates :math:`\bar x` exactly. So it costs what its presynaptic spikes do and,
-    of the postsynaptic neurons, those above :math:`\theta_+`: the second line is one update with their brackets as
-    gain. Under voltage clamp each presynaptic spike changes a weight by exactly :math:`-A_{LTD} [u - \theta_-]_+ +
-    A_{LTP} [u - \theta_+]_+ [u - \theta_-]_+` in the end, in steps of any length. The averages start at
-    :math:`\theta_-`.
+    clipped to the bounds; the fraction is 1 without homeostasis. A step takes the voltage to be what it is at the
+    step's end, :math:`\bar u_\mp` to be what they were at its beginning, and integrates :math:`\bar x` exactly. So it
+    costs what its presynaptic spikes do and, of the postsynaptic neurons, those above :math:`\theta_+`: the second line
+    is one update with their brackets as gain. Under voltage clamp each presynaptic spike changes a weight by exactly
+    :math:`-A_{LTD} [u - \theta_-]_+ + A_{LTP} [u - \theta_+]_+ [u - \theta_-]_+` in the end, in steps of any length.
+    The averages start at :math:`\theta_-`.
 
-    The paper has no equation of :math:`\bar{\bar u}`. As in the authors' code, its square is here the average of
-    :math:`(u - \theta_-)^2`: homeostasis takes :math:`\theta_-` for the resting potential, as it is in the paper's
-    parameters for it.
+    As in the authors' code, :math:`\bar{\bar u}^2` is the average of :math:`(u - \theta_-)^2`: a mean square, in which
+    :math:`\theta_-` stands for the resting potential, which it is in their parameters for visual cortex.
 
     A spike lasts: its second millisecond would find its first one in :math:`\bar u_+`, and potentiate alone. Their code
-    reads the averages 3 ms late for this, "the spike length plus 1 time step", which the paper does not say, and
-    without which its figures do not come about: see `delayed_voltage` in `step`.
+    therefore reads the averages 3 ms late, which the paper does not mention, and without which its pairing experiment
+    does not come out: see `delayed_voltage` in `step`.
+
+    `DelayedSynapses` hands rules spikes, and so does not take this one.
 
     References
     ----------
