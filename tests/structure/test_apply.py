@@ -162,7 +162,7 @@ def test_what_a_function_closes_over_may_be_traced():
         (dict(post=dict(v=np.ones(4))), hebbax.errors.ShapeError, r"post\['v'\]: got shape \(4,\), expected \(3,\)"),
         (dict(capacity=0), ValueError, "capacity: got 0, expected at least 1"),
         (dict(capacity=1.5), TypeError, "capacity: got 1.5, expected an integer"),
-        (dict(function=lambda w, pre, post: (w, w)), TypeError, "function: returned another tree"),
+        (dict(function=lambda w, pre, post: (w, w)), TypeError, r"function: returned \(a value, a value\), expected a value, as its first"),
         (
             dict(function=lambda w, pre, post: w * u.mV),
             TypeError,
