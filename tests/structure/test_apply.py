@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
 import hebbax
@@ -85,6 +87,34 @@ def test_a_built_in_update_written_as_a_function_gives_its_bits(side):
     np.testing.assert_array_equal(ours, expected)
 
 
+def test_a_synapse_may_have_several_values_in_one_array():
+    rng, synapses, _, _, _ = network(4)
+    history, spike = rng.uniform(0, 1, (synapses.nse, 3)).astype(np.float32), rng.random(12) < 0.5
+
+    def shift(history, pre, post):
+        return jnp.roll(history, 1).at[0].set(post[0] + post[1])
+
+    post = rng.uniform(0, 1, (9, 2)).astype(np.float32)
+    out = synapses.apply_on_pre(shift, history, spike, post=post, capacity=16)
+    expected = np.roll(history, 1, axis=1)
+    expected[:, 0] = post.sum(1)[np.asarray(synapses.indices)]
+    touched = np.repeat(spike, np.diff(synapses.indptr))
+    np.testing.assert_array_equal(out, np.where(touched[:, None], expected, history))
+
+    def total(history, post):
+        return (synapses.apply_on_pre(shift, history, spike, post=post) * factor).sum()
+
+    factor = rng.uniform(0, 1, history.shape).astype(np.float32)
+    check_grads(total, (history, post), order=1, modes=("fwd", "rev"), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_weights_of_16_bits_stay_so(dtype):
+    synapses = hebbax.Synapses([0, 2], [0, 1], shape=(1, 2))
+    out = synapses.apply_on_pre(lambda w, x, y: w + np.float32(0.5), jnp.ones(2, dtype), jnp.ones(1, bool))
+    assert out.dtype == dtype and (out == 1.5).all()
+
+
 def test_pair_stdp_in_units_written_as_two_functions():
     synapses = hebbax.Synapses.random((30, 20), prob=0.5, seed=1)
     stdp = hebbax.PairSTDP(20 * u.ms, 20 * u.ms, 0.05 * u.nS, 0.06 * u.nS, 0 * u.nS, 1 * u.nS)
@@ -143,6 +173,25 @@ def test_vmap_and_jit_give_what_single_calls_give(side):
     np.testing.assert_allclose(gradient, np.stack(singles), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("check", [False, True])
+def test_shard_map(side, check):
+    """Each device its own members of a batch; here there is one."""
+    rng, synapses, _, pre, post = network(7)
+    spikes = rng.random((2, synapses.shape[SIDES.index(side)])) < 0.5
+    weights = rng.uniform(-1, 1, (2, synapses.nse)).astype(np.float32)
+
+    def one(weight, spike):
+        return apply_on(synapses, side, smooth, weight, spike, pre=pre, post=post)
+
+    mesh, members = Mesh(jax.devices()[:1], ("members",)), P("members")
+    run = jax.shard_map(jax.vmap(one), mesh=mesh, in_specs=members, out_specs=members, check_vma=check)
+    np.testing.assert_allclose(jax.jit(run)(weights, spikes), jax.vmap(one)(weights, spikes), rtol=1e-6)
+    gradient = jax.jit(jax.grad(lambda w: run(w, spikes).sum()))(weights)
+    expected = jax.grad(lambda w: jax.vmap(one)(w, spikes).sum())(weights)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+
+
 def test_what_a_function_closes_over_may_be_traced():
     synapses = hebbax.Synapses.random((8, 8), prob=0.5, seed=2)
     weight, spike = jnp.full(synapses.nse, 0.5), jnp.ones(8, bool)
@@ -157,9 +206,24 @@ def test_what_a_function_closes_over_may_be_traced():
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
-        (dict(pre_spike=np.ones(3, bool)), hebbax.errors.ShapeError, r"pre_spike: got shape \(3,\), expected \(4,\)"),
-        (dict(per_synapse=(np.ones(5),)), hebbax.errors.ShapeError, r"per_synapse\[0\]: got shape \(5,\)"),
-        (dict(post=dict(v=np.ones(4))), hebbax.errors.ShapeError, r"post\['v'\]: got shape \(4,\), expected \(3,\)"),
+        (dict(pre_spike=np.ones(3, bool)), hebbax.errors.ShapeError, r"pre_spike: got shape \(3,\), expected 4 in the first"),
+        (
+            dict(per_synapse=(np.ones(5),)),
+            hebbax.errors.ShapeError,
+            r"per_synapse\[0\]: got shape \(5,\), expected 4 in the first dimension",
+        ),
+        (dict(post=dict(v=np.ones(4))), hebbax.errors.ShapeError, r"post\['v'\]: got shape \(4,\), expected 3 in the"),
+        (dict(pre=1.0), hebbax.errors.ShapeError, r"pre: got shape \(\), expected 4 in the first dimension"),
+        (
+            dict(function=lambda w, pre, post: jnp.stack([w, w])),
+            hebbax.errors.ShapeError,
+            r"function: returned shape \(2,\), expected \(\), as it got",
+        ),
+        (
+            dict(per_synapse=np.arange(4), function=lambda n, pre, post: n + 0.5),
+            TypeError,
+            "function: returned float32, expected int32, as it got, or what that can hold",
+        ),
         (dict(capacity=0), ValueError, "capacity: got 0, expected at least 1"),
         (dict(capacity=1.5), TypeError, "capacity: got 1.5, expected an integer"),
         (dict(function=lambda w, pre, post: (w, w)), TypeError, r"function: returned \(a value, a value\), expected a value, as its first"),

@@ -65,8 +65,9 @@ def checked_capacity(capacity: Any) -> int:
 def checked(name: str, tree: Any, size: int) -> Any:
     """The pytree with arrays of JAX as leaves, each of which must have one entry per synapse, or per neuron."""
     for path, x in jax.tree_util.tree_leaves_with_path(tree):
-        if jnp.shape(x) != (size,):
-            raise ShapeError(f"{name}{jax.tree_util.keystr(path)}: got shape {jnp.shape(x)}, expected {(size,)}")
+        if jnp.shape(x)[:1] != (size,):
+            where = f"{name}{jax.tree_util.keystr(path)}"
+            raise ShapeError(f"{where}: got shape {jnp.shape(x)}, expected {size} in the first dimension")
     return jax.tree.map(jnp.asarray, tree)
 
 
@@ -83,7 +84,7 @@ def merged(first: list, second: list, flags: list[bool]) -> list:
 
 
 def trace(function: Callable, given: dict[str, Any]) -> tuple[Any, list]:
-    """The function as a program of scalars, and the arrays that it closes over."""
+    """The function as a program of one synapse's values, and the arrays that it closes over."""
     leaves = jax.tree.leaves(given["per_synapse"])
 
     def flat(*arguments: Any) -> list:
@@ -92,11 +93,22 @@ def trace(function: Callable, given: dict[str, Any]) -> tuple[Any, list]:
         if got != expected:
             raise TypeError(f"function: returned {shown(got)}, expected {shown(expected)}, as its first argument")
         out = jax.tree.map(in_unit, arguments[0], out, is_leaf=is_quantity)
-        return [jnp.asarray(x, like.dtype) for x, like in zip(jax.tree.leaves(out), leaves, strict=True)]
+        return [fitted(x, like) for x, like in zip(jax.tree.leaves(out), leaves, strict=True)]
 
-    scalars = jax.tree.map(lambda x: jax.ShapeDtypeStruct((), x.dtype), tuple(given.values()))
-    closed = jax.make_jaxpr(flat)(*scalars)
+    of_one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tuple(given.values()))
+    closed = jax.make_jaxpr(flat)(*of_one)
     return closed.jaxpr, [jnp.asarray(x) for x in closed.consts]
+
+
+def fitted(x: Any, like: jax.Array) -> jax.Array:
+    """A returned value in the dtype of the array that it goes to."""
+    x = jnp.asarray(x)
+    if x.shape != like.shape[1:]:
+        raise ShapeError(f"function: returned shape {x.shape}, expected {like.shape[1:]}, as it got")
+    for kind in (jnp.complexfloating, jnp.inexact, jnp.number):
+        if jnp.issubdtype(x.dtype, kind) and not jnp.issubdtype(like.dtype, kind):
+            raise TypeError(f"function: returned {x.dtype}, expected {like.dtype}, as it got, or what that can hold")
+    return x.astype(like.dtype)
 
 
 def shown(tree: Any) -> str:

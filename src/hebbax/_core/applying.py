@@ -136,7 +136,7 @@ def apply(
             others = tile.of(rest)
             _, back = jax.vjp(lambda x: of_tile(x, others)[0], tile.of(smooth))
             there = tile.slot < view.partners.size
-            (found,) = back([jnp.where(there, x, 0) for x in tile.of(carry).values])
+            (found,) = back([jnp.where(jnp.expand_dims(there, range(1, x.ndim)), x, 0) for x in tile.of(carry).values])
             return Arguments(
                 put(carry.values, tile, found.values),
                 add(carry.event, tile.event, found.event),
