@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
 import hebbax
+from hebbax import _cpu
 
 SIDES = ("pre", "post")
 
@@ -46,12 +47,22 @@ def by_hand(synapses, side, values, spike, pre, post):
     return weight, age
 
 
-@settings(deadline=None, max_examples=30)
+@pytest.fixture(params=["cython", "jax"])
+def tiles(request, monkeypatch):
+    """By which of the two the elements of spiking rows are listed."""
+    if request.param == "jax":
+        monkeypatch.setattr(_cpu, "missing", "a test")
+    elif _cpu.missing:
+        pytest.skip(_cpu.missing)
+    return request.param
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     side=st.sampled_from(SIDES), seed=st.integers(0, 99), p=st.sampled_from((0.0, 0.1, 0.5, 1.0)),
     capacity=st.sampled_from((1, 3, 16, 2048)), shape=st.sampled_from(((12, 9), (1, 40), (40, 1), (64, 64))),
 )  # fmt: skip
-def test_every_event_counts_once_whatever_the_capacity(side, seed, p, capacity, shape):
+def test_every_event_counts_once_whatever_the_capacity(tiles, side, seed, p, capacity, shape):
     rng, synapses, values, pre, post = network(seed, shape)
     spike = rng.random(shape[SIDES.index(side)]) < p
     out = apply_on(synapses, side, rule, values, spike, pre=pre, post=post, capacity=capacity)
@@ -92,6 +103,7 @@ def test_a_synapse_may_have_several_values_in_one_array():
     history, spike = rng.uniform(0, 1, (synapses.nse, 3)).astype(np.float32), rng.random(12) < 0.5
 
     def shift(history, pre, post):
+        assert history.shape == (3,) and pre is None and post.shape == (2,)
         return jnp.roll(history, 1).at[0].set(post[0] + post[1])
 
     post = rng.uniform(0, 1, (9, 2)).astype(np.float32)
@@ -206,7 +218,7 @@ def test_what_a_function_closes_over_may_be_traced():
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
-        (dict(pre_spike=np.ones(3, bool)), hebbax.errors.ShapeError, r"pre_spike: got shape \(3,\), expected 4 in the first"),
+        (dict(pre_spike=np.ones(3, bool)), hebbax.errors.ShapeError, r"pre_spike: got shape \(3,\), expected 4 in"),
         (
             dict(per_synapse=(np.ones(5),)),
             hebbax.errors.ShapeError,
@@ -226,7 +238,7 @@ def test_what_a_function_closes_over_may_be_traced():
         ),
         (dict(capacity=0), ValueError, "capacity: got 0, expected at least 1"),
         (dict(capacity=1.5), TypeError, "capacity: got 1.5, expected an integer"),
-        (dict(function=lambda w, pre, post: (w, w)), TypeError, r"function: returned \(a value, a value\), expected a value, as its first"),
+        (dict(function=lambda w, pre, post: (w, w)), TypeError, r"returned \(a value, a value\), expected a value, as"),
         (
             dict(function=lambda w, pre, post: w * u.mV),
             TypeError,
@@ -239,6 +251,23 @@ def test_wrong_arguments_are_named(changed, error, message):
     arguments = dict(function=lambda w, pre, post: w, per_synapse=np.ones(4, np.float32), pre_spike=np.ones(4, bool))
     with pytest.raises(error, match=message):
         synapses.apply_on_pre(**(arguments | changed))
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_an_index_out_of_range_is_an_error_or_skipped(tiles, side):
+    synapses = hebbax.Synapses([0, 1, 2], [0, 1], shape=(2, 2))
+    leaves, tree = jax.tree.flatten(synapses)
+    wrong = jax.tree.unflatten(tree, [jnp.where(x == 1, 7, x) if x.shape == (2,) else x for x in leaves])
+
+    def call():
+        return np.asarray(apply_on(wrong, side, lambda w, pre, post: w + 1, jnp.zeros(2), jnp.ones(2, bool)))
+
+    if tiles == "jax":
+        np.testing.assert_array_equal(call(), [1, 0])
+    else:
+        message = rf"apply_on_{side}: indices\[1\] = 7, expected a neuron in \[0, 2\)"
+        with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match=message):
+            call()
 
 
 def test_a_second_derivative_is_refused():

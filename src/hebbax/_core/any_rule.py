@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from hebbax._core.applying import Arguments, View, apply
+from hebbax._core.compat import vary_alike
 from hebbax._core.foreign import array_of
 from hebbax._core.forks import check_jax
 from hebbax.errors import ShapeError
@@ -35,7 +36,10 @@ def apply_on(
     else:
         view = View(synapses.csc_indptr, synapses.csc_indices, synapses.weight_indices)
         order = "per_synapse", "post", "pre"
+    view, spike, *alike = all_alike([view, spike, *given.values()])
+    given = dict(zip(given, alike, strict=True))
     program, shared = trace(function, given)
+    shared, _ = all_alike((shared, spike))
     groups = [*(jax.tree.leaves(given[name]) for name in order), shared]
     flags = [[jnp.issubdtype(x.dtype, jnp.inexact) for x in group] for group in groups]  # what has derivatives
     pairs = [split(group, flag) for group, flag in zip(groups, flags, strict=True)]
@@ -89,15 +93,21 @@ def trace(function: Callable, given: dict[str, Any]) -> tuple[Any, list]:
 
     def flat(*arguments: Any) -> list:
         out = function(*arguments)
-        got, expected = (jax.tree.structure(x, is_leaf=is_quantity) for x in (out, arguments[0]))
+        got, expected = (shown(jax.tree.structure(x, is_leaf=is_quantity)) for x in (out, arguments[0]))
         if got != expected:
-            raise TypeError(f"function: returned {shown(got)}, expected {shown(expected)}, as its first argument")
+            raise TypeError(f"function: returned {got}, expected {expected}, as its first argument")
         out = jax.tree.map(in_unit, arguments[0], out, is_leaf=is_quantity)
         return [fitted(x, like) for x, like in zip(jax.tree.leaves(out), leaves, strict=True)]
 
-    of_one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tuple(given.values()))
+    of_one = jax.eval_shape(lambda *xs: jax.tree.map(lambda x: x.sum(0, dtype=x.dtype), xs), *given.values())
     closed = jax.make_jaxpr(flat)(*of_one)
     return closed.jaxpr, [jnp.asarray(x) for x in closed.consts]
+
+
+def all_alike(tree: Any) -> Any:
+    """The same, all of which varies over the axes of a `shard_map` that any of it varies over."""
+    leaves, structure = jax.tree.flatten(tree)
+    return jax.tree.unflatten(structure, vary_alike(leaves))
 
 
 def fitted(x: Any, like: jax.Array) -> jax.Array:

@@ -18,6 +18,7 @@ import numpy as np
 from jax.custom_batching import sequential_vmap
 from jax.interpreters import ad, batching, mlir
 
+from hebbax import _cpu
 from hebbax._core.compat import Primitive
 from hebbax._core.events import none_yet, record
 from hebbax._core.primitives import run_compiled
@@ -36,10 +37,10 @@ class View(NamedTuple):
 class Arguments(NamedTuple):
     """Lists of arrays, which the function takes of every synapse."""
 
-    values: list  # (nse,)
-    event: list  # (n_event,)
-    other: list  # (n_other,)
-    shared: list  # any shape, the same for all
+    values: Any  # (nse, ...)
+    event: Any  # (n_event, ...)
+    other: Any  # (n_other, ...)
+    shared: Any  # any shape, the same for all
 
 
 class Tile(NamedTuple):
@@ -64,32 +65,64 @@ def visit(
     if not (nse and n):
         return carry
     width = min(max(8, 1 << (-(-nse // n) - 1).bit_length()), 1024, capacity)  # a row of average length, if it fits
-    rows = max(1, capacity // width)
     arrivals = Arrivals(n, (0,))
-    lists = record(jnp.asarray(none_yet(arrivals)), spike, *3 * (jnp.int32(0),), arrivals)[HEADER + 1 :]
-    count, spiking = lists[0], lists[1:]
+    spiking = record(jnp.asarray(none_yet(arrivals)), spike, *3 * (jnp.int32(0),), arrivals)[HEADER + 1 :]
+    slots = jnp.zeros(0, view.partners.dtype) if view.slots is None else view.slots
 
     def step(state: tuple) -> tuple:
-        first, start, carry = state
-        place = first + jnp.arange(rows, dtype=jnp.int32)
-        event = jnp.take(spiking, place, mode="clip")
-        begin, end = view.indptr[event], view.indptr[event + 1]
-        size = jnp.where(place < count, end - begin, 0)
-        column = start + jnp.arange(width, dtype=begin.dtype)
-        inside = column < size[:, None]
-        element = jnp.where(inside, begin[:, None] + column, 0)
-        slot = element if view.slots is None else view.slots[element]
-        tile = Tile(
-            jnp.where(inside, slot, nse).reshape(-1),
-            jnp.where(inside, event[:, None], n).reshape(-1),
-            jnp.where(inside, view.partners[element], n_other).reshape(-1),
-        )
-        carry = body(carry, tile)
-        more = start + width < jnp.max(size)
-        return jnp.where(more, first, first + rows), jnp.where(more, start + width, 0), carry
+        place, start, carry = state
+        operands = view.indptr, view.partners, slots, spiking, jnp.stack([place, start])
+        *tile, (place, start) = tile_p.bind(*operands, rows=max(1, capacity // width), width=width, n_other=n_other)
+        return place, start, body(carry, Tile(*tile))
 
-    start = jnp.zeros((), view.indptr.dtype)
-    return jax.lax.while_loop(lambda state: state[0] < count, step, (jnp.int32(0), start, carry))[2]
+    nothing = jnp.zeros_like(view.indptr[0])
+    return jax.lax.while_loop(lambda state: state[0] < spiking[0], step, (nothing, nothing, carry))[2]
+
+
+def _tile_abstract(indptr: Any, *_: Any, rows: int, width: int, n_other: int) -> list:
+    return [indptr.update(shape=(size,), weak_type=False) for size in (*3 * (rows * width,), 2)]
+
+
+def _tile_in_jax(indptr, partners, slots, spiking, cursor, *, rows: int, width: int, n_other: int) -> list:
+    """Some rows by some of their elements. A row that is longer takes more than one tile, and so do those beside it."""
+    nse, n = partners.size, indptr.size - 1
+    (first, start), count, spiking = cursor, spiking[0], spiking[1:]
+    place = first + jnp.arange(rows, dtype=first.dtype)
+    event = jnp.take(spiking, place, mode="clip")
+    begin, end = indptr[event], indptr[event + 1]
+    size = jnp.where(place < count, end - begin, 0)
+    column = start + jnp.arange(width, dtype=begin.dtype)
+    inside = column < size[:, None]
+    element = jnp.where(inside, begin[:, None] + column, 0)
+    partner, slot = partners[element], slots[element] if slots.size else element
+    inside &= (partner >= 0) & (partner < n_other) & (slot >= 0) & (slot < nse)
+    more = start + width < jnp.max(size)
+    cursor = jnp.where(more, first, first + rows), jnp.where(more, start + width, 0)
+    parts = (slot, nse), (event[:, None], n), (partner, n_other)
+    tile = [jnp.where(inside, x, outside).reshape(-1).astype(indptr.dtype) for x, outside in parts]
+    return [*tile, jnp.stack(cursor)]
+
+
+def _tile_natively(indptr, partners, slots, spiking, cursor, *, rows: int, width: int, n_other: int) -> list:
+    """Elements one after the other, of however many rows they are."""
+    lanes = rows * width
+    cursor = jnp.append(cursor, jnp.asarray(n_other, cursor.dtype))
+    call = jax.ffi.ffi_call("hebbax_tile", jax.ShapeDtypeStruct((3 * lanes + 2,), indptr.dtype))
+    return jnp.split(call(indptr, partners, slots, spiking, cursor, flags=np.int32(0)), [lanes, 2 * lanes, 3 * lanes])
+
+
+def _lower_tile_on_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
+    native = _cpu.missing is None and len({x.dtype for x in ctx.avals_in[:3]}) == 1
+    return mlir.lower_fun(_tile_natively if native else _tile_in_jax, multiple_results=True)(ctx, *operands, **params)
+
+
+# The next elements of the neurons in a list, from a cursor on: their slots, neurons and partners, and the next cursor.
+tile_p = Primitive("hebbax_tile")
+tile_p.multiple_results = True
+run_compiled(tile_p)
+tile_p.def_abstract_eval(_tile_abstract)
+mlir.register_lowering(tile_p, mlir.lower_fun(_tile_in_jax, multiple_results=True))
+mlir.register_lowering(tile_p, _lower_tile_on_cpu, platform="cpu")
 
 
 def apply(
@@ -104,8 +137,7 @@ def apply(
     split = len(smooth.values)
 
     def of_tile(smooth: Arguments, rest: Arguments) -> tuple[list, list]:
-        axes = tuple(x._replace(shared=None)._replace(**dict.fromkeys(x._fields[:3], 0)) for x in (smooth, rest))
-        return jax.vmap(function, in_axes=axes)(smooth, rest)
+        return jax.vmap(function, in_axes=2 * (Arguments(0, 0, 0, None),))(smooth, rest)
 
     # Under `vmap` each member has a loop of its own: in one for all, none could end before the last, or be changed in
     # place.
@@ -179,7 +211,8 @@ def linear(function: Callable, transposed: Callable, residuals: Any, xs: Any) ->
 
 
 def _linear_abstract(*operands: Any, function: Callable, **_: Any) -> list:
-    return [jax.core.ShapedArray(x.shape, x.dtype) for x in jax.eval_shape(function, *operands)]
+    like = operands[0]  # which varies, in `shard_map`, as the others do
+    return [like.update(shape=x.shape, dtype=x.dtype, weak_type=False) for x in jax.eval_shape(function, *operands)]
 
 
 def _linear_jvp(primals: tuple, tangents: tuple, *, count: int, **functions: Any) -> tuple[list, list]:
