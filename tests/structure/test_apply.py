@@ -186,7 +186,7 @@ def test_vmap_and_jit_give_what_single_calls_give(side):
 
 
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize("check", [False, True][: 1 + hasattr(jax.lax, "pcast")])  # before JAX 0.8, without its check
 def test_shard_map(side, check):
     """Each device its own members of a batch; here there is one."""
     rng, synapses, _, pre, post = network(7)

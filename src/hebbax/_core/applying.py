@@ -9,6 +9,7 @@ derivative is a loop over the same tiles, forwards and backwards.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from jax.interpreters import ad, batching, mlir
 from hebbax import _cpu
 from hebbax._core.compat import Primitive
 from hebbax._core.events import none_yet, record
-from hebbax._core.primitives import run_compiled
+from hebbax._core.primitives import put_in, run_compiled
 from hebbax._core.reference import HEADER
 from hebbax._core.specs import Arrivals
 
@@ -210,8 +211,8 @@ def linear(function: Callable, transposed: Callable, residuals: Any, xs: Any) ->
     return jax.tree.unflatten(back[1], leaves)
 
 
-def _linear_abstract(*operands: Any, function: Callable, **_: Any) -> list:
-    like = operands[0]  # which varies, in `shard_map`, as the others do
+def _linear_abstract(*operands: Any, count: int, function: Callable, **_: Any) -> list:
+    like = operands[count]  # which varies, in `shard_map`, as the others do
     return [like.update(shape=x.shape, dtype=x.dtype, weak_type=False) for x in jax.eval_shape(function, *operands)]
 
 
@@ -229,17 +230,25 @@ def _linear_transpose(cotangents: list, *operands: Any, count: int, function: Ca
     return [None] * count + list(xs)
 
 
-def _linear_batch(operands: tuple, axes: tuple, **params: Any) -> tuple[list, list]:
-    """One member after the other."""
-    batch = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in zip(operands, axes, strict=True)]
-    own = [k for k, axis in enumerate(axes) if axis is not None]
-
-    def one(members: list) -> list:
-        given = dict(zip(own, members, strict=True))
-        return linear_p.bind(*(given.get(k, x) for k, x in enumerate(batch)), **params)
-
-    out = jax.lax.map(one, [batch[k] for k in own])
+def _linear_batch(operands: tuple, axes: tuple, *, count: int, function: Callable, transposed: Callable) -> tuple:
+    """One member after the other, and so in the transpose: JAX's own of such a loop would not know what is linear."""
+    size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
+    in_batch = [axis is not None for axis in axes[:count]]
+    given = zip(operands[:count], axes[:count], strict=True)
+    residuals = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in given]
+    xs = [batching.bdim_at_front(x, axis, size) for x, axis in zip(operands[count:], axes[count:], strict=True)]
+    each = functools.partial(functools.partial, _of_each, in_batch)
+    out = linear_p.bind(*residuals, *xs, count=count, function=each(function), transposed=each(transposed))
     return out, [0] * len(out)
+
+
+def _of_each(in_batch: list[bool], function: Callable, *operands: Any) -> list:
+    residuals, xs = operands[: len(in_batch)], operands[len(in_batch) :]
+
+    def one(member: tuple[list, list]) -> list:
+        return function(*put_in(residuals, in_batch, member[0]), *member[1])
+
+    return jax.lax.map(one, (list(itertools.compress(residuals, in_batch)), list(xs)))
 
 
 linear_p = Primitive("hebbax_apply_linear")

@@ -79,7 +79,7 @@ def _batch(primitive: Primitive, operands, axes, **params):
         return bind(primitive, *operands, *after, **params), None
     if set(STRUCTURE) & set(itertools.compress(names, in_batch)):
         return jax.lax.map(
-            lambda member: bind(primitive, *_put(operands, in_batch, member), *after, **params), batch
+            lambda member: bind(primitive, *put_in(operands, in_batch, member), *after, **params), batch
         ), 0
     for k, name in enumerate(names):
         if not in_batch[k] and name not in STRUCTURE:
@@ -89,7 +89,7 @@ def _batch(primitive: Primitive, operands, axes, **params):
     return bind(primitive, *operands, *after, **params), 0
 
 
-def _put(operands, where: list[bool], members) -> list:
+def put_in(operands, where: list[bool], members) -> list:
     """`operands` with the next one of `members` wherever `where` says so."""
     members = iter(members)
     return [next(members) if is_member else x for x, is_member in zip(operands, where, strict=True)]
@@ -137,7 +137,7 @@ class Network(NamedTuple):
 
             def step(weight, member, axis=axis, in_batch=in_batch):
                 member = (jnp.expand_dims(x, axis) for x in member)
-                return self._add_all(weight, *_put(varying, in_batch, member)), None
+                return self._add_all(weight, *put_in(varying, in_batch, member)), None
 
             batch = [jnp.moveaxis(x, axis, 0) for x in itertools.compress(varying, in_batch)]
             return jax.lax.scan(step, weight, batch)[0]
