@@ -391,3 +391,15 @@ def test_other_errors(network):
         delayed.step(rule, weight, rule.init(synapses), state, pre[0], np.zeros(17, bool))
     with pytest.raises(ValueError, match=r"^axonal: got a delay of 0 steps, expected at least 1"):
         DelayedSynapses(synapses, DT).propagate_due(weight, DelayedSynapses(synapses, DT).init(weight))
+
+
+def test_a_function_of_one_synapse_knows_no_delay_of_each(network):
+    synapses, weight, pre = network
+    delayed = DelayedSynapses(synapses, DT, axonal=0.2 * u.ms)
+
+    class Rule:
+        def step(self, synapses, weight, state, pre_spike, *_, **__):
+            return synapses.apply_on_pre(lambda w, x, y: w, weight, pre_spike), state
+
+    with pytest.raises(NotImplementedError, match=r"apply_on_pre and apply_on_post know no delay of each synapse"):
+        delayed.step(Rule(), weight, None, delayed.init(weight), pre[0], np.zeros(17, bool))
