@@ -282,17 +282,37 @@ def test_a_second_derivative_is_refused():
 
 @pytest.mark.parametrize("side", SIDES)
 def test_a_compiled_step_copies_no_array_of_all_synapses(side):
+    """Also where new values do not depend on the old ones, and where some values only are read."""
     synapses = hebbax.Synapses.random((200, 300), prob=0.2, seed=2)
     spikes = np.zeros((4, synapses.shape[SIDES.index(side)]), bool)
 
     @functools.partial(jax.jit, donate_argnums=1)
-    def run(synapses, weight, spikes):
-        def step(weight, spike):
-            return apply_on(synapses, side, lambda w, pre, post: w * 0.5, weight, spike), None
+    def run(synapses, values, limit, spikes):
+        def rule(synapse, pre, post):
+            weight, seen, limit = synapse
+            return jnp.minimum(weight * 0.5 + seen, limit), pre, limit
 
-        return jax.lax.scan(step, weight, spikes)[0]
+        def step(values, spike):
+            out = apply_on(synapses, side, rule, (*values, limit), spike, pre=jnp.ones(200), post=jnp.ones(300))
+            assert out[2] is limit
+            return out[:2], None
 
-    compiled = run.lower(synapses, jnp.ones(synapses.nse), spikes).compile()
-    assert [
-        line for line in compiled.as_text().splitlines() if f"f32[{synapses.nse}]" in line and " copy(" in line
-    ] == []
+        return jax.lax.scan(step, values, spikes)[0]
+
+    ones = [jnp.ones(synapses.nse) + k for k in range(3)]
+    text = run.lower(synapses, tuple(ones[:2]), ones[2], spikes).compile().as_text()
+    assert [line for line in text.splitlines() if f"f32[{synapses.nse}]" in line and " copy(" in line] == []
+
+
+def test_values_that_are_only_read_have_derivatives_too():
+    rng, synapses, (weight, _), pre, _ = network(8)
+    limit, spike = rng.uniform(-1, 1, synapses.nse).astype(np.float32), rng.random(12) < 0.5
+
+    def total(weight, limit):
+        def rule(synapse, pre, post):
+            return synapse[0] * synapse[1] ** 2 + pre, synapse[1]
+
+        return (synapses.apply_on_pre(rule, (weight, limit), spike, pre=pre, capacity=8)[0] * factor).sum()
+
+    factor = rng.uniform(0, 1, weight.shape).astype(np.float32)
+    check_grads(total, (weight, limit), order=1, modes=("fwd", "rev"), rtol=0.02, atol=0.02)

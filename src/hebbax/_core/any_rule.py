@@ -32,28 +32,31 @@ def apply_on(
     given = {name: checked(name, tree, sizes[name]) for name, tree in trees.items()}
     spike = checked(f"{side}_spike", array_of(f"{side}_spike", spike), sizes[side])
     if side == "pre":
-        view, order = View(synapses.indptr, synapses.indices, None), ("per_synapse", "pre", "post")
+        view, ends = View(synapses.indptr, synapses.indices, None), ("pre", "post")
     else:
-        view = View(synapses.csc_indptr, synapses.csc_indices, synapses.weight_indices)
-        order = "per_synapse", "post", "pre"
+        view, ends = View(synapses.csc_indptr, synapses.csc_indices, synapses.weight_indices), ("post", "pre")
     view, spike, *alike = all_alike([view, spike, *given.values()])
     given = dict(zip(given, alike, strict=True))
     program, shared = trace(function, given)
     shared, _ = all_alike((shared, spike))
-    groups = [*(jax.tree.leaves(given[name]) for name in order), shared]
+    leaves, tree = jax.tree.flatten(given["per_synapse"])
+    changes = [new is not old for new, old in zip(program.outvars, program.invars, strict=False)]
+    values, fixed = split(leaves, changes)
+    groups = [values, fixed, *(jax.tree.leaves(given[name]) for name in ends), shared]
     flags = [[jnp.issubdtype(x.dtype, jnp.inexact) for x in group] for group in groups]  # what has derivatives
     pairs = [split(group, flag) for group, flag in zip(groups, flags, strict=True)]
     smooth, rest = (Arguments(*parts) for parts in zip(*pairs, strict=True))
 
     def of_one(smooth: Arguments, rest: Arguments) -> tuple[list, list]:
-        parts = [merged(*pair) for pair in zip(smooth, rest, flags, strict=True)]
-        named = dict(zip((*order, "shared"), parts, strict=True))
-        run = jaxpr_as_fun(ClosedJaxpr(program, named["shared"]))
-        return split(run(*(x for name in sizes for x in named[name])), flags[0])
+        values, fixed, *of_ends, shared = (merged(*parts) for parts in zip(smooth, rest, flags, strict=True))
+        named = dict(zip(ends, of_ends, strict=True))
+        run = jaxpr_as_fun(ClosedJaxpr(program, shared))
+        out = run(*merged(values, fixed, changes), *named["pre"], *named["post"])
+        return split(split(out, changes)[0], flags[0])
 
-    n_other = sizes[order[2]]
-    out = merged(*apply(of_one, view, spike != 0, smooth, rest, n_other, capacity), flags[0])
-    return jax.tree.unflatten(jax.tree.structure(given["per_synapse"]), out)
+    spike = spike if spike.dtype == bool else spike != 0
+    new = merged(*apply(of_one, view, spike, smooth, rest, sizes[ends[1]], capacity), flags[0])
+    return jax.tree.unflatten(tree, merged(new, fixed, changes))
 
 
 def checked_capacity(capacity: Any) -> int:

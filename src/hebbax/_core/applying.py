@@ -22,6 +22,7 @@ from jax.interpreters import ad, batching, mlir
 from hebbax import _cpu
 from hebbax._core.compat import Primitive
 from hebbax._core.events import none_yet, record
+from hebbax._core.fence import fence
 from hebbax._core.primitives import put_in, run_compiled
 from hebbax._core.reference import HEADER
 from hebbax._core.specs import Arrivals
@@ -38,7 +39,8 @@ class View(NamedTuple):
 class Arguments(NamedTuple):
     """Lists of arrays, which the function takes of every synapse."""
 
-    values: Any  # (nse, ...)
+    values: Any  # (nse, ...), which it changes
+    fixed: Any  # (nse, ...), which it does not
     event: Any  # (n_event, ...)
     other: Any  # (n_other, ...)
     shared: Any  # any shape, the same for all
@@ -51,11 +53,13 @@ class Tile(NamedTuple):
     event: jax.Array
     other: jax.Array
 
-    def of(self, arguments: Arguments) -> Arguments:
+    def of(self, *arguments: Arguments) -> list[Arguments]:
         """What is there."""
         take = functools.partial(jnp.take, axis=0, mode="clip")
-        values, event, other = ([take(x, ids) for x in part] for part, ids in zip(arguments[:3], self, strict=True))
-        return Arguments(values, event, other, arguments.shared)
+        places = self.slot, *self
+        found = [[[take(x, ids) for x in part] for part, ids in zip(x, places, strict=False)] for x in arguments]
+        # Fenced: XLA would gather anew for each use, after a scatter too, and keep a copy of the array for that.
+        return [Arguments._make([*parts, x.shared]) for parts, x in zip(fence(found), arguments, strict=True)]
 
 
 def visit(
@@ -138,7 +142,7 @@ def apply(
     split = len(smooth.values)
 
     def of_tile(smooth: Arguments, rest: Arguments) -> tuple[list, list]:
-        return jax.vmap(function, in_axes=2 * (Arguments(0, 0, 0, None),))(smooth, rest)
+        return jax.vmap(function, in_axes=2 * (Arguments(0, 0, 0, 0, None),))(smooth, rest)
 
     # Under `vmap` each member has a loop of its own: in one for all, none could end before the last, or be changed in
     # place.
@@ -148,7 +152,7 @@ def apply(
 
         def body(values: list, tile: Tile) -> list:
             own, others = smooth._replace(values=values[:split]), rest._replace(values=values[split:])
-            first, second = of_tile(tile.of(own), tile.of(others))
+            first, second = of_tile(*tile.of(own, others))
             return put(values, tile, [*first, *second])
 
         return over_tiles(body, [*smooth.values, *rest.values], view, spike)
@@ -157,8 +161,8 @@ def apply(
         (view, spike, rest), smooth = residuals
 
         def body(values: list, tile: Tile) -> list:
-            moved, others = tile.of(tangents._replace(values=values)), tile.of(rest)
-            return put(values, tile, jax.jvp(lambda x: of_tile(x, others)[0], (tile.of(smooth),), (moved,))[1])
+            own, moved, others = tile.of(smooth, tangents._replace(values=values), rest)
+            return put(values, tile, jax.jvp(lambda x: of_tile(x, others)[0], (own,), (moved,))[1])
 
         return over_tiles(body, tangents.values, view, spike)
 
@@ -166,12 +170,13 @@ def apply(
         (view, spike, rest), smooth = residuals
 
         def body(carry: Arguments, tile: Tile) -> Arguments:
-            others = tile.of(rest)
-            _, back = jax.vjp(lambda x: of_tile(x, others)[0], tile.of(smooth))
+            own, others, back = tile.of(smooth, rest, carry)
             there = tile.slot < view.partners.size
-            (found,) = back([jnp.where(jnp.expand_dims(there, range(1, x.ndim)), x, 0) for x in tile.of(carry).values])
+            ys = [jnp.where(jnp.expand_dims(there, range(1, x.ndim)), x, 0) for x in back.values]
+            (found,) = jax.vjp(lambda x: of_tile(x, others)[0], own)[1](ys)
             return Arguments(
                 put(carry.values, tile, found.values),
+                put(carry.fixed, tile, found.fixed),
                 add(carry.event, tile.event, found.event),
                 add(carry.other, tile.other, found.other),
                 [y + x for y, x in zip(carry.shared, found.shared, strict=True)],
