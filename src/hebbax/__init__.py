@@ -20,7 +20,7 @@ from hebbax.operators import (
     update_csr_on_binary_post,
     update_csr_on_binary_pre,
 )
-from hebbax.rules import InhibitorySTDP, PairSTDP, PowerLawSTDP, TripletSTDP
+from hebbax.rules import InhibitorySTDP, PairSTDP, PowerLawSTDP, RewardSTDP, TripletSTDP
 from hebbax.synapses import Synapses
 
 __version__ = _version("hebbax")
@@ -30,6 +30,7 @@ __all__ = [
     "InhibitorySTDP",
     "PairSTDP",
     "PowerLawSTDP",
+    "RewardSTDP",
     "ShapeError",
     "Synapses",
     "TripletSTDP",
