@@ -12,7 +12,8 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "examples"
-COMMANDS = ("", "info", "simulate", *(f"simulate {name}" for name in ("song2000", "cuba", "brunel10k", "hpc")))
+EXPERIMENTS = "song2000", "cuba", "brunel10k", "hpc", "reward"
+COMMANDS = ("", "info", "simulate", *(f"simulate {name}" for name in EXPERIMENTS))
 MAKERS = {  # of objects that programs do not make by their classes' names
     "hebbax.Backend": "hebbax.backends",
     "hebbax.brainevent.Enabled": "hebbax.brainevent.enable",
@@ -22,6 +23,7 @@ MAKERS = {  # of objects that programs do not make by their classes' names
     "hebbax.rules.PairTraces": "hebbax.PairSTDP",
     "hebbax.rules.ScalingState": "hebbax.SynapticScaling",
     "hebbax.rules.ShortTermState": "hebbax.ShortTermPlasticity",
+    "hebbax.rules.RewardTraces": "hebbax.RewardSTDP",
     "hebbax.rules.TripletTraces": "hebbax.TripletSTDP",
     "hebbax.sharding.Layout": "hebbax.sharding.split",
     "hebbax.sharding.ShardedSynapses": "hebbax.sharding.split",

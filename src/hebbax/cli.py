@@ -31,7 +31,7 @@ from rich.table import Table
 
 import hebbax
 from hebbax import _cpu
-from hebbax.experiments import brunel10k, cuba, hpc, network_loop, network_report, song2000
+from hebbax.experiments import brunel10k, cuba, hpc, network_loop, network_report, reward, song2000
 
 FIGURE = "hebbax.experiments.network_figure"  # imported if a figure is drawn, since it takes matplotlib
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
@@ -220,6 +220,27 @@ def run_hpc(
     )
 
 
+@simulate.command("reward")
+def run_reward(
+    seconds: Seconds = 3600.0,
+    seed: Seed = 0,
+    backend: BackendName = None,
+    threads: Threads = None,
+    output: Output = Path("reward"),
+) -> None:
+    """A reward that comes late finds its synapse: Izhikevich (2007), Cerebral Cortex 17:2443.
+
+    1 000 neurons with 100 synapses each fire at random. Whenever a chosen one is followed by another one, dopamine is
+    released 1 to 3 s later, and turns what pairs of spikes have left at the synapses into weight.
+    """
+    try:
+        steps = reward.check(reward.Parameters(), seconds)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    figure = "hebbax.experiments.reward_figure"
+    _run(reward, output, seconds, steps, backend, threads, None, report=reward, figure=figure, seed=seed)
+
+
 def _run_network(
     experiment: ModuleType, parameters: Any, static: bool, seconds: float, backend: str | None, threads: int | None,
     devices: int | None, output: Path, **options: Any,
@@ -263,8 +284,10 @@ def _run(
         message = f"got {str(output)!r}, expected a folder that can be written to ({error.strerror})"
         raise typer.BadParameter(message, param_hint="'--output'") from error
 
+    if mesh is not None:
+        options["mesh"] = mesh
     with _progress(console, seconds) as on_progress:
-        result = experiment.simulate(seconds=seconds, backend=backend, mesh=mesh, on_progress=on_progress, **options)
+        result = experiment.simulate(seconds=seconds, backend=backend, on_progress=on_progress, **options)
     if first:
         _report(console, report, figure, result, output / name)
     if result.steps < steps:  # perhaps because of a Ctrl-C in another process
