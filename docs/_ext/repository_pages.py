@@ -18,6 +18,7 @@ MAKERS = {  # of objects that programs do not make by their classes' names
     "hebbax.brainevent.Enabled": "hebbax.brainevent.enable",
     "hebbax.delays.DelayState": "hebbax.delays.DelayedSynapses",
     "hebbax.rules.PairTraces": "hebbax.PairSTDP",
+    "hebbax.rules.PreTrace": "hebbax.DiehlCookSTDP",
     "hebbax.rules.TripletTraces": "hebbax.TripletSTDP",
     "hebbax.sharding.Layout": "hebbax.sharding.split",
     "hebbax.sharding.ShardedSynapses": "hebbax.sharding.split",
