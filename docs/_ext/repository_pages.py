@@ -12,7 +12,12 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "examples"
-COMMANDS = ("", "info", "simulate", *(f"simulate {name}" for name in ("song2000", "cuba", "brunel10k", "hpc")))
+COMMANDS = (
+    "",
+    "info",
+    "simulate",
+    *(f"simulate {name}" for name in ("song2000", "cuba", "brunel10k", "hpc", "digits")),
+)
 MAKERS = {  # of objects that programs do not make by their classes' names
     "hebbax.Backend": "hebbax.backends",
     "hebbax.brainevent.Enabled": "hebbax.brainevent.enable",

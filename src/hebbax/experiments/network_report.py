@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from typing import Any
 
 import brainunit as u
 import numpy as np
 
-import hebbax
 from hebbax.experiments.network import Run
+from hebbax.experiments.parameters import with_metadata
 
 SETTLED = 0.2  # of the time, from where on rates and irregularity are taken
 
@@ -66,17 +64,7 @@ def arrays(run: Run) -> dict[str, np.ndarray]:
         "weight_start": (run.weight_start, run.network.weight_unit),
         "weight_end": (run.weight_end, run.network.weight_unit),
     }
-    parameters = run.network.neurons.parameters
-    metadata = {
-        "hebbax": hebbax.__version__,
-        "seed": run.seed,
-        "steps": run.steps,
-        "devices": run.devices,
-        "wall_time_s": run.wall_time / u.second,
-        "arrays": {name: unit for name, (_, unit) in described.items()},
-        "parameters": {
-            field.name: {"value": str(getattr(parameters, field.name)), **field.metadata}
-            for field in dataclasses.fields(parameters)
-        },
-    }
-    return {name: np.asarray(x) for name, (x, _) in described.items()} | {"metadata": np.array(json.dumps(metadata))}
+    return with_metadata(
+        described, run.network.neurons.parameters, seed=run.seed, steps=run.steps, devices=run.devices,
+        wall_time_s=run.wall_time / u.second,
+    )  # fmt: skip

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 import time
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import hebbax
-from hebbax.experiments.parameters import parameter
+from hebbax.experiments.parameters import parameter, with_metadata
 from hebbax.experiments.poisson import bernoulli_cells
 from hebbax.rules import PairTraces
 
@@ -390,18 +389,7 @@ def arrays(result: Result) -> dict[str, np.ndarray]:
         "weight_start": (result.weight_start, leak),
         "weight_end": (result.weight_end, leak),
     }
-    metadata = {
-        "experiment": "Song, Miller & Abbott (2000), doi:10.1038/78829",
-        "hebbax": hebbax.__version__,
-        "seed": result.seed,
-        "steps": result.steps,
-        "synaptic_updates": result.updates,
-        "wall_time_s": result.wall_time / u.second,
-        "arrays": {name: unit for name, (_, unit) in described.items()},
-        "parameters": {
-            field.name: {"value": str(getattr(result.parameters, field.name)), **field.metadata}
-            for field in dataclasses.fields(result.parameters)
-        },
-    }
-    plain = {name: np.asarray(values) for name, (values, _) in described.items()}
-    return {**plain, "metadata": np.array(json.dumps(metadata))}
+    return with_metadata(
+        described, result.parameters, experiment="Song, Miller & Abbott (2000), doi:10.1038/78829", seed=result.seed,
+        steps=result.steps, synaptic_updates=result.updates, wall_time_s=result.wall_time / u.second,
+    )  # fmt: skip

@@ -1,0 +1,29 @@
+"""
+digits: handwritten digits, learned from spikes
+===============================================
+
+Unsupervised learning as in Diehl & Cook, *Frontiers in Computational Neuroscience* 9:99 (2015), on the 1 797 images of
+8 by 8 pixels that scikit-learn ships (``pip install "hebbax[digits]"``). 400 integrate-and-fire neurons inhibit each
+other and learn by :class:`hebbax.DiehlCookSTDP` from Poisson spikes, at rates that are the pixels. No label is used
+until, with all weights fixed, each neuron is given the class of the images to which it spikes most.
+
+.. code-block:: bash
+
+   hebbax simulate digits
+
+That learns from 1 437 images twice, assigns the classes, and then classifies the 360 that were held out.
+
+The same from Python, smaller unless the pages are made in full size:
+"""
+
+import os
+
+from hebbax.experiments import digits, digits_report
+from hebbax.experiments.digits_figure import figure
+
+full = os.environ.get("HEBBAX_DOCS_FULL") == "1"
+result = digits.simulate() if full else digits.simulate(neurons=100, epochs=1)
+for name, value in digits_report.summary(result).items():
+    print(f"{name}: {value}")
+
+fig = figure(result)

@@ -1,0 +1,70 @@
+"""The figure of `digits`, in a module of its own because matplotlib is optional."""
+
+import math
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hebbax.experiments.digits import CLASSES, PIXELS, Result
+from hebbax.experiments.song2000_figure import BLUE, GREY
+
+SIDE = math.isqrt(PIXELS)  # of an image
+MOST_FIELDS = 400  # that are drawn
+
+
+def figure(result: Result) -> Figure:
+    """Draw the neurons' weights by their class, the confusion of classes, and the accuracy while learning."""
+    fig = Figure(figsize=(11, 3.6), layout="constrained", dpi=200)
+    panels = fig.subplots(1, 3, width_ratios=(1.1, 1, 1))
+    for letter, axes, draw in zip("abc", panels, (_fields, _confusion, _course), strict=True):
+        draw(axes, result)
+        axes.set_title(letter, loc="left", fontweight="bold")
+    return fig
+
+
+def _fields(axes: Axes, result: Result) -> None:
+    """The weights as images, by class, and within one by how often the neuron spiked."""
+    spikes = (result.known if len(result.known.label) else result.learning).spikes.sum(0)
+    order = np.lexsort((-spikes, np.where(result.assignment < 0, CLASSES, result.assignment)))
+    order = order[np.unique(np.linspace(0, order.size - 1, min(MOST_FIELDS, order.size)).astype(int))]
+    columns = math.ceil(math.sqrt(order.size))
+    rows = math.ceil(order.size / columns)
+    mosaic = np.full((rows, columns, SIDE + 1, SIDE + 1), np.nan)
+    places = np.divmod(np.arange(order.size), columns)
+    mosaic[(*places, slice(SIDE), slice(SIDE))] = result.weight.T[order].reshape(-1, SIDE, SIDE)
+    whole = mosaic.transpose(0, 2, 1, 3).reshape(rows * (SIDE + 1), -1)[:-1, :-1]
+    axes.imshow(whole, cmap="gray_r", vmin=0, vmax=np.quantile(result.weight, 0.99), interpolation="nearest")
+    classes = result.assignment[order]
+    first = [int(np.flatnonzero(classes == k)[0]) for k in np.unique(classes[classes >= 0])]
+    ticks = [(k // columns + (k % columns) / columns, classes[k]) for k in first]  # rows, and where in these
+    axes.set_yticks([(row + 0.5) * (SIDE + 1) for row, _ in ticks], [str(label) for _, label in ticks])
+    axes.set(xticks=[], xlabel=f"weights of {order.size} neurons", ylabel="class, from here on")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def _confusion(axes: Axes, result: Result) -> None:
+    counts = result.confusion
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            color = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", fontsize="x-small", color=color)
+    digits = range(CLASSES)
+    title = f"held out: {result.accuracy:.1%} right" if counts.any() else "held out: not reached"
+    axes.set(xticks=digits, yticks=digits, xlabel="class given", ylabel="class")
+    axes.set_title(title, fontsize="medium")
+    axes.tick_params(length=0)
+
+
+def _course(axes: Axes, result: Result) -> None:
+    seen, right = result.course()
+    axes.plot(seen, 100 * right, ".-", color=BLUE, linewidth=1.2, label="while learning")
+    if result.confusion.any():
+        axes.axhline(100 * result.accuracy, color="black", linestyle="--", linewidth=1, label="held out, in the end")
+    axes.axhline(100 / CLASSES, color=GREY, linestyle=":", linewidth=1, label="by chance")
+    axes.set(xlabel="images seen", ylabel="right (%)", xlim=(0, max(1, len(result.learning.label))), ylim=(0, 100))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
