@@ -10,13 +10,13 @@ from hebbax.experiments.digits import CLASSES, PIXELS, Result
 from hebbax.experiments.song2000_figure import BLUE, GREY
 
 SIDE = math.isqrt(PIXELS)  # of an image
-MOST_FIELDS = 400  # that are drawn
+COLUMNS = 20  # of neurons
 
 
 def figure(result: Result) -> Figure:
     """Draw the neurons' weights by their class, the confusion of classes, and the accuracy while learning."""
-    fig = Figure(figsize=(11, 3.6), layout="constrained", dpi=200)
-    panels = fig.subplots(1, 3, width_ratios=(1.1, 1, 1))
+    fig = Figure(figsize=(12, 3.4), layout="constrained", dpi=200)
+    panels = fig.subplots(1, 3, width_ratios=(2, 1, 1))
     for letter, axes, draw in zip("abc", panels, (_fields, _confusion, _course), strict=True):
         draw(axes, result)
         axes.set_title(letter, loc="left", fontweight="bold")
@@ -24,22 +24,18 @@ def figure(result: Result) -> Figure:
 
 
 def _fields(axes: Axes, result: Result) -> None:
-    """The weights as images, by class, and within one by how often the neuron spiked."""
+    """The weights as images, a row for each class, of the neurons that spiked most to the images learned from."""
     spikes = (result.known if len(result.known.label) else result.learning).spikes.sum(0)
-    order = np.lexsort((-spikes, np.where(result.assignment < 0, CLASSES, result.assignment)))
-    order = order[np.unique(np.linspace(0, order.size - 1, min(MOST_FIELDS, order.size)).astype(int))]
-    columns = math.ceil(math.sqrt(order.size))
-    rows = math.ceil(order.size / columns)
-    mosaic = np.full((rows, columns, SIDE + 1, SIDE + 1), np.nan)
-    places = np.divmod(np.arange(order.size), columns)
-    mosaic[(*places, slice(SIDE), slice(SIDE))] = result.weight.T[order].reshape(-1, SIDE, SIDE)
-    whole = mosaic.transpose(0, 2, 1, 3).reshape(rows * (SIDE + 1), -1)[:-1, :-1]
-    axes.imshow(whole, cmap="gray_r", vmin=0, vmax=np.quantile(result.weight, 0.99), interpolation="nearest")
-    classes = result.assignment[order]
-    first = [int(np.flatnonzero(classes == k)[0]) for k in np.unique(classes[classes >= 0])]
-    ticks = [(k // columns + (k % columns) / columns, classes[k]) for k in first]  # rows, and where in these
-    axes.set_yticks([(row + 0.5) * (SIDE + 1) for row, _ in ticks], [str(label) for _, label in ticks])
-    axes.set(xticks=[], xlabel=f"weights of {order.size} neurons", ylabel="class, from here on")
+    mosaic = np.full((CLASSES, SIDE + 1, COLUMNS, SIDE + 1), np.nan)
+    for label in range(CLASSES):
+        own = np.flatnonzero(result.assignment == label)
+        own = own[np.argsort(-spikes[own], kind="stable")][:COLUMNS]
+        mosaic[label, :SIDE, : own.size, :SIDE] = result.weight[:, own].reshape(SIDE, SIDE, -1).transpose(0, 2, 1)
+    image = mosaic.reshape(CLASSES * (SIDE + 1), -1)[:-1, :-1]
+    axes.imshow(image, cmap="gray_r", vmin=0, vmax=np.quantile(result.weight, 0.99), interpolation="nearest")
+    axes.set_facecolor("0.85")  # which shows between the images
+    axes.set_yticks(np.arange(CLASSES) * (SIDE + 1) + (SIDE - 1) / 2, [str(label) for label in range(CLASSES)])
+    axes.set(xticks=[], ylabel="class", xlabel=f"weights of up to {COLUMNS} neurons of each class")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
 
@@ -67,4 +63,4 @@ def _course(axes: Axes, result: Result) -> None:
     axes.axhline(100 / CLASSES, color=GREY, linestyle=":", linewidth=1, label="by chance")
     axes.set(xlabel="images seen", ylabel="right (%)", xlim=(0, max(1, len(result.learning.label))), ylim=(0, 100))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="center right")
