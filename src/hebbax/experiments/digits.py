@@ -151,7 +151,7 @@ class Result:
     def course(self, window: int = 240) -> tuple[np.ndarray, np.ndarray]:
         """Accuracy while learning: of each `window` of images, with the classes that the window before gives neurons.
 
-        Returns the number of images seen at the end of each, and the share of them.
+        Returns the number of images seen at the end of each, and the share that is right.
         """
         ends = np.arange(2 * window, len(self.learning.label) + 1, window)
         parts = [Answers(*(x[end - 2 * window : end] for x in self.learning)) for end in ends]
@@ -163,7 +163,7 @@ class Result:
 
 
 def load() -> Images:
-    """The images that scikit-learn ships: half of E. Alpaydin & C. Kaynak's (1998), doi:10.24432/C50P49."""
+    """The images that scikit-learn ships: the test images of E. Alpaydin & C. Kaynak (1998), doi:10.24432/C50P49."""
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
