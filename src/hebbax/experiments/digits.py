@@ -263,14 +263,15 @@ def make_step(p: Parameters, synapses: hebbax.Synapses, learns: bool, backend: s
             )
             theta = theta + p.theta_step * spike
         others = spike.sum(dtype=jnp.float32) - spike
-        return (Learned(weight, theta), Activity(
+        after = Activity(
             voltage=u.math.where(spike, p.reset_potential, voltage),
             excitation=now.excitation * decay(p.excitatory_time) + received,
             inhibition=now.inhibition * decay(p.inhibitory_time) + p.inhibitory_weight * others,
             refractory=jnp.where(spike, rest, jnp.maximum(now.refractory - 1, 0)),
             spikes=now.spikes + spike,
             traces=traces,
-        )), None  # fmt: skip
+        )
+        return (Learned(weight, theta), after), None
 
     return step
 
