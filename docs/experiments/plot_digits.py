@@ -11,9 +11,14 @@ until, with all weights fixed, each neuron is given the class of the images to w
 
    hebbax simulate digits
 
-That learns from 1 437 images twice, assigns the classes, and then classifies the 360 that were held out.
+That learns from 1 437 images twice, assigns the classes, and then classifies the 360 that were held out: 93.9% of them
+rightly. With other seeds, which hold other images out, it is 90.3 to 94.7%, and each takes 17 s of one core
+(:doc:`results </generated/results/digits>`, by ``python benchmarks/digits_seeds.py``).
 
-The same from Python, smaller unless the pages are made in full size:
+.. image:: ../../digits.png
+   :alt: Weights by class, confusion of classes, and accuracy while learning
+
+The same from Python, by a quarter of the neurons, which see each image once, unless the pages are made in full size:
 """
 
 import os
@@ -27,3 +32,8 @@ for name, value in digits_report.summary(result).items():
     print(f"{name}: {value}")
 
 fig = figure(result)
+
+# %%
+# Parameters, with their sources, and the neurons' spikes to each image are in ``digits/digits.npz``, which the command
+# writes. The paper's network has 784 inputs and sees 60 000 images three times or more; what is different here, and
+# why, is on the page of :mod:`hebbax.experiments.digits`.
