@@ -18,7 +18,7 @@ rightly. With other seeds, which hold other images out, it is 90.3 to 94.7%, and
 .. image:: ../../digits.png
    :alt: Weights by class, confusion of classes, and accuracy while learning
 
-The same from Python, by a quarter of the neurons, which see each image once, unless the pages are made in full size:
+The same from Python, by a quarter of the neurons, which see 1 000 images once, unless the pages are made in full size:
 """
 
 import os
@@ -27,7 +27,7 @@ from hebbax.experiments import digits, digits_report
 from hebbax.experiments.digits_figure import figure
 
 full = os.environ.get("HEBBAX_DOCS_FULL") == "1"
-result = digits.simulate() if full else digits.simulate(neurons=100, epochs=1)
+result = digits.simulate() if full else digits.simulate(neurons=100, epochs=1, images=1000)
 for name, value in digits_report.summary(result).items():
     print(f"{name}: {value}")
 
