@@ -81,7 +81,7 @@ def main(
     chosen = [contender for contender in contenders() if re.search(simulators, contender.name)]
     if not (rows and chosen):
         raise typer.BadParameter(f"no network matches {networks!r}, or no contender matches {simulators!r}")
-    started, load = time.perf_counter(), machine()
+    started, load, measured_at = time.perf_counter(), machine(), commit()
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as progress:
         bar = progress.add_task("", total=len(rows) * len(chosen) * (rounds + 1))
@@ -92,9 +92,9 @@ def main(
 
         measured = [measure(row, chosen, rounds, timeout, say) for row in rows]
     results = {
-        "command": shlex.join(["python", "benchmarks/bench_networks.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "benchmarks/bench_networks.py", *without_output(sys.argv[1:])]),
         "date": datetime.date.today().isoformat(),
-        "commit": commit(),
+        "commit": measured_at,
         "machine": load | {"load_average_after": [round(x, 2) for x in os.getloadavg()]},
         "versions": versions((*PACKAGES, "Brian2", "nest-simulator")),
         "rounds": rounds,
@@ -106,6 +106,14 @@ def main(
     (output / "networks.md").write_text(report.markdown(results))
     report.plot(results, output / "networks.png")
     report.show(results)
+
+
+def without_output(arguments: list[str]) -> list[str]:
+    """The arguments but for where the files go, which is a folder of this machine."""
+    if "--output" in arguments:
+        at = arguments.index("--output")
+        arguments = arguments[:at] + arguments[at + 2 :]
+    return [x for x in arguments if not x.startswith("--output=")]
 
 
 def measure(row: Row, chosen: list[Contender], rounds: int, timeout: float, say) -> dict:

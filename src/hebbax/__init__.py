@@ -20,7 +20,7 @@ from hebbax.operators import (
     update_csr_on_binary_post,
     update_csr_on_binary_pre,
 )
-from hebbax.rules import DiehlCookSTDP, InhibitorySTDP, PairSTDP, PowerLawSTDP, TripletSTDP
+from hebbax.rules import DiehlCookSTDP, InhibitorySTDP, PairSTDP, PowerLawSTDP, RewardSTDP, TripletSTDP
 from hebbax.synapses import Synapses
 
 __version__ = _version("hebbax")
@@ -31,6 +31,7 @@ __all__ = [
     "InhibitorySTDP",
     "PairSTDP",
     "PowerLawSTDP",
+    "RewardSTDP",
     "ShapeError",
     "Synapses",
     "TripletSTDP",

@@ -31,7 +31,17 @@ from rich.table import Table
 
 import hebbax
 from hebbax import _cpu
-from hebbax.experiments import brunel10k, cuba, digits, digits_report, hpc, network_loop, network_report, song2000
+from hebbax.experiments import (
+    brunel10k,
+    cuba,
+    digits,
+    digits_report,
+    hpc,
+    network_loop,
+    network_report,
+    reward,
+    song2000,
+)
 
 FIGURE = "hebbax.experiments.network_figure"  # imported if a figure is drawn, since it takes matplotlib
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
@@ -219,6 +229,27 @@ def run_hpc(
     _run_network(
         hpc, hpc.Parameters(time_step=dt * u.ms), static, seconds, backend, threads, devices, output, **options
     )
+
+
+@simulate.command("reward")
+def run_reward(
+    seconds: Seconds = 3600.0,
+    seed: Seed = 0,
+    backend: BackendName = None,
+    threads: Threads = None,
+    output: Output = Path("reward"),
+) -> None:
+    """A reward that comes late finds its synapse: Izhikevich (2007), Cerebral Cortex 17:2443.
+
+    1 000 neurons with 100 synapses each fire at random. Whenever a chosen one is followed by another one, dopamine is
+    released 1 to 3 s later, and turns what pairs of spikes have left at the synapses into weight.
+    """
+    try:
+        steps = reward.check(reward.Parameters(), seconds)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    figure = "hebbax.experiments.reward_figure"
+    _run(reward, output, seconds, steps, backend, threads, report=reward, figure=figure, seconds=seconds, seed=seed)
 
 
 @simulate.command("digits")

@@ -535,12 +535,13 @@ class Synapses:
         ----------
         function : callable
             `function(synapse, pre, post)` takes the values of one synapse, of its presynaptic and of its postsynaptic
-            neuron, all scalars, and returns the new ones of the synapse. JAX traces it; it may close over arrays.
-        per_synapse : pytree of arrays or Quantities, shape (nse,)
+            neuron, without the first dimension, and returns the new ones of the synapse. JAX traces it; it may close
+            over arrays. What it returns as it got it, bounds say, is only read.
+        per_synapse : pytree of arrays or Quantities, shape (nse, ...)
             Weights and whatever else there is of each synapse, in CSR order, of any dtypes.
         pre_spike : Array, shape (n_pre,), bool or real
             Whether each presynaptic neuron spikes.
-        pre, post : pytree of arrays or Quantities, shape (n_pre,) and (n_post,), optional
+        pre, post : pytree of arrays or Quantities, shape (n_pre, ...) and (n_post, ...), optional
             What `function` is to know of the neurons.
         capacity : int
             Synapses that are looked at together; however many there are, all are.

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import hebbax
 from children import environment, free_port, run_together
 from hebbax import _cpu, cli
-from hebbax.experiments import brunel10k, cuba, digits, hpc, network_loop, song2000
+from hebbax.experiments import brunel10k, cuba, digits, hpc, network_loop, reward, song2000
 
 TINY = ["--neurons", "2", "--inputs", "20", "--seconds", "0.3"]
 NETWORKS = {
@@ -34,7 +34,7 @@ def run(threads):
 
 @pytest.fixture
 def must_not_simulate(monkeypatch):
-    for experiment in (song2000, digits, *NETWORKS):
+    for experiment in (song2000, reward, digits, *NETWORKS):
         monkeypatch.setattr(experiment, "simulate", lambda *_, **__: pytest.fail("simulated"))
 
 
@@ -88,6 +88,35 @@ def test_simulate_prints_a_summary_and_writes_data_and_figure(run, tmp_path):
     assert data["weight_end"].shape == data["weight_start"].shape == (2, 20)
     assert data["time_s"][-1] == pytest.approx(0.3)
     assert data["rate_hz"].shape == (len(data["time_s"]) - 1, 2)
+
+
+def test_reward_prints_a_summary_and_writes_data_and_figure(run, tmp_path):
+    result = run("simulate", "reward", "--seconds", "0.3", "--seed", "2", "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    for text in ("firing rate", "rewards", "weight of the chosen synapse", "weights of the others", "time per step"):
+        assert text in result.output
+    assert (tmp_path / "reward.png").read_bytes().startswith(b"\x89PNG")
+    data = np.load(tmp_path / "reward.npz", allow_pickle=False)
+    metadata = json.loads(str(data["metadata"]))
+    assert set(metadata["arrays"]) == set(data.files) - {"metadata"}
+    assert (metadata["steps"], metadata["seed"]) == (300, 2)
+    assert metadata["parameters"]["reward_window"]["source"].startswith("program")
+    assert data["weight_end"].shape == (80_000,) and data["time_s"][-1] == pytest.approx(0.3)
+
+
+@pytest.mark.usefixtures("must_not_simulate")
+@pytest.mark.parametrize(
+    "option, value, expected",
+    [
+        ("--seconds", "0", "got 0.0, expected from 0.001"),
+        ("--backend", "abacus", "got 'abacus', expected one of"),
+        ("--seed", "-1", "got -1, expected from 0"),
+    ],
+)
+def test_a_bad_option_of_reward_is_named(run, tmp_path, option, value, expected):
+    result = run("simulate", "reward", "--output", tmp_path / "out", option, value)
+    assert result.exit_code == 2 and expected in result.output and option in result.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_options_reach_the_simulation(run, tmp_path, monkeypatch):

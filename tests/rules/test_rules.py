@@ -38,7 +38,8 @@ RULES = {
 }
 BOUNDED = [name for name, rule in RULES.items() if hasattr(rule, "w_max")]
 CLASSES = [
-    hebbax.PairSTDP, hebbax.PowerLawSTDP, hebbax.TripletSTDP, hebbax.InhibitorySTDP, hebbax.DiehlCookSTDP,
+    hebbax.PairSTDP, hebbax.PowerLawSTDP, hebbax.TripletSTDP, hebbax.InhibitorySTDP, hebbax.RewardSTDP,
+    hebbax.DiehlCookSTDP,
 ]  # fmt: skip
 AMPLITUDES = ("a_plus", "a_minus", "a2_plus", "a2_minus", "a3_plus", "a3_minus", "eta", "w_min", "w_max", "w_0")
 NUMBERS = ("learning_rate", "alpha", "target")

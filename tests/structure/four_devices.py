@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 import hebbax
 import oracle
 from hebbax import sharding
+from hebbax._core.compat import shard_map
 from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE
 from problems import DEGREES, DTYPES, SPECS, UPDATES, enable_x64, random_network
 
@@ -594,3 +595,26 @@ def test_a_delay_per_synapse_where_devices_share_out_a_batch(rng, mesh):
     split = jax.shard_map(jax.vmap(learn), mesh=mesh, in_specs=members, out_specs=members, check_vma=False)
     for got, expected in zip(jax.jit(split)(weight, *spikes), jax.vmap(learn)(weight, *spikes), strict=True):
         oracle.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_function_on_every_device(seed, mesh):
+    rng = np.random.default_rng(seed)
+    synapses = hebbax.Synapses.random((40, 30), prob=0.3, seed=seed)
+    weight, pre, post = (rng.random(n).astype(np.float32) for n in (synapses.nse, 40, 30))
+    spikes = rng.random(40) < 0.4, rng.random(30) < 0.4
+
+    def apply(synapses, weight, pre, post, pre_spike, post_spike):
+        for run, spike in ((synapses.apply_on_pre, pre_spike), (synapses.apply_on_post, post_spike)):
+            weight = run(lambda w, x, y: w * y + x, weight, spike, pre=pre, post=post)
+        return weight
+
+    sharded = hebbax.sharding.split(synapses, mesh)
+    part, whole = P(sharded.axis), P()
+    specs = part, part, whole, part, whole, part
+    run = shard_map(
+        lambda sharded, *given: apply(sharded.local(), *given), mesh=mesh, in_specs=specs, out_specs=part
+    )  # fmt: skip
+    given = sharded.split_weight(weight), pre, sharded.split_post(post), spikes[0], sharded.split_post(spikes[1])
+    out = sharded.join_weight(jax.jit(run)(sharded, *given))
+    np.testing.assert_array_equal(out, apply(synapses, weight, pre, post, *spikes))

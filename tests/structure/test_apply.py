@@ -7,11 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
 import hebbax
+from hebbax import _cpu
 
 SIDES = ("pre", "post")
 
@@ -44,12 +47,22 @@ def by_hand(synapses, side, values, spike, pre, post):
     return weight, age
 
 
-@settings(deadline=None, max_examples=30)
+@pytest.fixture(params=["cython", "jax"])
+def tiles(request, monkeypatch):
+    """By which of the two the elements of spiking rows are listed."""
+    if request.param == "jax":
+        monkeypatch.setattr(_cpu, "missing", "a test")
+    elif _cpu.missing:
+        pytest.skip(_cpu.missing)
+    return request.param
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     side=st.sampled_from(SIDES), seed=st.integers(0, 99), p=st.sampled_from((0.0, 0.1, 0.5, 1.0)),
     capacity=st.sampled_from((1, 3, 16, 2048)), shape=st.sampled_from(((12, 9), (1, 40), (40, 1), (64, 64))),
 )  # fmt: skip
-def test_every_event_counts_once_whatever_the_capacity(side, seed, p, capacity, shape):
+def test_every_event_counts_once_whatever_the_capacity(tiles, side, seed, p, capacity, shape):
     rng, synapses, values, pre, post = network(seed, shape)
     spike = rng.random(shape[SIDES.index(side)]) < p
     out = apply_on(synapses, side, rule, values, spike, pre=pre, post=post, capacity=capacity)
@@ -83,6 +96,35 @@ def test_a_built_in_update_written_as_a_function_gives_its_bits(side):
     else:
         expected = synapses.update_on_post(weight, pre, spike, **options)
     np.testing.assert_array_equal(ours, expected)
+
+
+def test_a_synapse_may_have_several_values_in_one_array():
+    rng, synapses, _, _, _ = network(4)
+    history, spike = rng.uniform(0, 1, (synapses.nse, 3)).astype(np.float32), rng.random(12) < 0.5
+
+    def shift(history, pre, post):
+        assert history.shape == (3,) and pre is None and post.shape == (2,)
+        return jnp.roll(history, 1).at[0].set(post[0] + post[1])
+
+    post = rng.uniform(0, 1, (9, 2)).astype(np.float32)
+    out = synapses.apply_on_pre(shift, history, spike, post=post, capacity=16)
+    expected = np.roll(history, 1, axis=1)
+    expected[:, 0] = post.sum(1)[np.asarray(synapses.indices)]
+    touched = np.repeat(spike, np.diff(synapses.indptr))
+    np.testing.assert_array_equal(out, np.where(touched[:, None], expected, history))
+
+    def total(history, post):
+        return (synapses.apply_on_pre(shift, history, spike, post=post) * factor).sum()
+
+    factor = rng.uniform(0, 1, history.shape).astype(np.float32)
+    check_grads(total, (history, post), order=1, modes=("fwd", "rev"), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_weights_of_16_bits_stay_so(dtype):
+    synapses = hebbax.Synapses([0, 2], [0, 1], shape=(1, 2))
+    out = synapses.apply_on_pre(lambda w, x, y: w + np.float32(0.5), jnp.ones(2, dtype), jnp.ones(1, bool))
+    assert out.dtype == dtype and (out == 1.5).all()
 
 
 def test_pair_stdp_in_units_written_as_two_functions():
@@ -143,6 +185,25 @@ def test_vmap_and_jit_give_what_single_calls_give(side):
     np.testing.assert_allclose(gradient, np.stack(singles), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("check", [False, True][: 1 + hasattr(jax.lax, "pcast")])  # before JAX 0.8, without its check
+def test_shard_map(side, check):
+    """Each device its own members of a batch; here there is one."""
+    rng, synapses, _, pre, post = network(7)
+    spikes = rng.random((2, synapses.shape[SIDES.index(side)])) < 0.5
+    weights = rng.uniform(-1, 1, (2, synapses.nse)).astype(np.float32)
+
+    def one(weight, spike):
+        return apply_on(synapses, side, smooth, weight, spike, pre=pre, post=post)
+
+    mesh, members = Mesh(jax.devices()[:1], ("members",)), P("members")
+    run = jax.shard_map(jax.vmap(one), mesh=mesh, in_specs=members, out_specs=members, check_vma=check)
+    np.testing.assert_allclose(jax.jit(run)(weights, spikes), jax.vmap(one)(weights, spikes), rtol=1e-6)
+    gradient = jax.jit(jax.grad(lambda w: run(w, spikes).sum()))(weights)
+    expected = jax.grad(lambda w: jax.vmap(one)(w, spikes).sum())(weights)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+
+
 def test_what_a_function_closes_over_may_be_traced():
     synapses = hebbax.Synapses.random((8, 8), prob=0.5, seed=2)
     weight, spike = jnp.full(synapses.nse, 0.5), jnp.ones(8, bool)
@@ -157,12 +218,27 @@ def test_what_a_function_closes_over_may_be_traced():
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
-        (dict(pre_spike=np.ones(3, bool)), hebbax.errors.ShapeError, r"pre_spike: got shape \(3,\), expected \(4,\)"),
-        (dict(per_synapse=(np.ones(5),)), hebbax.errors.ShapeError, r"per_synapse\[0\]: got shape \(5,\)"),
-        (dict(post=dict(v=np.ones(4))), hebbax.errors.ShapeError, r"post\['v'\]: got shape \(4,\), expected \(3,\)"),
+        (dict(pre_spike=np.ones(3, bool)), hebbax.errors.ShapeError, r"pre_spike: got shape \(3,\), expected 4 in"),
+        (
+            dict(per_synapse=(np.ones(5),)),
+            hebbax.errors.ShapeError,
+            r"per_synapse\[0\]: got shape \(5,\), expected 4 in the first dimension",
+        ),
+        (dict(post=dict(v=np.ones(4))), hebbax.errors.ShapeError, r"post\['v'\]: got shape \(4,\), expected 3 in the"),
+        (dict(pre=1.0), hebbax.errors.ShapeError, r"pre: got shape \(\), expected 4 in the first dimension"),
+        (
+            dict(function=lambda w, pre, post: jnp.stack([w, w])),
+            hebbax.errors.ShapeError,
+            r"function: returned shape \(2,\), expected \(\), as it got",
+        ),
+        (
+            dict(per_synapse=np.arange(4), function=lambda n, pre, post: n + 0.5),
+            TypeError,
+            "function: returned float32, expected int32, as it got, or what that can hold",
+        ),
         (dict(capacity=0), ValueError, "capacity: got 0, expected at least 1"),
         (dict(capacity=1.5), TypeError, "capacity: got 1.5, expected an integer"),
-        (dict(function=lambda w, pre, post: (w, w)), TypeError, "function: returned another tree"),
+        (dict(function=lambda w, pre, post: (w, w)), TypeError, r"returned \(a value, a value\), expected a value, as"),
         (
             dict(function=lambda w, pre, post: w * u.mV),
             TypeError,
@@ -177,6 +253,23 @@ def test_wrong_arguments_are_named(changed, error, message):
         synapses.apply_on_pre(**(arguments | changed))
 
 
+@pytest.mark.parametrize("side", SIDES)
+def test_an_index_out_of_range_is_an_error_or_skipped(tiles, side):
+    synapses = hebbax.Synapses([0, 1, 2], [0, 1], shape=(2, 2))
+    leaves, tree = jax.tree.flatten(synapses)
+    wrong = jax.tree.unflatten(tree, [jnp.where(x == 1, 7, x) if x.shape == (2,) else x for x in leaves])
+
+    def call():
+        return np.asarray(apply_on(wrong, side, lambda w, pre, post: w + 1, jnp.zeros(2), jnp.ones(2, bool)))
+
+    if tiles == "jax":
+        np.testing.assert_array_equal(call(), [1, 0])
+    else:
+        message = rf"apply_on_{side}: indices\[1\] = 7, expected a neuron in \[0, 2\)"
+        with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match=message):
+            call()
+
+
 def test_a_second_derivative_is_refused():
     synapses = hebbax.Synapses([0, 1, 2], [0, 1], shape=(2, 2))
 
@@ -189,17 +282,37 @@ def test_a_second_derivative_is_refused():
 
 @pytest.mark.parametrize("side", SIDES)
 def test_a_compiled_step_copies_no_array_of_all_synapses(side):
+    """Also where new values do not depend on the old ones, and where some values only are read."""
     synapses = hebbax.Synapses.random((200, 300), prob=0.2, seed=2)
     spikes = np.zeros((4, synapses.shape[SIDES.index(side)]), bool)
 
     @functools.partial(jax.jit, donate_argnums=1)
-    def run(synapses, weight, spikes):
-        def step(weight, spike):
-            return apply_on(synapses, side, lambda w, pre, post: w * 0.5, weight, spike), None
+    def run(synapses, values, limit, spikes):
+        def rule(synapse, pre, post):
+            weight, seen, limit = synapse
+            return jnp.minimum(weight * 0.5 + seen, limit), pre, limit
 
-        return jax.lax.scan(step, weight, spikes)[0]
+        def step(values, spike):
+            out = apply_on(synapses, side, rule, (*values, limit), spike, pre=jnp.ones(200), post=jnp.ones(300))
+            assert out[2] is limit
+            return out[:2], None
 
-    compiled = run.lower(synapses, jnp.ones(synapses.nse), spikes).compile()
-    assert [
-        line for line in compiled.as_text().splitlines() if f"f32[{synapses.nse}]" in line and " copy(" in line
-    ] == []
+        return jax.lax.scan(step, values, spikes)[0]
+
+    ones = [jnp.ones(synapses.nse) + k for k in range(3)]
+    text = run.lower(synapses, tuple(ones[:2]), ones[2], spikes).compile().as_text()
+    assert [line for line in text.splitlines() if f"f32[{synapses.nse}]" in line and " copy(" in line] == []
+
+
+def test_values_that_are_only_read_have_derivatives_too():
+    rng, synapses, (weight, _), pre, _ = network(8)
+    limit, spike = rng.uniform(-1, 1, synapses.nse).astype(np.float32), rng.random(12) < 0.5
+
+    def total(weight, limit):
+        def rule(synapse, pre, post):
+            return synapse[0] * synapse[1] ** 2 + pre, synapse[1]
+
+        return (synapses.apply_on_pre(rule, (weight, limit), spike, pre=pre, capacity=8)[0] * factor).sum()
+
+    factor = rng.uniform(0, 1, weight.shape).astype(np.float32)
+    check_grads(total, (weight, limit), order=1, modes=("fwd", "rev"), rtol=0.02, atol=0.02)

@@ -42,21 +42,23 @@ def ends(synapses):
 
 
 def brute_force(synapses, weight, pre, axonal, dendritic):
-    """The currents: a spike's weight arrives both delays later."""
+    """The currents: a spike's weight, times what it releases (`pre`, if it is no bool), arrives both delays later."""
     out = np.zeros((len(pre) + axonal.max() + dendritic.max(), synapses.n_post), weight.dtype)
     for k, (i, j) in enumerate(zip(*ends(synapses), strict=True)):
-        out[np.flatnonzero(pre[:, i]) + axonal[k] + dendritic[k], j] += weight[k]
+        at = np.flatnonzero(pre[:, i])
+        out[at + axonal[k] + dendritic[k], j] += weight[k] * pre[at, i]
     return out[: len(pre)]
 
 
-def currents(delayed, weight, pre, due=False, backend=None, **options):
-    def step(state, spike):
+def currents(delayed, weight, pre, due=False, backend=None, gain=None, **options):
+    def step(state, pushed):
+        spike, gain = pushed
         if due:
             current, state = delayed.propagate_due(weight, state, backend)
-            return delayed.push(state, spike), current
-        return delayed.propagate(weight, delayed.push(state, spike), backend)[::-1]
+            return delayed.push(state, spike, gain=gain), current
+        return delayed.propagate(weight, delayed.push(state, spike, gain=gain), backend)[::-1]
 
-    return jax.lax.scan(step, delayed.init(weight, **options), pre)[1]
+    return jax.lax.scan(step, delayed.init(weight, with_gain=gain is not None, **options), (pre, gain))[1]
 
 
 @pytest.mark.parametrize("longest", LONGEST)
@@ -204,6 +206,36 @@ def test_floating_spikes_have_the_derivative_of_a_product(rng, network, longest,
     np.testing.assert_allclose(gradient, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("due", [False, True])
+@pytest.mark.parametrize("longest", [(6, 0), (6, 4)])
+@pytest.mark.parametrize("spike_dtype", [bool, np.float32])
+def test_a_gain_is_that_of_the_step_in_which_the_spike_left(rng, network, backend, longest, due, spike_dtype):
+    synapses, weight, pre = network
+    axonal, dendritic = (random_delays(rng, x, synapses.nse, start=min(x, 1)) for x in longest)
+    delayed = DelayedSynapses(synapses, DT, axonal=axonal * DT, dendritic=dendritic * DT)
+    gain = rng.integers(1, 8, pre.shape).astype(np.float32) / 4
+    factor = rng.integers(-8, 8, (STEPS, SHAPE[1])).astype(np.float32)
+    in_order = synapses.reorder(jnp.asarray(weight), delayed.permutation)
+
+    def loss(gain, weight):
+        out = currents(delayed, weight, pre.astype(spike_dtype), due, backend, gain, spike_dtype=spike_dtype)
+        return (factor * out).sum(), out
+
+    (of_gain, of_weight), out = jax.grad(loss, argnums=(0, 1), has_aux=True)(jnp.asarray(gain), in_order)
+    np.testing.assert_array_equal(out, brute_force(synapses, weight, pre * gain, axonal, dendritic))
+    by_gain, by_weight = np.zeros(pre.shape), np.zeros(synapses.nse)
+    for k, (i, j) in enumerate(zip(*ends(synapses), strict=True)):
+        late = axonal[k] + dendritic[k]
+        by_gain[: STEPS - late, i] += pre[: STEPS - late, i] * weight[k] * factor[late:, j]
+        by_weight[k] = (pre * gain)[: STEPS - late, i] @ factor[late:, j]
+    np.testing.assert_allclose(of_gain, by_gain, rtol=1e-6)
+    np.testing.assert_allclose(synapses.restore(of_weight, delayed.permutation), by_weight, rtol=1e-6)
+    tangent = jax.jvp(loss, (jnp.asarray(gain), in_order), (jnp.ones_like(gain), in_order))[1][0]
+    np.testing.assert_allclose(tangent, by_gain.sum() + by_weight @ weight, rtol=1e-5)
+    batch = jax.vmap(lambda gain: loss(gain, in_order)[1])(np.stack([gain, 2 * gain]))
+    np.testing.assert_array_equal(batch, [out, 2 * out])
+
+
 def test_a_loop_copies_no_list_and_no_pending_current(rng, network):
     synapses, weight, pre = network
     axonal, dendritic = random_delays(rng, 6, synapses.nse, start=1), random_delays(rng, 9, synapses.nse)
@@ -340,6 +372,15 @@ def test_other_errors(network):
     floating = delayed.init(weight, spike_dtype=np.float32)
     with pytest.raises(TypeError, match=r"^pre_spike: got dtype bool, expected float32, for which the state was made"):
         delayed.push(floating, pre[0])
+    with pytest.raises(TypeError, match=r"^gain: got one, for a state that init made without with_gain=True"):
+        delayed.push(state, pre[0], gain=np.ones(23))
+    with_gain = delayed.init(weight, with_gain=True)
+    with pytest.raises(TypeError, match=r"^gain: got none, for a state that init made with with_gain=True"):
+        delayed.push(with_gain, pre[0])
+    with pytest.raises(hebbax.ShapeError, match=r"^gain: got shape \(5,\), expected a scalar or \(23,\)"):
+        delayed.push(with_gain, pre[0], gain=np.ones(5))
+    with pytest.raises(u.UnitMismatchError, match=r"^gain: got a value of unit mV, expected a plain number"):
+        delayed.push(with_gain, pre[0], gain=np.ones(23) * u.mV)
     with pytest.raises(hebbax.ShapeError, match=r"^weight: got shape \(3,\)"):
         delayed.propagate(weight[:3], state)
     with pytest.raises(hebbax.ShapeError, match=r"^weight: got shape \(3,\), expected \(.*,\), or a scalar"):
@@ -350,3 +391,15 @@ def test_other_errors(network):
         delayed.step(rule, weight, rule.init(synapses), state, pre[0], np.zeros(17, bool))
     with pytest.raises(ValueError, match=r"^axonal: got a delay of 0 steps, expected at least 1"):
         DelayedSynapses(synapses, DT).propagate_due(weight, DelayedSynapses(synapses, DT).init(weight))
+
+
+def test_a_function_of_one_synapse_knows_no_delay_of_each(network):
+    synapses, weight, pre = network
+    delayed = DelayedSynapses(synapses, DT, axonal=0.2 * u.ms)
+
+    class Rule:
+        def step(self, synapses, weight, state, pre_spike, *_, **__):
+            return synapses.apply_on_pre(lambda w, x, y: w, weight, pre_spike), state
+
+    with pytest.raises(NotImplementedError, match=r"apply_on_pre and apply_on_post know no delay of each synapse"):
+        delayed.step(Rule(), weight, None, delayed.init(weight), pre[0], np.zeros(17, bool))

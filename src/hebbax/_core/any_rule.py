@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from hebbax._core.applying import Arguments, View, apply
+from hebbax._core.compat import vary_alike
 from hebbax._core.foreign import array_of
 from hebbax._core.forks import check_jax
 from hebbax.errors import ShapeError
@@ -31,25 +32,31 @@ def apply_on(
     given = {name: checked(name, tree, sizes[name]) for name, tree in trees.items()}
     spike = checked(f"{side}_spike", array_of(f"{side}_spike", spike), sizes[side])
     if side == "pre":
-        view, order = View(synapses.indptr, synapses.indices, None), ("per_synapse", "pre", "post")
+        view, ends = View(synapses.indptr, synapses.indices, None), ("pre", "post")
     else:
-        view = View(synapses.csc_indptr, synapses.csc_indices, synapses.weight_indices)
-        order = "per_synapse", "post", "pre"
+        view, ends = View(synapses.csc_indptr, synapses.csc_indices, synapses.weight_indices), ("post", "pre")
+    view, spike, *alike = all_alike([view, spike, *given.values()])
+    given = dict(zip(given, alike, strict=True))
     program, shared = trace(function, given)
-    groups = [*(jax.tree.leaves(given[name]) for name in order), shared]
+    shared, _ = all_alike((shared, spike))
+    leaves, tree = jax.tree.flatten(given["per_synapse"])
+    changes = [new is not old for new, old in zip(program.outvars, program.invars, strict=False)]
+    values, fixed = split(leaves, changes)
+    groups = [values, fixed, *(jax.tree.leaves(given[name]) for name in ends), shared]
     flags = [[jnp.issubdtype(x.dtype, jnp.inexact) for x in group] for group in groups]  # what has derivatives
     pairs = [split(group, flag) for group, flag in zip(groups, flags, strict=True)]
     smooth, rest = (Arguments(*parts) for parts in zip(*pairs, strict=True))
 
     def of_one(smooth: Arguments, rest: Arguments) -> tuple[list, list]:
-        parts = [merged(*pair) for pair in zip(smooth, rest, flags, strict=True)]
-        named = dict(zip((*order, "shared"), parts, strict=True))
-        run = jaxpr_as_fun(ClosedJaxpr(program, named["shared"]))
-        return split(run(*(x for name in sizes for x in named[name])), flags[0])
+        values, fixed, *of_ends, shared = (merged(*parts) for parts in zip(smooth, rest, flags, strict=True))
+        named = dict(zip(ends, of_ends, strict=True))
+        run = jaxpr_as_fun(ClosedJaxpr(program, shared))
+        out = run(*merged(values, fixed, changes), *named["pre"], *named["post"])
+        return split(split(out, changes)[0], flags[0])
 
-    n_other = sizes[order[2]]
-    out = merged(*apply(of_one, view, spike != 0, smooth, rest, n_other, capacity), flags[0])
-    return jax.tree.unflatten(jax.tree.structure(given["per_synapse"]), out)
+    spike = spike if spike.dtype == bool else spike != 0
+    new = merged(*apply(of_one, view, spike, smooth, rest, sizes[ends[1]], capacity), flags[0])
+    return jax.tree.unflatten(tree, merged(new, fixed, changes))
 
 
 def checked_capacity(capacity: Any) -> int:
@@ -65,8 +72,9 @@ def checked_capacity(capacity: Any) -> int:
 def checked(name: str, tree: Any, size: int) -> Any:
     """The pytree with arrays of JAX as leaves, each of which must have one entry per synapse, or per neuron."""
     for path, x in jax.tree_util.tree_leaves_with_path(tree):
-        if jnp.shape(x) != (size,):
-            raise ShapeError(f"{name}{jax.tree_util.keystr(path)}: got shape {jnp.shape(x)}, expected {(size,)}")
+        if jnp.shape(x)[:1] != (size,):
+            where = f"{name}{jax.tree_util.keystr(path)}"
+            raise ShapeError(f"{where}: got shape {jnp.shape(x)}, expected {size} in the first dimension")
     return jax.tree.map(jnp.asarray, tree)
 
 
@@ -83,20 +91,37 @@ def merged(first: list, second: list, flags: list[bool]) -> list:
 
 
 def trace(function: Callable, given: dict[str, Any]) -> tuple[Any, list]:
-    """The function as a program of scalars, and the arrays that it closes over."""
+    """The function as a program of one synapse's values, and the arrays that it closes over."""
     leaves = jax.tree.leaves(given["per_synapse"])
 
     def flat(*arguments: Any) -> list:
         out = function(*arguments)
-        got, expected = (jax.tree.structure(x, is_leaf=is_quantity) for x in (out, arguments[0]))
+        got, expected = (shown(jax.tree.structure(x, is_leaf=is_quantity)) for x in (out, arguments[0]))
         if got != expected:
-            raise TypeError(f"function: returned {shown(got)}, expected {shown(expected)}, as its first argument")
+            raise TypeError(f"function: returned {got}, expected {expected}, as its first argument")
         out = jax.tree.map(in_unit, arguments[0], out, is_leaf=is_quantity)
-        return [jnp.asarray(x, like.dtype) for x, like in zip(jax.tree.leaves(out), leaves, strict=True)]
+        return [fitted(x, like) for x, like in zip(jax.tree.leaves(out), leaves, strict=True)]
 
-    scalars = jax.tree.map(lambda x: jax.ShapeDtypeStruct((), x.dtype), tuple(given.values()))
-    closed = jax.make_jaxpr(flat)(*scalars)
+    of_one = jax.eval_shape(lambda *xs: jax.tree.map(lambda x: x.sum(0, dtype=x.dtype), xs), *given.values())
+    closed = jax.make_jaxpr(flat)(*of_one)
     return closed.jaxpr, [jnp.asarray(x) for x in closed.consts]
+
+
+def all_alike(tree: Any) -> Any:
+    """The same, all of which varies over the axes of a `shard_map` that any of it varies over."""
+    leaves, structure = jax.tree.flatten(tree)
+    return jax.tree.unflatten(structure, vary_alike(leaves))
+
+
+def fitted(x: Any, like: jax.Array) -> jax.Array:
+    """A returned value in the dtype of the array that it goes to."""
+    x = jnp.asarray(x)
+    if x.shape != like.shape[1:]:
+        raise ShapeError(f"function: returned shape {x.shape}, expected {like.shape[1:]}, as it got")
+    for kind in (jnp.complexfloating, jnp.inexact, jnp.number):
+        if jnp.issubdtype(x.dtype, kind) and not jnp.issubdtype(like.dtype, kind):
+            raise TypeError(f"function: returned {x.dtype}, expected {like.dtype}, as it got, or what that can hold")
+    return x.astype(like.dtype)
 
 
 def shown(tree: Any) -> str:

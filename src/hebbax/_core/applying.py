@@ -9,6 +9,7 @@ derivative is a loop over the same tiles, forwards and backwards.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,9 +19,11 @@ import numpy as np
 from jax.custom_batching import sequential_vmap
 from jax.interpreters import ad, batching, mlir
 
+from hebbax import _cpu
 from hebbax._core.compat import Primitive
 from hebbax._core.events import none_yet, record
-from hebbax._core.primitives import run_compiled
+from hebbax._core.fence import fence
+from hebbax._core.primitives import put_in, run_compiled
 from hebbax._core.reference import HEADER
 from hebbax._core.specs import Arrivals
 
@@ -36,10 +39,11 @@ class View(NamedTuple):
 class Arguments(NamedTuple):
     """Lists of arrays, which the function takes of every synapse."""
 
-    values: list  # (nse,)
-    event: list  # (n_event,)
-    other: list  # (n_other,)
-    shared: list  # any shape, the same for all
+    values: Any  # (nse, ...), which it changes
+    fixed: Any  # (nse, ...), which it does not
+    event: Any  # (n_event, ...)
+    other: Any  # (n_other, ...)
+    shared: Any  # any shape, the same for all
 
 
 class Tile(NamedTuple):
@@ -49,11 +53,13 @@ class Tile(NamedTuple):
     event: jax.Array
     other: jax.Array
 
-    def of(self, arguments: Arguments) -> Arguments:
+    def of(self, *arguments: Arguments) -> list[Arguments]:
         """What is there."""
         take = functools.partial(jnp.take, axis=0, mode="clip")
-        values, event, other = ([take(x, ids) for x in part] for part, ids in zip(arguments[:3], self, strict=True))
-        return Arguments(values, event, other, arguments.shared)
+        places = self.slot, *self
+        found = [[[take(x, ids) for x in part] for part, ids in zip(x, places, strict=False)] for x in arguments]
+        # Fenced: XLA would gather anew for each use, after a scatter too, and keep a copy of the array for that.
+        return [Arguments._make([*parts, x.shared]) for parts, x in zip(fence(found), arguments, strict=True)]
 
 
 def visit(
@@ -64,32 +70,64 @@ def visit(
     if not (nse and n):
         return carry
     width = min(max(8, 1 << (-(-nse // n) - 1).bit_length()), 1024, capacity)  # a row of average length, if it fits
-    rows = max(1, capacity // width)
     arrivals = Arrivals(n, (0,))
-    lists = record(jnp.asarray(none_yet(arrivals)), spike, *3 * (jnp.int32(0),), arrivals)[HEADER + 1 :]
-    count, spiking = lists[0], lists[1:]
+    spiking = record(jnp.asarray(none_yet(arrivals)), spike, *3 * (jnp.int32(0),), arrivals)[HEADER + 1 :]
+    slots = jnp.zeros(0, view.partners.dtype) if view.slots is None else view.slots
 
     def step(state: tuple) -> tuple:
-        first, start, carry = state
-        place = first + jnp.arange(rows, dtype=jnp.int32)
-        event = jnp.take(spiking, place, mode="clip")
-        begin, end = view.indptr[event], view.indptr[event + 1]
-        size = jnp.where(place < count, end - begin, 0)
-        column = start + jnp.arange(width, dtype=begin.dtype)
-        inside = column < size[:, None]
-        element = jnp.where(inside, begin[:, None] + column, 0)
-        slot = element if view.slots is None else view.slots[element]
-        tile = Tile(
-            jnp.where(inside, slot, nse).reshape(-1),
-            jnp.where(inside, event[:, None], n).reshape(-1),
-            jnp.where(inside, view.partners[element], n_other).reshape(-1),
-        )
-        carry = body(carry, tile)
-        more = start + width < jnp.max(size)
-        return jnp.where(more, first, first + rows), jnp.where(more, start + width, 0), carry
+        place, start, carry = state
+        operands = view.indptr, view.partners, slots, spiking, jnp.stack([place, start])
+        *tile, (place, start) = tile_p.bind(*operands, rows=max(1, capacity // width), width=width, n_other=n_other)
+        return place, start, body(carry, Tile(*tile))
 
-    start = jnp.zeros((), view.indptr.dtype)
-    return jax.lax.while_loop(lambda state: state[0] < count, step, (jnp.int32(0), start, carry))[2]
+    nothing = jnp.zeros_like(view.indptr[0])
+    return jax.lax.while_loop(lambda state: state[0] < spiking[0], step, (nothing, nothing, carry))[2]
+
+
+def _tile_abstract(indptr: Any, *_: Any, rows: int, width: int, n_other: int) -> list:
+    return [indptr.update(shape=(size,), weak_type=False) for size in (*3 * (rows * width,), 2)]
+
+
+def _tile_in_jax(indptr, partners, slots, spiking, cursor, *, rows: int, width: int, n_other: int) -> list:
+    """Some rows by some of their elements. A row that is longer takes more than one tile, and so do those beside it."""
+    nse, n = partners.size, indptr.size - 1
+    (first, start), count, spiking = cursor, spiking[0], spiking[1:]
+    place = first + jnp.arange(rows, dtype=first.dtype)
+    event = jnp.take(spiking, place, mode="clip")
+    begin, end = indptr[event], indptr[event + 1]
+    size = jnp.where(place < count, end - begin, 0)
+    column = start + jnp.arange(width, dtype=begin.dtype)
+    inside = column < size[:, None]
+    element = jnp.where(inside, begin[:, None] + column, 0)
+    partner, slot = partners[element], slots[element] if slots.size else element
+    inside &= (partner >= 0) & (partner < n_other) & (slot >= 0) & (slot < nse)
+    more = start + width < jnp.max(size)
+    cursor = jnp.where(more, first, first + rows), jnp.where(more, start + width, 0)
+    parts = (slot, nse), (event[:, None], n), (partner, n_other)
+    tile = [jnp.where(inside, x, outside).reshape(-1).astype(indptr.dtype) for x, outside in parts]
+    return [*tile, jnp.stack(cursor)]
+
+
+def _tile_natively(indptr, partners, slots, spiking, cursor, *, rows: int, width: int, n_other: int) -> list:
+    """Elements one after the other, of however many rows they are."""
+    lanes = rows * width
+    cursor = jnp.append(cursor, jnp.asarray(n_other, cursor.dtype))
+    call = jax.ffi.ffi_call("hebbax_tile", jax.ShapeDtypeStruct((3 * lanes + 2,), indptr.dtype))
+    return jnp.split(call(indptr, partners, slots, spiking, cursor, flags=np.int32(0)), [lanes, 2 * lanes, 3 * lanes])
+
+
+def _lower_tile_on_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
+    native = _cpu.missing is None and len({x.dtype for x in ctx.avals_in[:3]}) == 1
+    return mlir.lower_fun(_tile_natively if native else _tile_in_jax, multiple_results=True)(ctx, *operands, **params)
+
+
+# The next elements of the neurons in a list, from a cursor on: their slots, neurons and partners, and the next cursor.
+tile_p = Primitive("hebbax_tile")
+tile_p.multiple_results = True
+run_compiled(tile_p)
+tile_p.def_abstract_eval(_tile_abstract)
+mlir.register_lowering(tile_p, mlir.lower_fun(_tile_in_jax, multiple_results=True))
+mlir.register_lowering(tile_p, _lower_tile_on_cpu, platform="cpu")
 
 
 def apply(
@@ -104,8 +142,7 @@ def apply(
     split = len(smooth.values)
 
     def of_tile(smooth: Arguments, rest: Arguments) -> tuple[list, list]:
-        axes = tuple(x._replace(shared=None)._replace(**dict.fromkeys(x._fields[:3], 0)) for x in (smooth, rest))
-        return jax.vmap(function, in_axes=axes)(smooth, rest)
+        return jax.vmap(function, in_axes=2 * (Arguments(0, 0, 0, 0, None),))(smooth, rest)
 
     # Under `vmap` each member has a loop of its own: in one for all, none could end before the last, or be changed in
     # place.
@@ -115,7 +152,7 @@ def apply(
 
         def body(values: list, tile: Tile) -> list:
             own, others = smooth._replace(values=values[:split]), rest._replace(values=values[split:])
-            first, second = of_tile(tile.of(own), tile.of(others))
+            first, second = of_tile(*tile.of(own, others))
             return put(values, tile, [*first, *second])
 
         return over_tiles(body, [*smooth.values, *rest.values], view, spike)
@@ -124,8 +161,8 @@ def apply(
         (view, spike, rest), smooth = residuals
 
         def body(values: list, tile: Tile) -> list:
-            moved, others = tile.of(tangents._replace(values=values)), tile.of(rest)
-            return put(values, tile, jax.jvp(lambda x: of_tile(x, others)[0], (tile.of(smooth),), (moved,))[1])
+            own, moved, others = tile.of(smooth, tangents._replace(values=values), rest)
+            return put(values, tile, jax.jvp(lambda x: of_tile(x, others)[0], (own,), (moved,))[1])
 
         return over_tiles(body, tangents.values, view, spike)
 
@@ -133,12 +170,13 @@ def apply(
         (view, spike, rest), smooth = residuals
 
         def body(carry: Arguments, tile: Tile) -> Arguments:
-            others = tile.of(rest)
-            _, back = jax.vjp(lambda x: of_tile(x, others)[0], tile.of(smooth))
+            own, others, back = tile.of(smooth, rest, carry)
             there = tile.slot < view.partners.size
-            (found,) = back([jnp.where(there, x, 0) for x in tile.of(carry).values])
+            ys = [jnp.where(jnp.expand_dims(there, range(1, x.ndim)), x, 0) for x in back.values]
+            (found,) = jax.vjp(lambda x: of_tile(x, others)[0], own)[1](ys)
             return Arguments(
                 put(carry.values, tile, found.values),
+                put(carry.fixed, tile, found.fixed),
                 add(carry.event, tile.event, found.event),
                 add(carry.other, tile.other, found.other),
                 [y + x for y, x in zip(carry.shared, found.shared, strict=True)],
@@ -178,8 +216,9 @@ def linear(function: Callable, transposed: Callable, residuals: Any, xs: Any) ->
     return jax.tree.unflatten(back[1], leaves)
 
 
-def _linear_abstract(*operands: Any, function: Callable, **_: Any) -> list:
-    return [jax.core.ShapedArray(x.shape, x.dtype) for x in jax.eval_shape(function, *operands)]
+def _linear_abstract(*operands: Any, count: int, function: Callable, **_: Any) -> list:
+    like = operands[count]  # which varies, in `shard_map`, as the others do
+    return [like.update(shape=x.shape, dtype=x.dtype, weak_type=False) for x in jax.eval_shape(function, *operands)]
 
 
 def _linear_jvp(primals: tuple, tangents: tuple, *, count: int, **functions: Any) -> tuple[list, list]:
@@ -196,17 +235,25 @@ def _linear_transpose(cotangents: list, *operands: Any, count: int, function: Ca
     return [None] * count + list(xs)
 
 
-def _linear_batch(operands: tuple, axes: tuple, **params: Any) -> tuple[list, list]:
-    """One member after the other."""
-    batch = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in zip(operands, axes, strict=True)]
-    own = [k for k, axis in enumerate(axes) if axis is not None]
-
-    def one(members: list) -> list:
-        given = dict(zip(own, members, strict=True))
-        return linear_p.bind(*(given.get(k, x) for k, x in enumerate(batch)), **params)
-
-    out = jax.lax.map(one, [batch[k] for k in own])
+def _linear_batch(operands: tuple, axes: tuple, *, count: int, function: Callable, transposed: Callable) -> tuple:
+    """One member after the other, and so in the transpose: JAX's own of such a loop would not know what is linear."""
+    size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
+    in_batch = [axis is not None for axis in axes[:count]]
+    given = zip(operands[:count], axes[:count], strict=True)
+    residuals = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in given]
+    xs = [batching.bdim_at_front(x, axis, size) for x, axis in zip(operands[count:], axes[count:], strict=True)]
+    each = functools.partial(functools.partial, _of_each, in_batch)
+    out = linear_p.bind(*residuals, *xs, count=count, function=each(function), transposed=each(transposed))
     return out, [0] * len(out)
+
+
+def _of_each(in_batch: list[bool], function: Callable, *operands: Any) -> list:
+    residuals, xs = operands[: len(in_batch)], operands[len(in_batch) :]
+
+    def one(member: tuple[list, list]) -> list:
+        return function(*put_in(residuals, in_batch, member[0]), *member[1])
+
+    return jax.lax.map(one, (list(itertools.compress(residuals, in_batch)), list(xs)))
 
 
 linear_p = Primitive("hebbax_apply_linear")

@@ -15,19 +15,19 @@ from jax.interpreters import ad, batching, mlir
 
 from hebbax._core import lowering
 from hebbax._core.compat import Primitive
-from hebbax._core.primitives import Network, bind, propagate_p, run_compiled
+from hebbax._core.primitives import Network, bind, propagate_p, run_compiled, sum_to
 from hebbax._core.specs import Spec
 
 
-def deliver(weight, structure, events, sums, place, n: int, *, spec: Spec, backend: str | None) -> jax.Array:
+def deliver(weight, structure, events, gain, sums, place, n: int, *, spec: Spec, backend: str | None) -> jax.Array:
     """The sums of all steps that come, shape `(2 * columns,)`, after what arrives at the synapses in a step.
 
     `structure` is `indices`, `indptr`, `weight_indices`; `place` is where the step's columns begin, and the first `n`
     from there on, and those half of the array later, are cleared before.
     """
     places = jnp.stack([place, jnp.int32(n)])
-    no_gain = jnp.zeros(0, sums.dtype)
-    operands = weight, *structure, events, no_gain, sums, places
+    gain = jnp.zeros(0, sums.dtype) if gain is None else gain.astype(sums.dtype)
+    operands = weight, *structure, events, gain, sums, places
     return bind(deliver_p, *operands, n=n, spec=spec, backend=backend)
 
 
@@ -83,20 +83,27 @@ def _lowering(platform: str):
 
 def _jvp(primals, tangents, *, n, **params):
     out = bind(deliver_p, *primals, n=n, **params)
-    d_weight, d_sums, places = tangents[0], tangents[6], primals[7]
-    if type(d_weight) is ad.Zero:
-        return out, _cleared(d_sums, places, n)
-    d_sums = jnp.zeros_like(out) if type(d_sums) is ad.Zero else d_sums
-    return out, bind(deliver_p, d_weight, *primals[1:6], d_sums, places, n=n, **params)
+    weight, *network, gain, sums, places = primals
+    d_weight, d_gain, d_sums = tangents[0], tangents[5], tangents[6]
+    tangent = ad.instantiate_zeros(d_sums)
+    if type(d_weight) is not ad.Zero:
+        tangent = bind(deliver_p, d_weight, *network, gain, tangent, places, n=n, **params)
+    else:
+        tangent = _cleared(tangent, places, n)
+    if type(d_gain) is not ad.Zero:  # (in sums of its own, or it would clear those)
+        tangent += bind(deliver_p, weight, *network, d_gain, jnp.zeros_like(sums), places, n=n, **params)
+    return out, tangent
 
 
 def _transpose(cotangent, weight, *operands, n, spec, backend):
     *structure, lists, gain, sums, places = operands
     out = [None] * 8
     if type(cotangent) is not ad.Zero:
+        net, columns = Network(spec, backend, tuple(structure), lists), _columns(cotangent, places)
         if ad.is_undefined_primal(weight):
-            net = Network(spec, backend, tuple(structure), lists)
-            out[0] = net.total(weight.aval, _columns(cotangent, places), gain)
+            out[0] = net.total(weight.aval, columns, gain)
+        if ad.is_undefined_primal(gain):
+            out[5] = sum_to(net.collect(weight, columns), gain.aval.shape)
         if ad.is_undefined_primal(sums):
             out[6] = _cleared(cotangent, places, n)
     return out

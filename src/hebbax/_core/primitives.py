@@ -79,7 +79,7 @@ def _batch(primitive: Primitive, operands, axes, **params):
         return bind(primitive, *operands, *after, **params), None
     if set(STRUCTURE) & set(itertools.compress(names, in_batch)):
         return jax.lax.map(
-            lambda member: bind(primitive, *_put(operands, in_batch, member), *after, **params), batch
+            lambda member: bind(primitive, *put_in(operands, in_batch, member), *after, **params), batch
         ), 0
     for k, name in enumerate(names):
         if not in_batch[k] and name not in STRUCTURE:
@@ -89,7 +89,7 @@ def _batch(primitive: Primitive, operands, axes, **params):
     return bind(primitive, *operands, *after, **params), 0
 
 
-def _put(operands, where: list[bool], members) -> list:
+def put_in(operands, where: list[bool], members) -> list:
     """`operands` with the next one of `members` wherever `where` says so."""
     members = iter(members)
     return [next(members) if is_member else x for x, is_member in zip(operands, where, strict=True)]
@@ -124,7 +124,7 @@ class Network(NamedTuple):
         """
         if reference.is_shared(weight, self.structure[0]):
             sums = self.collect(jnp.ones((1,) * weight.ndim, trace.dtype), trace)
-            return _sum_to(sums * gain if gain.shape[-1] else sums, weight.shape).astype(weight.dtype)
+            return sum_to(sums * gain if gain.shape[-1] else sums, weight.shape).astype(weight.dtype)
         zeros = ad.instantiate_zeros(ad.Zero(weight.update(dtype=trace.dtype, weak_type=False)))  # as it is sharded
         operands = vary_alike([zeros, self.spike, trace, gain])
         return self._add_all(*operands).astype(weight.dtype)
@@ -137,7 +137,7 @@ class Network(NamedTuple):
 
             def step(weight, member, axis=axis, in_batch=in_batch):
                 member = (jnp.expand_dims(x, axis) for x in member)
-                return self._add_all(weight, *_put(varying, in_batch, member)), None
+                return self._add_all(weight, *put_in(varying, in_batch, member)), None
 
             batch = [jnp.moveaxis(x, axis, 0) for x in itertools.compress(varying, in_batch)]
             return jax.lax.scan(step, weight, batch)[0]
@@ -164,7 +164,7 @@ def _batch_shape(*operands) -> tuple[int, ...]:
     return np.broadcast_shapes(*(x.shape[:-1] for x in operands))
 
 
-def _sum_to(x, shape: tuple[int, ...]):
+def sum_to(x, shape: tuple[int, ...]):
     """The sum of `x` over the dimensions in which `shape` is 1: the transpose of broadcasting."""
     axes = tuple(axis for axis, (have, want) in enumerate(zip(x.shape, shape, strict=True)) if have != want)
     return jnp.sum(x, axes, keepdims=True) if axes else x
@@ -286,9 +286,9 @@ def _update_transpose(cotangent, weight, *operands, spec, backend, **_):
         if ad.is_undefined_primal(weight):
             out["weight"] = cotangent
         if ad.is_undefined_primal(trace):
-            out["trace"] = _sum_to(net.propagate(cotangent, gain, trace.aval.shape[-1]), trace.aval.shape)
+            out["trace"] = sum_to(net.propagate(cotangent, gain, trace.aval.shape[-1]), trace.aval.shape)
         if ad.is_undefined_primal(gain):
-            out["gain"] = _sum_to(net.collect(cotangent, trace), gain.aval.shape)
+            out["gain"] = sum_to(net.collect(cotangent, trace), gain.aval.shape)
     return [*out.values(), *(None for _ in after)]
 
 
@@ -313,7 +313,7 @@ def _propagate_transpose(cotangent, weight, *operands, spec, backend, n_out):
         if ad.is_undefined_primal(weight):
             out["weight"] = net.total(weight.aval, cotangent, gain)
         if ad.is_undefined_primal(gain):
-            out["gain"] = _sum_to(net.collect(weight, cotangent), gain.aval.shape)
+            out["gain"] = sum_to(net.collect(weight, cotangent), gain.aval.shape)
     return list(out.values())
 
 
@@ -339,7 +339,7 @@ def _collect_transpose(cotangent, weight, *operands, spec, backend):
             out["weight"] = net.total(weight.aval, trace, cotangent)
         if ad.is_undefined_primal(trace):
             shape = trace.aval.shape
-            out["trace"] = _sum_to(net.propagate(weight, cotangent, shape[-1]), shape)
+            out["trace"] = sum_to(net.propagate(weight, cotangent, shape[-1]), shape)
     return list(out.values())
 
 

@@ -11,6 +11,7 @@ from hebbax._cpu.calls cimport (
     Attributes, Run, fit, run_batch, run_collect, run_deliver, run_propagate, run_record, run_update,
 )
 from hebbax._cpu.threads cimport Pool
+from hebbax._cpu.tiles cimport TILE_OPERANDS, run_tile
 from hebbax._core.xla_ffi cimport (
     OUT_OF_RANGE, XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, XLA_FFI_Scalar, answer_metadata, new_error,
     schedule,
@@ -71,6 +72,10 @@ cdef XLA_FFI_Error* handle_record(XLA_FFI_CallFrame* frame) noexcept nogil:
     return handle(frame, run_record, RECORD_OPERANDS, 1)
 
 
+cdef XLA_FFI_Error* handle_tile(XLA_FFI_CallFrame* frame) noexcept nogil:
+    return handle(frame, run_tile, TILE_OPERANDS, 1)
+
+
 cdef XLA_FFI_Error* handle_collect(XLA_FFI_CallFrame* frame) noexcept nogil:
     return handle(frame, run_collect, COLLECT_OPERANDS, 1)
 
@@ -81,7 +86,7 @@ cdef XLA_FFI_Error* handle_fence(XLA_FFI_CallFrame* frame) noexcept nogil:
 
 
 def capsules():
-    """One PyCapsule per kind of operator, for the fence and for delays, as `jax.ffi.register_ffi_target` takes them."""
+    """One PyCapsule per kind of operator, for the fence, delays and tiles: what `jax.ffi.register_ffi_target` takes."""
     return {
         "fence": PyCapsule_New(<void*> handle_fence, NULL, NULL),
         "update": PyCapsule_New(<void*> handle_update, NULL, NULL),
@@ -89,6 +94,7 @@ def capsules():
         "collect": PyCapsule_New(<void*> handle_collect, NULL, NULL),
         "record": PyCapsule_New(<void*> handle_record, NULL, NULL),
         "deliver": PyCapsule_New(<void*> handle_deliver, NULL, NULL),
+        "tile": PyCapsule_New(<void*> handle_tile, NULL, NULL),
     }
 
 

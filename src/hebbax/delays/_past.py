@@ -68,6 +68,13 @@ class Now:
         )  # fmt: skip
         return operators.call(spec, structure.shape, backend, operands, _options(**options))
 
+    def apply_on_pre(self, *_: Any, **__: Any) -> Any:
+        raise NotImplementedError(
+            "apply_on_pre and apply_on_post know no delay of each synapse; hebbax.delays.Ring has one for all"
+        )
+
+    apply_on_post = apply_on_pre
+
     def _kept(self, name: str, what: str, x: Any) -> Any:
         """The values `x` of a side's neurons with those of the steps before."""
         side, position = self._side(name)

@@ -41,6 +41,7 @@ class DelayState(NamedTuple):
     last: Any  # the last current: what the next push waits for, so that XLA need not copy the lists
     pending: Any  # currents that have not arrived at the somata, as `_core.delivery` keeps them
     graded: Any  # presynaptic spikes of the last steps, if they are floating, twice as `past`; else of size 0
+    gain: Any  # what the presynaptic spikes of the last steps release, twice as `past`; or None
     past: dict[str, Any]  # what the rule has handed to updates in the last steps, twice, so that no part wraps around
 
 
@@ -179,11 +180,15 @@ class DelayedSynapses:
         """Number of postsynaptic neurons."""
         return self.shape[1]
 
-    def init(self, weight: WithUnit, rule: Any = None, spike_dtype: Any = bool) -> DelayState:
+    def init(
+        self, weight: WithUnit, rule: Any = None, spike_dtype: Any = bool, *, with_gain: bool = False
+    ) -> DelayState:
         """Return the state in which nothing has spiked yet, for weights like these, and for the steps of this rule.
 
         With a floating `spike_dtype`, presynaptic spikes are to be of that dtype, and have a derivative in `propagate`,
         that of `spike @ W`. A step then passes over all neurons for each step of the longest delay.
+
+        With `with_gain`, every `push` is given the gains of its presynaptic spikes.
         """
         pre, post = (jnp.array(events.none_yet(side)) for side in (self.pre, self.post))
         numbers, unit = self._numbers(weight)
@@ -192,14 +197,17 @@ class DelayedSynapses:
         position = jnp.array([self.pre.length - 1, self.post.length - 1], jnp.int32)
         size = 2 * self.pre.length * self.n_pre if jnp.issubdtype(spike_dtype, jnp.floating) else 0
         graded = jnp.zeros(size, spike_dtype)
-        state = DelayState(pre, post, position, jnp.zeros(self.n_post, numbers.dtype), pending, graded, {})
+        gain = jnp.zeros(2 * self.pre.length * self.n_pre, arithmetic_dtype(numbers.dtype)) if with_gain else None
+        state = DelayState(pre, post, position, jnp.zeros(self.n_post, numbers.dtype), pending, graded, gain, {})
         if rule is None:
             return state
         silent = tuple(jnp.zeros(n, bool) for n in self.shape)
         hand_over = jax.jit(lambda weight, state: self._step(rule, weight, rule.init(self), state, *silent)[2])
         return state._replace(past=hand_over(weight, state))
 
-    def push(self, state: DelayState, pre_spike: Plain, post_spike: Plain | None = None) -> DelayState:
+    def push(
+        self, state: DelayState, pre_spike: Plain, post_spike: Plain | None = None, gain: Plain | None = None
+    ) -> DelayState:
         """Return the state after the neurons have spiked in a step: what `propagate` and `step` go on from.
 
         Parameters
@@ -210,13 +218,16 @@ class DelayedSynapses:
             Whether each presynaptic neuron spikes. It has a derivative only if `init` was given its dtype.
         post_spike : Array, shape (n_post,), bool or real, optional
             Whether each postsynaptic neuron spikes; none do, if it is not given.
+        gain : Array, shape (n_pre,) or scalar, if the state was made `with_gain`
+            What `propagate` multiplies the weights of these presynaptic spikes by, whenever they arrive: what they
+            release, as short-term plasticity has it.
 
         Raises
         ------
         hebbax.errors.ShapeError
             An array has another shape.
         TypeError
-            `init` was given a floating dtype, and `pre_spike` is not of it.
+            `init` was given a floating dtype, and `pre_spike` is not of it; or a gain is missing, or not expected.
         """
         pre_spike = array_of("pre_spike", pre_spike)
         post_spike = jnp.zeros(self.n_post, bool) if post_spike is None else array_of("post_spike", post_spike)
@@ -240,7 +251,21 @@ class DelayedSynapses:
                 got = jnp.result_type(pre_spike)
                 raise TypeError(f"pre_spike: got dtype {got}, expected {graded.dtype}, for which the state was made")
             graded = kept(graded, jnp.asarray(pre_spike), self.pre, position[0])
-        return state._replace(pre=pre, post=post, position=position, graded=graded)
+        return state._replace(
+            pre=pre, post=post, position=position, graded=graded, gain=self._gains(state.gain, gain, position[0])
+        )
+
+    def _gains(self, gains: Any, gain: Any, position: Any) -> Any:
+        """The gains of the last steps and of this one."""
+        if (gain is None) != (gains is None):
+            got, made = ("none", "with") if gain is None else ("one", "without")
+            raise TypeError(f"gain: got {got}, for a state that init made {made} with_gain=True")
+        if gain is None:
+            return None
+        numbers = jnp.asarray(operators.in_unit("gain", array_of("gain", gain), u.UNITLESS))
+        if numbers.shape not in ((), (self.n_pre,)):
+            raise ShapeError(f"gain: got shape {numbers.shape}, expected a scalar or {(self.n_pre,)}")
+        return kept(gains, jnp.broadcast_to(numbers.astype(gains.dtype), self.n_pre), self.pre, position)
 
     def propagate(self, weight: WithUnit, state: DelayState, backend: str | None = None) -> tuple[Any, DelayState]:
         """Return the current that arrives at the postsynaptic somata in the step that was pushed, and the state.
@@ -280,11 +305,12 @@ class DelayedSynapses:
     def _propagate(self, weight: Any, state: DelayState, pre: Arrivals, backend: str | None) -> tuple[Any, DelayState]:
         structure, post = self.unrolled, self.post
         spec, lists = dataclasses.replace(PROPAGATE_PRE, arrivals=pre), state.pre
+        position = (state.position[0] + pre.due) % pre.length
+        gain = None if state.gain is None else window(state.gain, pre, position)
         if graded := jnp.issubdtype(state.graded.dtype, jnp.floating):
-            position = (state.position[0] + pre.due) % pre.length
             spec, lists = PROPAGATE_PRE, window(state.graded, pre, position)
         if graded or post.length == 1:
-            operands = weight, structure.indices, structure.indptr, lists, None
+            operands = weight, structure.indices, structure.indptr, lists, gain
             current = operators.call(spec, structure.shape, backend, operands)
         if post.length == 1:
             return current, state._replace(last=without_unit(current)[0])
@@ -295,7 +321,7 @@ class DelayedSynapses:
             sums = add_columns(sums, row * post.n, post.n, without_unit(current)[0].astype(sums.dtype))
         else:
             views = structure.indices, structure.indptr, jnp.zeros(0, structure.indices.dtype)
-            sums = deliver(numbers, views, lists, sums, row * post.n, post.n, spec=spec, backend=backend)
+            sums = deliver(numbers, views, lists, gain, sums, row * post.n, post.n, spec=spec, backend=backend)
         start = (row - 1) % post.length * post.n  # of what has no delay, and what had, and has come
         first, second = (jax.lax.dynamic_slice_in_dim(sums, x, post.n) for x in (start, start + post.length * post.n))
         current = (first + second).astype(numbers.dtype)

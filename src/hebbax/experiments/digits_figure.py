@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hebbax.experiments.digits import CLASSES, PIXELS, Result
-from hebbax.experiments.song2000_figure import BLUE, GREY
+from hebbax.experiments.song2000_figure import BLUE, GREY, panels
 
 SIDE = math.isqrt(PIXELS)  # of an image
 COLUMNS = 20  # of neurons
@@ -15,12 +15,7 @@ COLUMNS = 20  # of neurons
 
 def figure(result: Result) -> Figure:
     """Draw the neurons' weights by their class, the confusion of classes, and the accuracy while learning."""
-    fig = Figure(figsize=(12, 3.4), layout="constrained", dpi=200)
-    panels = fig.subplots(1, 3, width_ratios=(2, 1, 1))
-    for letter, axes, draw in zip("abc", panels, (_fields, _confusion, _course), strict=True):
-        draw(axes, result)
-        axes.set_title(letter, loc="left", fontweight="bold")
-    return fig
+    return panels(result, {_fields: 2, _confusion: 1, _course: 1}, width=12)
 
 
 def _fields(axes: Axes, result: Result) -> None:
@@ -62,5 +57,4 @@ def _course(axes: Axes, result: Result) -> None:
         axes.axhline(100 * result.accuracy, color="black", linestyle="--", linewidth=1, label="held out, in the end")
     axes.axhline(100 / CLASSES, color=GREY, linestyle=":", linewidth=1, label="by chance")
     axes.set(xlabel="images seen", ylabel="right (%)", xlim=(0, max(1, len(result.learning.label))), ylim=(0, 100))
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="center right")

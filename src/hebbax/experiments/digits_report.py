@@ -6,7 +6,7 @@ import brainunit as u
 import numpy as np
 
 from hebbax.experiments.digits import CLASSES, Result, classify
-from hebbax.experiments.parameters import with_metadata
+from hebbax.experiments.parameters import described
 
 
 def summary(result: Result) -> dict[str, str]:
@@ -39,7 +39,7 @@ def _spikes(spikes: np.ndarray) -> str:
 def arrays(result: Result) -> dict[str, np.ndarray]:
     """Return the run as plain arrays, for `numpy.savez`; `metadata`, JSON, has parameters and the arrays' units."""
     seen, course = result.course()
-    described = {
+    named = {
         "weight": (result.weight, "leak conductances, by pixel and neuron"),
         "theta_mv": (result.theta / u.mV, "mV, by neuron"),
         "assignment": (result.assignment, "class of every neuron, -1: none"),
@@ -49,9 +49,9 @@ def arrays(result: Result) -> dict[str, np.ndarray]:
     }
     for name in ("learning", "known", "held_out"):
         answers = getattr(result, name)
-        described[f"{name}_label"] = answers.label, "class of every image shown"
-        described[f"{name}_spikes"] = answers.spikes, "by image and neuron"
-    return with_metadata(
-        described, result.parameters, experiment="Diehl & Cook (2015), doi:10.3389/fncom.2015.00099", seed=result.seed,
+        named[f"{name}_label"] = answers.label, "class of every image shown"
+        named[f"{name}_spikes"] = answers.spikes, "by image and neuron"
+    return described(
+        named, result.parameters, experiment="Diehl & Cook (2015), doi:10.3389/fncom.2015.00099", seed=result.seed,
         steps=result.steps, accuracy=result.accuracy, wall_time_s=result.wall_time / u.second,
     )  # fmt: skip

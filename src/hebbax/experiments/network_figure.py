@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hebbax.experiments.network import Run
-from hebbax.experiments.song2000_figure import BLUE, ORANGE
+from hebbax.experiments.song2000_figure import BLUE, ORANGE, panels
 
 ROWS, WINDOW = 200, 0.25  # of the raster: neurons, and the last seconds
 BINS = 100  # of the course of the rate
@@ -16,14 +16,8 @@ TAIL = 1e-4  # of the weights, at either end, that are not drawn
 
 def figure(run: Run) -> Figure:
     """Draw a raster of the last spikes, the course of the rates, and, if any learn, the weights at start and end."""
-    learns = run.weight_end.size > 0
-    fig = Figure(figsize=(11 if learns else 7.5, 3.4), layout="constrained", dpi=200)
-    panels = fig.subplots(1, 3 if learns else 2, width_ratios=(1.4, 1, 1)[: 3 if learns else 2])
-    for letter, axes, draw in zip("abc", panels, (_raster, _rates, _weights), strict=False):
-        draw(axes, run)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title(letter, loc="left", fontweight="bold")
-    return fig
+    always = {_raster: 1.4, _rates: 1.0}
+    return panels(run, always | {_weights: 1.0}) if run.weight_end.size else panels(run, always, width=7.5)
 
 
 def _groups(run: Run) -> tuple[tuple[str, str, np.ndarray], ...]:

@@ -8,7 +8,7 @@ import brainunit as u
 import numpy as np
 
 from hebbax.experiments.network import Run
-from hebbax.experiments.parameters import with_metadata
+from hebbax.experiments.parameters import described
 
 SETTLED = 0.2  # of the time, from where on rates and irregularity are taken
 
@@ -57,14 +57,14 @@ def irregularity(run: Run, first: int = 0, spikes: int = 4) -> np.ndarray:
 
 def arrays(run: Run) -> dict[str, np.ndarray]:
     """Return the run as plain arrays, for `numpy.savez`; `metadata`, JSON, has parameters and the arrays' units."""
-    described: dict[str, tuple[Any, str]] = {
+    named: dict[str, tuple[Any, str]] = {
         "spike_time_s": (run.spike_step * (run.network.neurons.time_step / u.second), "s"),
         "spike_neuron": (run.spike_neuron, "number of the neuron"),
         "excitatory": (run.network.excitatory, "by neuron"),
         "weight_start": (run.weight_start, run.network.weight_unit),
         "weight_end": (run.weight_end, run.network.weight_unit),
     }
-    return with_metadata(
-        described, run.network.neurons.parameters, seed=run.seed, steps=run.steps, devices=run.devices,
+    return described(
+        named, run.network.neurons.parameters, seed=run.seed, steps=run.steps, devices=run.devices,
         wall_time_s=run.wall_time / u.second,
     )  # fmt: skip

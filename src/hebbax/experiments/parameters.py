@@ -1,4 +1,4 @@
-"""How the experiments state their constants, and how these are written beside the results."""
+"""How the experiments state their constants, in the source and in what they write."""
 
 import dataclasses
 import json
@@ -14,15 +14,15 @@ def parameter(value: Any, meaning: str, source: str = "paper") -> Any:
     return dataclasses.field(default_factory=lambda: value, metadata={"meaning": meaning, "source": source})
 
 
-def with_metadata(described: dict[str, tuple[Any, str]], parameters: Any, **more: Any) -> dict[str, np.ndarray]:
-    """Arrays, each of which comes with its unit, and `metadata`, JSON: units, parameters, more. For `numpy.savez`."""
+def described(arrays: dict[str, tuple[Any, str]], parameters: Any, **about: Any) -> dict[str, np.ndarray]:
+    """Arrays, given with their units, for `numpy.savez`; `metadata` is JSON of these, of the constants and the rest."""
     metadata = {
         "hebbax": hebbax.__version__,
-        **more,
-        "arrays": {name: unit for name, (_, unit) in described.items()},
+        **about,
+        "arrays": {name: unit for name, (_, unit) in arrays.items()},
         "parameters": {
             field.name: {"value": str(getattr(parameters, field.name)), **field.metadata}
             for field in dataclasses.fields(parameters)
         },
     }
-    return {name: np.asarray(x) for name, (x, _) in described.items()} | {"metadata": np.array(json.dumps(metadata))}
+    return {name: np.asarray(x) for name, (x, _) in arrays.items()} | {"metadata": np.array(json.dumps(metadata))}

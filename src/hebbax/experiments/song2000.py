@@ -29,7 +29,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import hebbax
-from hebbax.experiments.parameters import parameter, with_metadata
+from hebbax.experiments.parameters import described, parameter
 from hebbax.experiments.poisson import bernoulli_cells
 from hebbax.rules import PairTraces
 
@@ -378,7 +378,7 @@ def summary(result: Result) -> dict[str, str]:
 def arrays(result: Result) -> dict[str, np.ndarray]:
     """Return the run as plain arrays, for `numpy.savez`; `metadata`, JSON, has parameters and the arrays' units."""
     leak = "leak conductances"
-    described = {
+    named = {
         "time_s": (result.time / u.second, "s"),
         "rate_hz": (result.rate / u.Hz, "Hz, from one time to the next"),
         "weight_mean": (result.course("weight_mean"), leak),
@@ -389,7 +389,7 @@ def arrays(result: Result) -> dict[str, np.ndarray]:
         "weight_start": (result.weight_start, leak),
         "weight_end": (result.weight_end, leak),
     }
-    return with_metadata(
-        described, result.parameters, experiment="Song, Miller & Abbott (2000), doi:10.1038/78829", seed=result.seed,
+    return described(
+        named, result.parameters, experiment="Song, Miller & Abbott (2000), doi:10.1038/78829", seed=result.seed,
         steps=result.steps, synaptic_updates=result.updates, wall_time_s=result.wall_time / u.second,
     )  # fmt: skip

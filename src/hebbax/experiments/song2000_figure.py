@@ -1,5 +1,6 @@
 """The figure of `song2000`, in a module of its own because matplotlib is optional."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import brainunit as u
@@ -15,9 +16,14 @@ POINTS = 150  # of the rate's curve: enough to see it settle, few enough to aver
 
 def figure(result: Result) -> Figure:
     """Draw the weights at start and end, the firing rate, and the course of single weights."""
-    fig = Figure(figsize=(11, 3.4), layout="constrained", dpi=200)
-    panels = fig.subplots(1, 3, width_ratios=(1, 1, 1.25))
-    for letter, axes, draw in zip("abc", panels, (_weights, _rate, _courses), strict=True):
+    return panels(result, {_weights: 1, _rate: 1, _courses: 1.25})
+
+
+def panels(result: Any, draws: Mapping[Any, float], width: float = 11) -> Figure:
+    """A figure of panels side by side with letters: functions of axes and result that draw them, and their widths."""
+    fig = Figure(figsize=(width, 3.4), layout="constrained", dpi=200)
+    row = fig.subplots(1, len(draws), width_ratios=list(draws.values()))
+    for letter, axes, draw in zip("abc", row, draws, strict=False):
         draw(axes, result)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_title(letter, loc="left", fontweight="bold")

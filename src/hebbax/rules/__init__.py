@@ -8,6 +8,7 @@ A rule is a frozen dataclass, and a pytree: it may be an argument of a function 
 All rules order what happens within a step alike. First the traces decay by `dt`. Then spikes change weights: those of
 presynaptic neurons first, those of postsynaptic neurons after them, both by the traces as they were before the spikes
 of this step, so that spikes which coincide do not see each other. Last, this step's spikes are added to the traces.
+(`RewardSTDP` has eligibilities in the place of weights there; what a step's reward makes of them comes first.)
 
 A parameter is one number, or an array that broadcasts against the weight matrix: of shape `(n_pre, 1)`, one value per
 presynaptic neuron, or `(1, n_post)`, one per postsynaptic neuron. A synapse whose bounds, of shape `(nse,)`, are equal
@@ -42,15 +43,10 @@ from hebbax.rules.diehl_cook import DiehlCookSTDP, PreTrace
 from hebbax.rules.inhibitory import InhibitorySTDP
 from hebbax.rules.pair import PairSTDP
 from hebbax.rules.power_law import PowerLawSTDP
+from hebbax.rules.reward import RewardSTDP, RewardTraces
 from hebbax.rules.triplet import TripletSTDP, TripletTraces
 
 __all__ = [
-    "DiehlCookSTDP",
-    "InhibitorySTDP",
-    "PairSTDP",
-    "PairTraces",
-    "PowerLawSTDP",
-    "PreTrace",
-    "TripletSTDP",
-    "TripletTraces",
-]
+    "DiehlCookSTDP", "InhibitorySTDP", "PairSTDP", "PairTraces", "PowerLawSTDP", "PreTrace", "RewardSTDP",
+    "RewardTraces", "TripletSTDP", "TripletTraces",
+]  # fmt: skip

@@ -51,6 +51,11 @@ class Decay(NamedTuple):
         left = self._compute("exp")
         return Factors(left) if np.ndim(left) == 0 else Factors.along(self.side, left)
 
+    @property
+    def taken(self) -> jax.Array:
+        """What is taken away, as a factor: 1 less that which is left."""
+        return jnp.asarray(-self._compute("expm1"), self.dtype)
+
     def of(self, trace: Any) -> Any:
         """The decayed trace."""
         if not isinstance(self.ratio, float):
