@@ -12,13 +12,14 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "examples"
-EXPERIMENTS = "song2000", "cuba", "brunel10k", "hpc", "reward"
+EXPERIMENTS = "song2000", "cuba", "brunel10k", "hpc", "reward", "digits"
 COMMANDS = ("", "info", "simulate", *(f"simulate {name}" for name in EXPERIMENTS))
 MAKERS = {  # of objects that programs do not make by their classes' names
     "hebbax.Backend": "hebbax.backends",
     "hebbax.brainevent.Enabled": "hebbax.brainevent.enable",
     "hebbax.delays.DelayState": "hebbax.delays.DelayedSynapses",
     "hebbax.rules.PairTraces": "hebbax.PairSTDP",
+    "hebbax.rules.PreTrace": "hebbax.DiehlCookSTDP",
     "hebbax.rules.RewardTraces": "hebbax.RewardSTDP",
     "hebbax.rules.TripletTraces": "hebbax.TripletSTDP",
     "hebbax.sharding.Layout": "hebbax.sharding.split",

@@ -20,13 +20,14 @@ from hebbax.operators import (
     update_csr_on_binary_post,
     update_csr_on_binary_pre,
 )
-from hebbax.rules import InhibitorySTDP, PairSTDP, PowerLawSTDP, RewardSTDP, TripletSTDP
+from hebbax.rules import DiehlCookSTDP, InhibitorySTDP, PairSTDP, PowerLawSTDP, RewardSTDP, TripletSTDP
 from hebbax.synapses import Synapses
 
 __version__ = _version("hebbax")
 
 __all__ = [
     "Backend",
+    "DiehlCookSTDP",
     "InhibitorySTDP",
     "PairSTDP",
     "PowerLawSTDP",

@@ -12,6 +12,7 @@ constants have the same unit.
     A. Morrison, A. Aertsen & M. Diesmann (2007), doi:10.1162/neco.2007.19.6.1437, a power law without an upper bound
     J.-P. Pfister & W. Gerstner (2006), doi:10.1523/JNEUROSCI.1425-06.2006, triplets
     T. P. Vogels et al. (2011), doi:10.1126/science.1211095, inhibitory synapses
+    P. U. Diehl & M. Cook (2015), doi:10.3389/fncom.2015.00099, changes on postsynaptic spikes only
 """
 
 import numpy as np
@@ -59,6 +60,12 @@ def inhibitory(pre, post, weight, *, tau, eta, target_rate, w_min, w_max, dt):
     """The same for the inhibitory rule; `target_rate` is in spikes per unit of `tau`."""
     down = eta * (2 * target_rate * tau - kernel(pre, post, tau, dt))
     return replay(pre, post, weight, down, eta * kernel(post, pre, tau, dt), w_min, w_max)
+
+
+def diehl_cook(pre, post, weight, *, tau, eta, target, w_min, w_max, mu, pairing, dt):
+    """The same for the rule in which only postsynaptic spikes change weights."""
+    up = eta * (kernel(post, pre, tau, dt, pairing) - target)
+    return replay(pre, post, weight, np.zeros(len(pre)), up, w_min, w_max, mu_plus=mu)
 
 
 def replay(pre, post, weight, down, up, w_min, w_max, mu_minus=0.0, mu_plus=0.0, first="depression"):
