@@ -12,7 +12,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "examples"
-EXPERIMENTS = "song2000", "cuba", "brunel10k", "hpc", "reward"
+EXPERIMENTS = "song2000", "cuba", "brunel10k", "hpc", "reward", "digits"
 COMMANDS = ("", "info", "simulate", *(f"simulate {name}" for name in EXPERIMENTS))
 MAKERS = {  # of objects that programs do not make by their classes' names
     "hebbax.Backend": "hebbax.backends",
@@ -21,6 +21,7 @@ MAKERS = {  # of objects that programs do not make by their classes' names
     "hebbax.rules.ClopathTraces": "hebbax.ClopathSTDP",
     "hebbax.rules.HomeostaticTraces": "hebbax.HomeostaticTripletSTDP",
     "hebbax.rules.PairTraces": "hebbax.PairSTDP",
+    "hebbax.rules.PreTrace": "hebbax.DiehlCookSTDP",
     "hebbax.rules.ScalingState": "hebbax.SynapticScaling",
     "hebbax.rules.ShortTermState": "hebbax.ShortTermPlasticity",
     "hebbax.rules.RewardTraces": "hebbax.RewardSTDP",

@@ -22,6 +22,7 @@ from hebbax.operators import (
 )
 from hebbax.rules import (
     ClopathSTDP,
+    DiehlCookSTDP,
     HomeostaticTripletSTDP,
     InhibitorySTDP,
     PairSTDP,
@@ -38,6 +39,7 @@ __version__ = _version("hebbax")
 __all__ = [
     "Backend",
     "ClopathSTDP",
+    "DiehlCookSTDP",
     "HomeostaticTripletSTDP",
     "InhibitorySTDP",
     "PairSTDP",

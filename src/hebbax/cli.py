@@ -31,7 +31,17 @@ from rich.table import Table
 
 import hebbax
 from hebbax import _cpu
-from hebbax.experiments import brunel10k, cuba, hpc, network_loop, network_report, reward, song2000
+from hebbax.experiments import (
+    brunel10k,
+    cuba,
+    digits,
+    digits_report,
+    hpc,
+    network_loop,
+    network_report,
+    reward,
+    song2000,
+)
 
 FIGURE = "hebbax.experiments.network_figure"  # imported if a figure is drawn, since it takes matplotlib
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
@@ -145,8 +155,9 @@ def run_song2000(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     _run(
-        song2000, output, seconds, steps, backend, threads, _mesh(devices, distributed), report=song2000,
-        figure="hebbax.experiments.song2000_figure", parameters=parameters, neurons=neurons, inputs=inputs, seed=seed,
+        song2000, output, seconds, steps, backend, threads, report=song2000,
+        figure="hebbax.experiments.song2000_figure", parameters=parameters, neurons=neurons, inputs=inputs,
+        seconds=seconds, seed=seed, mesh=_mesh(devices, distributed),
     )  # fmt: skip
 
 
@@ -238,7 +249,37 @@ def run_reward(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     figure = "hebbax.experiments.reward_figure"
-    _run(reward, output, seconds, steps, backend, threads, None, report=reward, figure=figure, seed=seed)
+    _run(reward, output, seconds, steps, backend, threads, report=reward, figure=figure, seconds=seconds, seed=seed)
+
+
+@simulate.command("digits")
+def run_digits(
+    neurons: Annotated[int, typer.Option(callback=_within(1), help="Excitatory neurons.")] = 400,
+    epochs: Annotated[int, typer.Option(callback=_within(1), help="How often each image is learned from.")] = 2,
+    images: Annotated[
+        int, typer.Option(callback=_within(1, digits.IMAGES - digits.HELD_OUT), help="Images that are learned from.")
+    ] = digits.IMAGES - digits.HELD_OUT,
+    seed: Seed = 0,
+    dt: TimeStep = 0.5,
+    backend: BackendName = None,
+    threads: Threads = None,
+    output: Output = Path("digits"),
+) -> None:
+    """Handwritten digits, learned from spikes without labels: Diehl & Cook (2015), Front. Comput. Neurosci. 9:99.
+
+    The images are the 1 797 that scikit-learn ships, 360 of which are held out and then classified.
+    """
+    parameters = digits.Parameters(time_step=dt * u.ms)
+    try:
+        digits.load()
+    except ModuleNotFoundError as error:
+        raise typer.BadParameter(str(error)) from error
+    shown = digits.check(parameters, neurons, epochs, images, digits.HELD_OUT)
+    _run(
+        digits, output, shown * (parameters.image_time / u.second), shown * parameters.steps, backend, threads,
+        report=digits_report, figure="hebbax.experiments.digits_figure", parameters=parameters, neurons=neurons,
+        epochs=epochs, images=images, seed=seed,
+    )  # fmt: skip
 
 
 def _run_network(
@@ -259,16 +300,19 @@ def _run_network(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="'--seconds'") from error
     _run(
-        experiment, output, seconds, steps, backend, threads, mesh, report=network_report, figure=FIGURE,
-        parameters=parameters, plastic=not static, **options,
+        experiment, output, seconds, steps, backend, threads, report=network_report, figure=FIGURE,
+        parameters=parameters, plastic=not static, seconds=seconds, mesh=mesh, **options,
     )  # fmt: skip
 
 
 def _run(
-    experiment: ModuleType, output: Path, seconds: float, steps: int, backend: str | None, threads: int | None,
-    mesh: Mesh | None, report: ModuleType, figure: str, **options: Any,
+    experiment: ModuleType, output: Path, duration: float, steps: int, backend: str | None, threads: int | None, *,
+    report: ModuleType, figure: str, **options: Any,
 ) -> None:  # fmt: skip
-    """Simulate an experiment; the first process prints what `report` says, and writes its arrays and its figure."""
+    """Simulate an experiment; the first process prints what `report` says, and writes its arrays and its figure.
+
+    `duration` is the biological time in seconds, and `steps` the number of time steps, that it is to come to.
+    """
     _check_backend(backend)
     if threads is not None:
         try:
@@ -284,10 +328,8 @@ def _run(
         message = f"got {str(output)!r}, expected a folder that can be written to ({error.strerror})"
         raise typer.BadParameter(message, param_hint="'--output'") from error
 
-    if mesh is not None:
-        options["mesh"] = mesh
-    with _progress(console, seconds) as on_progress:
-        result = experiment.simulate(seconds=seconds, backend=backend, on_progress=on_progress, **options)
+    with _progress(console, duration) as on_progress:
+        result = experiment.simulate(backend=backend, on_progress=on_progress, **options)
     if first:
         _report(console, report, figure, result, output / name)
     if result.steps < steps:  # perhaps because of a Ctrl-C in another process

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import hebbax
 from children import environment, free_port, run_together
 from hebbax import _cpu, cli
-from hebbax.experiments import brunel10k, cuba, hpc, network_loop, reward, song2000
+from hebbax.experiments import brunel10k, cuba, digits, hpc, network_loop, reward, song2000
 
 TINY = ["--neurons", "2", "--inputs", "20", "--seconds", "0.3"]
 NETWORKS = {
@@ -34,7 +34,7 @@ def run(threads):
 
 @pytest.fixture
 def must_not_simulate(monkeypatch):
-    for experiment in (song2000, reward, *NETWORKS):
+    for experiment in (song2000, reward, digits, *NETWORKS):
         monkeypatch.setattr(experiment, "simulate", lambda *_, **__: pytest.fail("simulated"))
 
 
@@ -255,6 +255,81 @@ def test_without_other_processes_it_says_so(run, tmp_path, monkeypatch):
     result = run("simulate", "song2000", *TINY, "--distributed", "--output", tmp_path / "out")
     assert result.exit_code == 2
     assert "'--distributed': got no processes to join (coordinator_address should be defined.)" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+# -- digits
+
+
+FEW = ["--neurons", 10, "--epochs", 1, "--images", 100]
+
+
+def test_digits_are_summed_up_and_written(run, tmp_path):
+    result = run("simulate", "digits", *FEW, "--seed", 3, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    for text in ("100 shown to learn, 100 to assign classes, 360 held out", "accuracy, held out", "196 of 196 s"):
+        assert text in result.output
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["digits.npz", "digits.png"]
+    assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+    data = np.load(tmp_path / "digits.npz", allow_pickle=False)
+    metadata = json.loads(str(data["metadata"]))
+    assert set(metadata["arrays"]) == set(data.files) - {"metadata"}
+    assert (metadata["steps"], metadata["seed"]) == (560 * 700, 3)
+    assert data["weight"].shape == (64, 10) and data["confusion"].sum() == 360
+    assert metadata["accuracy"] == np.trace(data["confusion"]) / 360
+
+
+def test_options_reach_digits_and_ctrl_c_keeps_what_was_computed(run, tmp_path, monkeypatch):
+    simulate, seen = digits.simulate, {}
+
+    def interrupted(*, on_progress, **options):
+        seen.update(options)
+
+        def press_ctrl_c_once(done):
+            if done < 20:
+                signal.raise_signal(signal.SIGINT)
+            return on_progress(done)
+
+        return simulate(on_progress=press_ctrl_c_once, **options)
+
+    monkeypatch.setattr(digits, "simulate", interrupted)
+    chosen = ["--seed", 7, "--dt", 1.0, "--backend", "jax", "--threads", 3]
+    result = run("simulate", "digits", *FEW, *chosen, "--output", tmp_path)
+    assert result.exit_code == 130, result.output
+    assert "interrupted" in result.output
+    data = np.load(tmp_path / "digits.npz")
+    assert len(data["learning_label"]) == digits.BLOCK and len(data["held_out_label"]) == 0
+    assert (tmp_path / "digits.png").exists()
+    assert [seen[x] for x in ("neurons", "epochs", "images", "seed", "backend")] == [10, 1, 100, 7, "jax"]
+    assert str(seen["parameters"].time_step) == str(1.0 * cli.u.ms)
+    assert hebbax.get_num_threads() == 3
+
+
+@pytest.mark.parametrize(
+    "option, value, expected",
+    [
+        ("--neurons", "0", "got 0, expected at least 1"),
+        ("--epochs", "0", "got 0, expected at least 1"),
+        ("--images", "1500", "got 1500, expected from 1 to 1437"),
+        ("--dt", "2", "got 2.0, expected from 0.001 to 1"),
+        ("--backend", "abacus", "got 'abacus', expected one of"),
+    ],
+)
+@pytest.mark.usefixtures("must_not_simulate")
+def test_a_bad_option_of_digits_is_named(run, tmp_path, option, value, expected):
+    result = run("simulate", "digits", "--output", tmp_path / "out", option, value)
+    assert result.exit_code == 2, result.output
+    assert expected in result.output and option in result.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("must_not_simulate")
+def test_without_scikit_learn_it_says_how_to_get_it(run, tmp_path, monkeypatch):
+    for name in ("sklearn", "sklearn.datasets"):
+        monkeypatch.setitem(sys.modules, name, None)
+    result = run("simulate", "digits", *FEW, "--output", tmp_path / "out")
+    assert result.exit_code == 2, result.output
+    assert 'pip install "hebbax[digits]"' in result.output
     assert not (tmp_path / "out").exists()
 
 

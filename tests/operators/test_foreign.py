@@ -150,6 +150,7 @@ RULES = [
     hebbax.TripletSTDP(17.0, 34.0, 100.0, 100.0, 0.1, 0.1, 0.1, 0.1, 0.0, 2.0),
     hebbax.InhibitorySTDP(20.0, 0.1, 0.01, 0.0, 2.0),
     hebbax.PowerLawSTDP(20.0, 20.0, 0.1, 0.1, 1.0),
+    hebbax.DiehlCookSTDP(20.0, 0.1, 0.4, 0.0, 2.0),
 ]
 
 

@@ -15,6 +15,7 @@ constants have the same unit.
     F. Zenke, G. Hennequin & W. Gerstner (2013), doi:10.1371/journal.pcbi.1003330, triplets with homeostasis
     C. Clopath et al. (2010), doi:10.1038/nn.2479, by the postsynaptic voltage
     M. Tsodyks, K. Pawelzik & H. Markram (1998), doi:10.1162/089976698300017502, short-term plasticity
+    P. U. Diehl & M. Cook (2015), doi:10.3389/fncom.2015.00099, changes on postsynaptic spikes only
 """
 
 import numpy as np
@@ -102,6 +103,12 @@ def short_term(spikes, *, U, tau_rec, tau_facil, dt):
         x = 1 + (x - u * x - 1) * np.exp(-lag / tau_rec)
         u = U + u * (1 - U) * (np.exp(-lag / tau_facil) if tau_facil else 0)
     return np.array(gains)
+
+
+def diehl_cook(pre, post, weight, *, tau, eta, target, w_min, w_max, mu, pairing, dt):
+    """The same for the rule in which only postsynaptic spikes change weights."""
+    up = eta * (kernel(post, pre, tau, dt, pairing) - target)
+    return replay(pre, post, weight, np.zeros(len(pre)), up, w_min, w_max, mu_plus=mu)
 
 
 def replay(pre, post, weight, down, up, w_min, w_max, mu_minus=0.0, mu_plus=0.0, first="depression"):

@@ -143,6 +143,15 @@ def test_the_inhibitory_rule_agrees_with_the_closed_form(rng):
     compare(rng, rule, functools.partial(stdp_reference.inhibitory, **parameters, target_rate=0.025))  # a millisecond
 
 
+@pytest.mark.parametrize("pairing", ["all", slow("nearest")])
+@pytest.mark.parametrize("mu", [slow(0.0), 0.2, slow(1.0)])
+def test_the_rule_of_diehl_and_cook_agrees_with_the_closed_form(rng, mu, pairing):
+    target = {"all": 1.0, "nearest": 0.5}[pairing]  # high enough for weights not to be held at the upper bound
+    parameters = dict(tau=20.0, eta=0.05, target=target, w_min=0.0, w_max=1.0, mu=mu, pairing=pairing)
+    rule = hebbax.DiehlCookSTDP(**quantities(parameters))
+    compare(rng, rule, functools.partial(stdp_reference.diehl_cook, **parameters))
+
+
 def test_the_pair_window_is_a_pair_of_exponentials():
     """One pair of spikes for each lag, from -100 to 100 ms; at lag 0 nothing changes."""
     lags = np.arange(-1000, 1001, 8)

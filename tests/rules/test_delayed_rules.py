@@ -60,6 +60,7 @@ def test_one_delay_shifts_the_spikes_of_the_closed_form(rng, axonal, dendritic, 
 
 PAIR = NEST_PAIR | dict(mu_plus=0.4, mu_minus=1.0)
 INHIBITORY = dict(tau=20.0, eta=0.01, w_min=0.0, w_max=1.0)
+DIEHL_COOK = dict(tau=20.0, eta=0.05, target=1.0, w_min=0.0, w_max=1.0, mu=0.2, pairing="all")
 RULES = {
     "pair": (hebbax.PairSTDP(**quantities(PAIR)), functools.partial(stdp_reference.pair, **PAIR)),
     "nearest": (
@@ -73,6 +74,10 @@ RULES = {
     "inhibitory": (
         hebbax.InhibitorySTDP(**quantities(INHIBITORY), target_rate=25.0 * u.Hz),
         functools.partial(stdp_reference.inhibitory, **INHIBITORY, target_rate=0.025),
+    ),
+    "diehl cook": (
+        hebbax.DiehlCookSTDP(**quantities(DIEHL_COOK)),
+        functools.partial(stdp_reference.diehl_cook, **DIEHL_COOK),
     ),
 }
 WAYS = ["cython", "jax"]  # with lists, and without: as all other backends, which are slower here

@@ -20,6 +20,7 @@ TRIPLET = dict(
 )  # fmt: skip
 POWER_LAW = dict(tau_plus=5.0, tau_minus=7.0, learning_rate=0.2, alpha=0.9, w_0=0.7)
 INHIBITORY = dict(tau=5.0, eta=0.2, target_rate=0.15, w_min=0.1, w_max=0.9)
+DIEHL_COOK = dict(tau=5.0, eta=0.2, target=0.8, w_min=0.1, w_max=0.9)
 # Class, its parameters that are differentiated, its options.
 RULES = {
     "pair": (hebbax.PairSTDP, PAIR, {}),
@@ -28,6 +29,7 @@ RULES = {
     "power law": (hebbax.PowerLawSTDP, POWER_LAW, {}),
     "triplet": (hebbax.TripletSTDP, TRIPLET, {}),
     "inhibitory": (hebbax.InhibitorySTDP, INHIBITORY, {}),
+    "diehl cook": (hebbax.DiehlCookSTDP, DIEHL_COOK, {"mu": 0.5}),
 }
 
 
@@ -92,9 +94,19 @@ def inhibitory(p):
     return step, (SHAPE[0], SHAPE[1])
 
 
+def diehl_cook(p, mu):
+    def step(w, state, pre, post):
+        (x,) = (trace * jnp.exp(-DT / p["tau"]) for trace in state)
+        softness = power((p["w_max"] - w) / (p["w_max"] - p["w_min"]), mu)
+        w = changed(w, p["eta"] * (x - p["target"])[:, None] * softness, post[None, :], p)
+        return w, (spiked(x, pre),)
+
+    return step, (SHAPE[0],)
+
+
 DENSE = {
     hebbax.PairSTDP: pair, hebbax.PowerLawSTDP: power_law, hebbax.TripletSTDP: triplet,
-    hebbax.InhibitorySTDP: inhibitory,
+    hebbax.InhibitorySTDP: inhibitory, hebbax.DiehlCookSTDP: diehl_cook,
 }  # fmt: skip
 
 
@@ -119,8 +131,8 @@ def sparse_simulation(cls, options, network, backend=None, units=False):
     def simulate(parameters, weight):
         given, dt = dict(parameters), DT
         if units:  # as a user writes it, from plain numbers
-            scales = {"tau": u.ms, "target": 1 / u.ms, "learning": u.UNITLESS, "alpha": u.UNITLESS}
-            given = {n: x * scales.get(n.split("_")[0], u.nS) for n, x in given.items()}
+            scales = {"target_rate": 1 / u.ms} | dict.fromkeys(("learning_rate", "alpha", "target"), u.UNITLESS)
+            given = {n: x * scales.get(n, u.ms if n.startswith("tau") else u.nS) for n, x in given.items()}
             weight, dt = weight * u.nS, DT * u.ms
         rule = cls(**given, **options)
 

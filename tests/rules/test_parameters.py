@@ -19,10 +19,11 @@ TRIPLET = dict(
     w_min=0.1, w_max=0.9,
 )  # fmt: skip
 INHIBITORY = dict(tau=5.0, eta=0.2, target_rate=0.15, w_min=0.1, w_max=0.9)
+DIEHL_COOK = dict(tau=5.0, eta=0.3, target=0.8, w_min=0.1, w_max=0.9)
 POWER_LAW = dict(tau_plus=5.0, tau_minus=7.0, learning_rate=0.2, alpha=0.9, w_0=0.7)
 RULES = [
     (hebbax.PairSTDP, PAIR), (hebbax.TripletSTDP, TRIPLET), (hebbax.InhibitorySTDP, INHIBITORY),
-    (hebbax.PowerLawSTDP, POWER_LAW),
+    (hebbax.DiehlCookSTDP, DIEHL_COOK), (hebbax.PowerLawSTDP, POWER_LAW),
 ]  # fmt: skip
 SHAPES = {"pre": (N, 1), "post": (1, N)}
 TAKEN = [(cls, given, name, side) for cls, given in RULES for name, sides in cls.sides.items() for side in sides]
@@ -67,6 +68,8 @@ def simulate_dense(cls, p, weight, spikes):
             down = -p["learning_rate"] * p["alpha"] * w * y[0]
             depressed = np.where(pre, np.maximum(w + down, 0), w)
             up = p["learning_rate"] * p["w_0"] ** 0.6 * depressed**0.4 * x[0]
+        elif cls is hebbax.DiehlCookSTDP:
+            down, up = 0.0, p["eta"] * (x[0] - p["target"]) * ((high - w) / (high - low)) ** 0.2
         else:
             down, up = p["eta"] * (y[0] - 2 * p["target_rate"] * p["tau"]), p["eta"] * x[0]
         w = np.where(pre, np.clip(w + down, low, high), w)
@@ -185,7 +188,7 @@ def test_derivatives_with_respect_to_arrays(cls, given):
 # -- synapses that stay as they are
 
 
-@pytest.mark.parametrize("cls, given", RULES[:3], ids=RULE_IDS[:3])
+@pytest.mark.parametrize("cls, given", RULES[:4], ids=RULE_IDS[:4])
 def test_synapses_with_equal_bounds_stay_as_they_are(cls, given):
     plastic = np.arange(SYNAPSES.nse) % 3 > 0
     low, high = (np.where(plastic, given[name], WEIGHT).astype(np.float32) for name in ("w_min", "w_max"))

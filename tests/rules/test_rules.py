@@ -25,6 +25,7 @@ TRIPLET = hebbax.TripletSTDP(
 )  # fmt: skip
 POWER_LAW = hebbax.PowerLawSTDP(**TIMES, learning_rate=0.2, alpha=0.6, w_0=0.8)
 INHIBITORY = hebbax.InhibitorySTDP(tau=20.0 * u.ms, eta=0.1, target_rate=5.0 * u.Hz, w_min=0.0, w_max=1.0)
+DIEHL_COOK = hebbax.DiehlCookSTDP(tau=20.0 * u.ms, eta=0.2, target=0.4, w_min=0.0, w_max=1.0)
 RULES = {
     "pair": PAIR,
     "pair, nearest": dataclasses.replace(PAIR, pairing="nearest"),
@@ -33,11 +34,15 @@ RULES = {
     "triplet": TRIPLET,
     "triplet, nearest": dataclasses.replace(TRIPLET, pairing="nearest"),
     "inhibitory": INHIBITORY,
+    "diehl cook": DIEHL_COOK,
 }
 BOUNDED = [name for name, rule in RULES.items() if hasattr(rule, "w_max")]
-CLASSES = [hebbax.PairSTDP, hebbax.PowerLawSTDP, hebbax.TripletSTDP, hebbax.InhibitorySTDP, hebbax.RewardSTDP]
+CLASSES = [
+    hebbax.PairSTDP, hebbax.PowerLawSTDP, hebbax.TripletSTDP, hebbax.InhibitorySTDP, hebbax.RewardSTDP,
+    hebbax.DiehlCookSTDP,
+]  # fmt: skip
 AMPLITUDES = ("a_plus", "a_minus", "a2_plus", "a2_minus", "a3_plus", "a3_minus", "eta", "w_min", "w_max", "w_0")
-NUMBERS = ("learning_rate", "alpha")
+NUMBERS = ("learning_rate", "alpha", "target")
 ONE, NONE = np.array([True]), np.array([False])
 
 
@@ -80,7 +85,7 @@ def one_synapse(rule, spikes, weight=0.5):
 # -- the order within a step
 
 
-@pytest.mark.parametrize("name", [name for name in RULES if name != "inhibitory"])
+@pytest.mark.parametrize("name", [name for name in RULES if name not in ("inhibitory", "diehl cook")])
 def test_spikes_that_coincide_do_not_see_each_other(name):
     assert one_synapse(RULES[name], ["both"])[0] == 0.5
     assert one_synapse(RULES[name], ["both", "both"])[0] != 0.5  # but those of the step before
@@ -89,6 +94,46 @@ def test_spikes_that_coincide_do_not_see_each_other(name):
 def test_inhibitory_spikes_that_coincide_do_not_see_each_other():
     depressed = 0.5 - 0.1 * 2 * 0.005 * 20
     assert one_synapse(INHIBITORY, ["both"])[0] == one_synapse(INHIBITORY, ["pre"])[0] == pytest.approx(depressed)
+
+
+def test_a_spike_changes_a_weight_by_the_trace_of_before():
+    """One of the neuron that coincides with the first of its input finds it silent."""
+    silent = 0.5 - 0.2 * 0.4 * 0.5**0.2
+    assert one_synapse(DIEHL_COOK, ["both"])[0] == one_synapse(DIEHL_COOK, ["post"])[0] == pytest.approx(silent)
+    assert one_synapse(DIEHL_COOK, ["pre", "pre"])[0] == 0.5
+    again = silent + 0.2 * (np.exp(-1 / 20) - 0.4) * (1 - silent) ** 0.2
+    assert one_synapse(DIEHL_COOK, ["both", "both"])[0] == pytest.approx(again, rel=1e-6)
+
+
+@pytest.mark.parametrize("mu", [0.0, 0.2, 1.0])
+def test_a_constant_trace_takes_the_weight_along_a_closed_form(mu):
+    """With `d`, the distance to the upper bound over the range, each spike takes a multiple of `d ** mu` from `d`."""
+    for trace, count in ((0.9, 8), (0.1, 3)):
+        synapses, weight = hebbax.Synapses.from_dense(np.float32([[1.4]]))
+        rule = dataclasses.replace(DIEHL_COOK, eta=0.04, mu=mu, w_min=1.0, w_max=2.0)
+        state = rule.init(synapses)._replace(pre=jnp.full(1, trace))
+        for _ in range(count):
+            weight, state = rule.step(synapses, weight, state, NONE, ONE, 0 * MS)
+        change = 0.04 * (trace - 0.4)
+        if mu == 0:
+            distance = 0.6 - count * change
+        elif mu == 1:
+            distance = 0.6 * (1 - change) ** count
+        else:  # of many small changes
+            distance = (0.6 ** (1 - mu) - (1 - mu) * count * change) ** (1 / (1 - mu))
+        assert weight[0] == pytest.approx(2 - distance, rel=1e-6 if mu in (0, 1) else 1e-3)
+        assert (weight[0] > 1.4) == (trace > 0.4)
+
+
+def test_inputs_below_the_target_lose_their_synapses(rng):
+    """Whatever the weights were: what a neuron's spikes find is what its weights become."""
+    rates = np.array([5.0, 10.0, 60.0, 80.0])  # Hz; a trace has the mean rate * tau: 0.1, 0.2, 1.2 and 1.6
+    pre = rng.random((4000, 4)) < rates * 1e-3
+    post = rng.random((4000, 3)) < 0.1
+    synapses, weight = hebbax.Synapses.from_dense(rng.uniform(0.2, 0.8, (4, 3)).astype(np.float32))
+    rule = dataclasses.replace(DIEHL_COOK, eta=0.01, target=0.7)
+    weight = synapses.todense(run(rule, synapses, weight, pre, post)[0])
+    assert (weight[:2] < 0.05).all() and (weight[2:] > 0.95).all()
 
 
 def test_depression_comes_before_potentiation():
@@ -315,7 +360,7 @@ def test_a_step_copies_no_weight(rule, kernel):
 
 
 def wrong_parameters():
-    for name in ("pair", "power law", "triplet", "inhibitory"):
+    for name in ("pair", "power law", "triplet", "inhibitory", "diehl cook"):
         rule = RULES[name]
         for field in dataclasses.fields(rule):
             what = field.name
@@ -323,7 +368,7 @@ def wrong_parameters():
                 values = [(0.0 * u.ms, ValueError), (-1.0 * u.ms, ValueError), (np.nan * u.ms, ValueError),
                           (np.inf * u.ms, ValueError), (np.ones(2) * u.ms, hebbax.ShapeError),
                           (1.0 * u.nS, u.UnitMismatchError), (20.0, u.UnitMismatchError)]  # fmt: skip
-                if name == "inhibitory":  # then the rate is held against it
+                if name in ("inhibitory", "diehl cook"):  # then the rate is held against it, or nothing
                     values = values[:-1]
             elif what == "target_rate":
                 values = [(-1.0 * u.Hz, ValueError), (1.0 * u.ms, u.UnitMismatchError)]

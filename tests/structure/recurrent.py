@@ -13,6 +13,7 @@ RULES = {
     "pair": hebbax.PairSTDP(
         20 * u.ms, 20 * u.ms, 0.1 * u.mV, 0.11 * u.mV, 0 * u.mV, 2 * u.mV, mu_plus=0.0, mu_minus=1.0
     ),
+    "diehl cook": hebbax.DiehlCookSTDP(20 * u.ms, 0.3 * u.mV, 0.2, 0 * u.mV, 2 * u.mV),
     "power law": hebbax.PowerLawSTDP(20 * u.ms, 20 * u.ms, 0.2, 0.6, 2 * u.mV),
     "triplet": hebbax.TripletSTDP(
         17 * u.ms, 34 * u.ms, 100 * u.ms, 110 * u.ms, 0.01 * u.mV, 0.1 * u.mV, 0.1 * u.mV, 0 * u.mV, 0 * u.mV, 2 * u.mV

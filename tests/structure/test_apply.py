@@ -289,18 +289,18 @@ def test_a_compiled_step_copies_no_array_of_all_synapses(side):
     @functools.partial(jax.jit, donate_argnums=1)
     def run(synapses, values, limit, spikes):
         def rule(synapse, pre, post):
-            weight, seen, limit = synapse
-            return jnp.minimum(weight * 0.5 + seen, limit), pre, limit
+            weight, seen, since, limit = synapse
+            return jnp.minimum(weight * 0.5 + seen + since, limit), pre, jnp.zeros_like(since), limit
 
         def step(values, spike):
             out = apply_on(synapses, side, rule, (*values, limit), spike, pre=jnp.ones(200), post=jnp.ones(300))
-            assert out[2] is limit
-            return out[:2], None
+            assert out[3] is limit
+            return out[:3], None
 
         return jax.lax.scan(step, values, spikes)[0]
 
-    ones = [jnp.ones(synapses.nse) + k for k in range(3)]
-    text = run.lower(synapses, tuple(ones[:2]), ones[2], spikes).compile().as_text()
+    ones = [jnp.ones(synapses.nse) + k for k in range(4)]
+    text = run.lower(synapses, tuple(ones[:3]), ones[3], spikes).compile().as_text()
     assert [line for line in text.splitlines() if f"f32[{synapses.nse}]" in line and " copy(" in line] == []
 
 

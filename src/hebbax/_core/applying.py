@@ -58,8 +58,7 @@ class Tile(NamedTuple):
         take = functools.partial(jnp.take, axis=0, mode="clip")
         places = self.slot, *self
         found = [[[take(x, ids) for x in part] for part, ids in zip(x, places, strict=False)] for x in arguments]
-        # Fenced: XLA would gather anew for each use, after a scatter too, and keep a copy of the array for that.
-        return [Arguments._make([*parts, x.shared]) for parts, x in zip(fence(found), arguments, strict=True)]
+        return [Arguments._make([*parts, x.shared]) for parts, x in zip(found, arguments, strict=True)]
 
 
 def visit(
@@ -139,6 +138,7 @@ def apply(
     `function(smooth, rest)` takes and returns those of one synapse.
     """
     over_tiles = functools.partial(visit, n_other=n_other, capacity=capacity)
+    # What a tile becomes is fenced: XLA might gather some of it after a scatter, and keep a copy of an array for that.
     split = len(smooth.values)
 
     def of_tile(smooth: Arguments, rest: Arguments) -> tuple[list, list]:
@@ -153,7 +153,7 @@ def apply(
         def body(values: list, tile: Tile) -> list:
             own, others = smooth._replace(values=values[:split]), rest._replace(values=values[split:])
             first, second = of_tile(*tile.of(own, others))
-            return put(values, tile, [*first, *second])
+            return put(values, tile, fence([*first, *second]))
 
         return over_tiles(body, [*smooth.values, *rest.values], view, spike)
 
@@ -162,7 +162,7 @@ def apply(
 
         def body(values: list, tile: Tile) -> list:
             own, moved, others = tile.of(smooth, tangents._replace(values=values), rest)
-            return put(values, tile, jax.jvp(lambda x: of_tile(x, others)[0], (own,), (moved,))[1])
+            return put(values, tile, fence(jax.jvp(lambda x: of_tile(x, others)[0], (own,), (moved,))[1]))
 
         return over_tiles(body, tangents.values, view, spike)
 
@@ -173,7 +173,7 @@ def apply(
             own, others, back = tile.of(smooth, rest, carry)
             there = tile.slot < view.partners.size
             ys = [jnp.where(jnp.expand_dims(there, range(1, x.ndim)), x, 0) for x in back.values]
-            (found,) = jax.vjp(lambda x: of_tile(x, others)[0], own)[1](ys)
+            (found,) = fence(jax.vjp(lambda x: of_tile(x, others)[0], own)[1](ys))
             return Arguments(
                 put(carry.values, tile, found.values),
                 put(carry.fixed, tile, found.fixed),

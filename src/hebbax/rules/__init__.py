@@ -25,24 +25,26 @@ than the decay, and `step` warns, unless it sees traced values only.
 Weights are promised to lie within the bounds, where a rule also keeps them: a step then costs what its events cost. A
 weight that starts outside is left there until one of its neurons spikes.
 
-To write a rule of one's own takes an update or two, and traces. In Diehl & Cook (2015), doi:10.3389/fncom.2015.00099,
-weights change on postsynaptic spikes only, up if the input was more active than a target:
+To write a rule of one's own takes traces and an update or two, or, where these do not have its dependence on the
+weight, a function of one synapse. Diehl & Cook (2015), doi:10.3389/fncom.2015.00099, compare `DiehlCookSTDP` with one
+whose changes fall off exponentially towards the bounds:
 
 >>> import hebbax, jax.numpy as jnp
->>> def step(synapses, weight, pre_trace, pre_spike, post_spike, eta=0.01, target=0.4, w_max=1.0):
+>>> def step(synapses, weight, pre_trace, pre_spike, post_spike, eta=0.01, target=0.4, w_max=1.0, beta=2.0):
+...     def change(w, x, _):
+...         return w + eta * (x * jnp.exp(-beta * w) - target * jnp.exp(-beta * (w_max - w)))
 ...     pre_trace = 0.95 * pre_trace
-...     weight = synapses.update_on_post(
-...         weight, eta * (pre_trace - target), post_spike, 0.0, w_max, soft_bound="upper", mu=0.2
-...     )
-...     return weight, jnp.where(pre_spike, 1.0, pre_trace)
+...     weight = synapses.apply_on_post(change, weight, post_spike, pre=pre_trace)
+...     return weight, jnp.where(pre_spike, pre_trace + 1.0, pre_trace)
 >>> synapses, weight = hebbax.Synapses.from_dense(jnp.full((2, 1), 0.5))
 >>> weight, pre_trace = step(synapses, weight, jnp.array([1.0, 0.0]), jnp.array([False, False]), jnp.array([True]))
 >>> print(*(f"{w:.4f}" for w in weight))
-0.5048 0.4965
+0.5020 0.4985
 """
 
 from hebbax.rules._traces import PairTraces
 from hebbax.rules.clopath import ClopathSTDP, ClopathTraces
+from hebbax.rules.diehl_cook import DiehlCookSTDP, PreTrace
 from hebbax.rules.homeostasis import HomeostaticTraces, HomeostaticTripletSTDP, ScalingState, SynapticScaling
 from hebbax.rules.inhibitory import InhibitorySTDP
 from hebbax.rules.pair import PairSTDP
@@ -54,12 +56,14 @@ from hebbax.rules.triplet import TripletSTDP, TripletTraces
 __all__ = [
     "ClopathSTDP",
     "ClopathTraces",
+    "DiehlCookSTDP",
     "HomeostaticTraces",
     "HomeostaticTripletSTDP",
     "InhibitorySTDP",
     "PairSTDP",
     "PairTraces",
     "PowerLawSTDP",
+    "PreTrace",
     "RewardSTDP",
     "RewardTraces",
     "ScalingState",

@@ -189,25 +189,24 @@ class RewardSTDP:
             weight, eligibility, seen, bounds = synapse
             trace, rewarded = of_post
             weight = bring(weight, eligibility, rewarded - seen, bounds)
-            return weight, eligibility - gain * trace, _over(seen, rewarded), bounds
+            return weight, eligibility - gain * trace, rewarded, bounds
 
         def on_post(synapse: tuple, trace: Any, of_post: tuple) -> tuple:
             weight, eligibility, seen, bounds = synapse
             gain, left, rewarded = of_post
             weight = bring(weight, eligibility, rewarded - seen, bounds)
-            return weight, eligibility * left + gain * trace, _over(seen, 0.0), bounds
+            return weight, eligibility * left + gain * trace, jnp.zeros_like(seen), bounds
 
         def of_all(gain: Any, spike: jax.Array) -> jax.Array:
             return jnp.where(spike, jnp.asarray(gain, dtype), 0.0)
 
-        # (int8, since bool is not to be compared with 0 where JAX's promotion of dtypes is strict.)
         per_synapse = bring.numbers, state.eligibility, state.seen, bring.bounds
         per_synapse = synapses.apply_on_pre(
-            on_pre, per_synapse, pre_spike.astype(jnp.int8), capacity=capacity,
+            on_pre, per_synapse, pre_spike, capacity=capacity,
             pre=of_all(down.gain("pre"), pre_spike), post=(down.scaled(post, "post") / left, rewarded),
         )  # fmt: skip
         number, eligibility, seen, _ = synapses.apply_on_post(
-            on_post, per_synapse, renewed.astype(jnp.int8), capacity=capacity,
+            on_post, per_synapse, renewed, capacity=capacity,
             pre=up.scaled(pre, "pre"), post=(of_all(up.gain("post"), post_spike), left, rewarded),
         )  # fmt: skip
         return with_unit(number, bring.unit), RewardTraces(
@@ -258,8 +257,3 @@ class _Bring:
         dtype = max(arithmetic_dtype(weight.dtype), eligibility.dtype, key=lambda x: x.itemsize)
         low, high = ((self.limits | bounds)[name].astype(dtype) for name in ("w_min", "w_max"))
         return jnp.clip(weight.astype(dtype) + self.scale * (eligibility * gained).astype(dtype), low, high)
-
-
-def _over(old: Any, new: Any) -> Any:
-    """The new value, or NaN if the old one was: since this reads the old one, XLA does not copy an array to keep it."""
-    return jnp.where(jnp.isnan(old), old, new)

@@ -1,0 +1,57 @@
+"""What a run of `digits` comes down to: its summary, and its arrays."""
+
+from __future__ import annotations
+
+import brainunit as u
+import numpy as np
+
+from hebbax.experiments.digits import CLASSES, Result, classify
+from hebbax.experiments.parameters import described
+
+
+def summary(result: Result) -> dict[str, str]:
+    """Return the figures that sum a run up, by name."""
+    r, tested = result, len(result.held_out.label)
+    seconds = r.wall_time / u.second
+    rows = {
+        "images": f"{len(r.learning.label)} shown to learn, {len(r.known.label)} to assign classes, {tested} held out",
+        "neurons": f"{r.assignment.size}, {int((r.assignment >= 0).sum())} of them assigned",
+        "spikes per image": f"{_spikes(r.learning.spikes)} while learning, {_spikes(r.held_out.spikes)} held out",
+    }
+    if tested:
+        by_class = np.diag(r.confusion) / np.maximum(r.confusion.sum(1), 1)
+        worst = int(by_class.argmin())
+        rows |= {
+            "accuracy, held out": f"{r.accuracy:.1%}, {int(np.trace(r.confusion))} of {tested}",
+            "accuracy, learned from": f"{(classify(r.assignment, r.known.spikes) == r.known.label).mean():.1%}",
+            "worst class": f"{worst}, {by_class[worst]:.1%}",
+        }
+    return rows | {
+        "biological time": f"{r.steps * (r.parameters.time_step / u.second):.6g} s in {r.steps} steps",
+        "wall-clock time": f"{seconds:.1f} s, compilation included",
+    }
+
+
+def _spikes(spikes: np.ndarray) -> str:
+    return f"{spikes.sum(1).mean():.1f}" if len(spikes) else "none"
+
+
+def arrays(result: Result) -> dict[str, np.ndarray]:
+    """Return the run as plain arrays, for `numpy.savez`; `metadata`, JSON, has parameters and the arrays' units."""
+    seen, course = result.course()
+    named = {
+        "weight": (result.weight, "leak conductances, by pixel and neuron"),
+        "theta_mv": (result.theta / u.mV, "mV, by neuron"),
+        "assignment": (result.assignment, "class of every neuron, -1: none"),
+        "confusion": (result.confusion, f"held-out images, by class and by given class, {CLASSES} each"),
+        "course_images": (seen, "images seen while learning"),
+        "course_accuracy": (course, "of the images before each of these, by the classes of those before them"),
+    }
+    for name in ("learning", "known", "held_out"):
+        answers = getattr(result, name)
+        named[f"{name}_label"] = answers.label, "class of every image shown"
+        named[f"{name}_spikes"] = answers.spikes, "by image and neuron"
+    return described(
+        named, result.parameters, experiment="Diehl & Cook (2015), doi:10.3389/fncom.2015.00099", seed=result.seed,
+        steps=result.steps, accuracy=result.accuracy, wall_time_s=result.wall_time / u.second,
+    )  # fmt: skip
