@@ -20,20 +20,35 @@ from hebbax.operators import (
     update_csr_on_binary_post,
     update_csr_on_binary_pre,
 )
-from hebbax.rules import DiehlCookSTDP, InhibitorySTDP, PairSTDP, PowerLawSTDP, RewardSTDP, TripletSTDP
+from hebbax.rules import (
+    ClopathSTDP,
+    DiehlCookSTDP,
+    HomeostaticTripletSTDP,
+    InhibitorySTDP,
+    PairSTDP,
+    PowerLawSTDP,
+    RewardSTDP,
+    ShortTermPlasticity,
+    SynapticScaling,
+    TripletSTDP,
+)
 from hebbax.synapses import Synapses
 
 __version__ = _version("hebbax")
 
 __all__ = [
     "Backend",
+    "ClopathSTDP",
     "DiehlCookSTDP",
+    "HomeostaticTripletSTDP",
     "InhibitorySTDP",
     "PairSTDP",
     "PowerLawSTDP",
     "RewardSTDP",
     "ShapeError",
+    "ShortTermPlasticity",
     "Synapses",
+    "SynapticScaling",
     "TripletSTDP",
     "backends",
     "delays",

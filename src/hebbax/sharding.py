@@ -236,6 +236,7 @@ class ShardedSynapses:
                 parts[name] = split_neurons(flat, self.pre, self.mesh, None, fill=1, name=name)[:, None]
             else:
                 parts[name] = x if side is None else split_neurons(x, self.post, self.mesh, self.axis, 1, name)
+        parts |= {name: self.split_rule(x) for name, x in vars(rule).items() if hasattr(x, "sides")}  # built on another
         return dataclasses.replace(rule, **parts)  # type: ignore[type-var]
 
     def join_pre(self, x: WithUnit) -> Any:

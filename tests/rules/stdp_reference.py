@@ -12,6 +12,9 @@ constants have the same unit.
     A. Morrison, A. Aertsen & M. Diesmann (2007), doi:10.1162/neco.2007.19.6.1437, a power law without an upper bound
     J.-P. Pfister & W. Gerstner (2006), doi:10.1523/JNEUROSCI.1425-06.2006, triplets
     T. P. Vogels et al. (2011), doi:10.1126/science.1211095, inhibitory synapses
+    F. Zenke, G. Hennequin & W. Gerstner (2013), doi:10.1371/journal.pcbi.1003330, triplets with homeostasis
+    C. Clopath et al. (2010), doi:10.1038/nn.2479, by the postsynaptic voltage
+    M. Tsodyks, K. Pawelzik & H. Markram (1998), doi:10.1162/089976698300017502, short-term plasticity
     P. U. Diehl & M. Cook (2015), doi:10.3389/fncom.2015.00099, changes on postsynaptic spikes only
 """
 
@@ -47,11 +50,11 @@ def power_law(pre, post, weight, *, tau_plus, tau_minus, learning_rate, alpha, w
 
 def triplet(
     pre, post, weight, *, tau_plus, tau_minus, tau_x, tau_y, a2_plus, a2_minus, a3_plus, a3_minus, w_min, w_max,
-    pairing="all", dt,
+    pairing="all", dt, stronger=1.0,
 ):  # fmt: skip
-    """The same for the triplet rule."""
+    """The same for the triplet rule; depression at each presynaptic spike may be `stronger`."""
     slow_pre, slow_post = kernel(pre, pre, tau_x, dt, pairing), kernel(post, post, tau_y, dt, pairing)
-    down = kernel(pre, post, tau_minus, dt, pairing) * (a2_minus + a3_minus * slow_pre)
+    down = kernel(pre, post, tau_minus, dt, pairing) * (a2_minus + a3_minus * slow_pre) * stronger
     up = kernel(post, pre, tau_plus, dt, pairing) * (a2_plus + a3_plus * slow_post)
     return replay(pre, post, weight, down, up, w_min, w_max)
 
@@ -60,6 +63,46 @@ def inhibitory(pre, post, weight, *, tau, eta, target_rate, w_min, w_max, dt):
     """The same for the inhibitory rule; `target_rate` is in spikes per unit of `tau`."""
     down = eta * (2 * target_rate * tau - kernel(pre, post, tau, dt))
     return replay(pre, post, weight, down, eta * kernel(post, pre, tau, dt), w_min, w_max)
+
+
+def homeostatic_triplet(pre, post, weight, *, tau, target_rate, dt, **parameters):
+    """The same for triplets with homeostasis; `target_rate` is in spikes per unit of `tau`."""
+    spikes = kernel(pre, post, tau, dt) + target_rate * tau * np.exp(-(np.asarray(pre) + 1) * dt / tau)
+    stronger = (spikes / (target_rate * tau)) ** 2
+    return triplet(pre, post, weight, dt=dt, stronger=stronger, **parameters)
+
+
+def clopath(
+    pre, voltage, weight, *, tau_x, tau_minus, tau_plus, theta_minus, theta_plus, a_ltd, a_ltp, w_min, w_max,
+    tau_bar_bar=None, u_ref=None, late=0, dt,
+):  # fmt: skip
+    """The weight after every step, by the voltage at the end of each; averages are of the voltage `late` steps ago."""
+    steps = np.arange(voltage.size)
+    past = np.concatenate([np.full(late, theta_minus), voltage])[: voltage.size] - theta_minus
+
+    def average(x, tau):  # before each step: x was held for a step each
+        lag = (steps[:, None] - steps[None, :]) * dt
+        lag = np.where(lag > 0, lag, np.inf)
+        return (np.exp(-(lag - dt) / tau) - np.exp(-lag / tau)) @ x
+
+    down = a_ltd * np.maximum(average(past, tau_minus), 0)
+    if u_ref is not None:
+        down *= average(past**2, tau_bar_bar) / u_ref**2
+    trace = kernel(steps - 1, pre, tau_x, dt) + np.isin(steps - 1, pre)  # just after the step before
+    held = trace * (1 - np.exp(-dt / tau_x))
+    up = a_ltp * held * np.maximum(voltage - theta_plus, 0) * np.maximum(average(past, tau_plus), 0)
+    weights = in_order(pre, steps, weight, down[pre], up, lambda w: 1, lambda w: 1, w_min, w_max, "depression")
+    return weights[1]
+
+
+def short_term(spikes, *, U, tau_rec, tau_facil, dt):
+    """The gain of every spike, from one to the next."""
+    u, x, gains = U, 1.0, []
+    for lag in np.diff(spikes, append=np.inf) * dt:
+        gains.append(u * x)
+        x = 1 + (x - u * x - 1) * np.exp(-lag / tau_rec)
+        u = U + u * (1 - U) * (np.exp(-lag / tau_facil) if tau_facil else 0)
+    return np.array(gains)
 
 
 def diehl_cook(pre, post, weight, *, tau, eta, target, w_min, w_max, mu, pairing, dt):

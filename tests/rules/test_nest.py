@@ -1,4 +1,4 @@
-"""NEST's stdp_synapse and stdp_pl_synapse_hom, run beside the closed form and beside hebbax on the same spike trains.
+"""NEST's synapses beside the closed form and hebbax on the same trains.
 
 What NEST 3.10 does, by its source (`models/stdp_synapse.h`, `models/stdp_pl_synapse_hom.h`) and by these tests: all of
 a synapse's delay lies on the dendrite, so that a postsynaptic spike at t reaches the synapse at t + delay and a
@@ -32,6 +32,9 @@ from test_agreement import (
     quantities,
     run,
 )  # fmt: skip
+from test_clopath import CORTEX, REST
+from test_clopath import rule_of as voltage_rule
+from test_clopath import run as run_voltage
 
 import hebbax
 from problems import enable_x64
@@ -174,6 +177,23 @@ def test_where_spikes_coincide_nest_potentiates_first(rng, mu_plus, mu_minus, de
         assert abs(got - expected).max() > 1e-6
 
 
+@pytest.mark.parametrize("tau_facil", [0.0, 530.0])
+def test_short_term_plasticity_is_that_of_nest(rng, tau_facil):
+    pre, post = random_trains(rng, 1, coincident=False)
+    synapse = dict(U=0.2, u=0.2, x=1.0, tau_rec=130.0, tau_fac=tau_facil)
+    expected = run_nest(pre, post, 1, "tsodyks2_synapse", 1.0, TAU_MINUS, synapse)
+    rule = hebbax.ShortTermPlasticity(0.2, 130.0 * u.ms, tau_facil * u.ms)
+    spikes = np.zeros((pre.max() + 1, 1), bool)
+    spikes[pre] = True
+    with enable_x64(True):
+        step = lambda state, spike: rule.step(state, spike, DT * u.ms)[::-1]  # noqa: E731
+        got = np.asarray(jax.lax.scan(step, rule.init(one_to_one(1)), spikes)[1])[pre, 0]
+    of = f"of gains from {expected.min():.3g} to {expected.max():.3g}"
+    print(f"largest difference {abs(got - expected).max():.1e} {of}")
+    np.testing.assert_allclose(got, expected, rtol=1e-9)
+    assert np.ptp(expected) > 0.1
+
+
 @pytest.mark.parametrize("delay", DELAYS)
 @pytest.mark.parametrize("mu", [0.4, 0.0])
 @pytest.mark.parametrize("coincident", [False, True])
@@ -197,3 +217,52 @@ def test_the_power_law_is_that_of_nest(rng, mu, delay, coincident):
         np.testing.assert_allclose(got, expected, rtol=1e-3)
     else:
         np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
+def run_nest_voltage(pre, post):
+    """The steps at which the presynaptic neuron spikes, the weight then, and the voltage after every step."""
+    import nest
+
+    nest.ResetKernel()
+    nest.resolution = DT
+    times = [dict(spike_times=np.round(train * DT, 1)) for train in (pre, post)]
+    first, second = nest.Create("spike_generator", 2, params=times)
+    parrot = nest.Create("parrot_neuron")
+    neuron = nest.Create("aeif_psc_delta_clopath", params=dict(
+        V_m=REST, E_L=REST, theta_minus=REST, theta_plus=CORTEX["theta_plus"], A_LTD=CORTEX["a_ltd"],
+        A_LTP=CORTEX["a_ltp"], tau_u_bar_minus=10.0, tau_u_bar_plus=7.0, delay_u_bars=4.0, V_reset=REST + 21.0,
+        V_clamp=33.0, t_clamp=2.0, t_ref=0.0,
+    ))  # fmt: skip
+    nest.Connect(first, parrot, syn_spec=dict(delay=DT))
+    nest.Connect(second, neuron, syn_spec=dict(delay=DT, weight=80.0))  # mV, enough for a spike
+    weights, voltages = nest.Create("weight_recorder"), nest.Create("multimeter", params=dict(interval=DT))
+    voltages.record_from = ["V_m"]
+    nest.CopyModel("clopath_synapse", "recorded_clopath", dict(weight_recorder=weights, tau_x=CORTEX["tau_x"]))
+    nest.Connect(parrot, neuron, syn_spec=dict(synapse_model="recorded_clopath", weight=0.5, delay=DT))
+    nest.Connect(voltages, neuron)
+    nest.Simulate((max(pre.max(), post.max()) + 100) * DT)
+    at, start = np.round(weights.events["times"] / DT), np.round(voltages.events["times"][0] / DT)
+    return (at - start).astype(int), weights.events["weights"], voltages.events["V_m"]
+
+
+@pytest.mark.parametrize("rate", [20.0, 50.0])
+@pytest.mark.parametrize("lag", [+10.0, -10.0])
+def test_the_voltage_rule_is_that_of_nest(rate, lag):
+    """On the voltage that its neuron has, six pairs of spikes: to 2% of the largest change.
+
+    It, too, reads averages late, as the authors' code does, here by 4 ms; and its synapse sees the voltage a step
+    later. What is left is of the order of a step, 0.1 ms of a spike of 2: its averages take in the voltage that there
+    is when a step begins, and its potentiation the trace that there is when it ends.
+    """
+    post = 200 + np.round(np.arange(6) * 1000 / rate / DT).astype(int)
+    pre = post - round(lag / DT)
+    at, expected, voltage = run_nest_voltage(pre, post)
+    spikes = np.zeros((voltage.size, 1), bool)
+    spikes[at] = True
+    voltage = np.concatenate([[REST], voltage[:-1]])[:, None]
+    with enable_x64(True):
+        got = run_voltage(voltage_rule(**CORTEX), one_to_one(1), [0.5], spikes, voltage, dt=DT, late=39)[at, 0]
+    largest = abs(expected - 0.5).max()
+    print(f"largest difference {abs(got - expected).max() / largest:.1e} of the largest change")
+    assert largest > 5e-4
+    np.testing.assert_allclose(got, expected, rtol=0, atol=0.02 * largest)

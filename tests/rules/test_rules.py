@@ -452,7 +452,10 @@ def test_wrong_arguments_of_a_step(rule, network, changed, error, words):
         rule.step(synapses, **{**given, **changed})
 
 
-@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+OTHERS = [hebbax.ClopathSTDP, hebbax.HomeostaticTripletSTDP, hebbax.ShortTermPlasticity, hebbax.SynapticScaling]
+
+
+@pytest.mark.parametrize("cls", CLASSES + OTHERS, ids=lambda cls: cls.__name__)
 def test_every_parameter_is_documented_with_its_source(cls):
     doc = inspect.getdoc(cls)
     for field in dataclasses.fields(cls):

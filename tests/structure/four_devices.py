@@ -376,6 +376,48 @@ def test_parameters_per_neuron_and_synapse_are_split_too(mesh, name):
     recurrent.assert_same((*joined, sharded.join_post(spikes)), expected)
 
 
+def test_what_is_not_of_pairs_of_spikes_alone_is_split_too(mesh):
+    """The voltage rule, triplets with homeostasis, short-term plasticity and scaling, with parameters per neuron."""
+    synapses, weight, _ = recurrent.make()
+    rng, n, triplet = np.random.default_rng(9), synapses.n_post, recurrent.RULES["triplet"]
+    sharded = sharding.split(synapses, mesh)
+    several = rng.uniform(0.5, 1.5, n).astype(np.float32)
+    voltage_rule = hebbax.ClopathSTDP(
+        15 * u.ms, 10 * u.ms, 7 * several[None] * u.ms, -70 * u.mV, -45 * u.mV, several[:, None] * 1e-3, 1e-4 / u.mV,
+        triplet.w_min, triplet.w_max, 1 * u.second, 8 * u.mV,
+    )  # fmt: skip
+    homeostatic = hebbax.HomeostaticTripletSTDP(triplet, 200 * several[None] * u.ms, 20 * u.Hz)
+    short_term = hebbax.ShortTermPlasticity(several[:, None] / 2, 100 * u.ms, 50 * u.ms)
+    scaling = hebbax.SynapticScaling(50 * several[None] * u.ms, 20 * u.Hz, 0.1)
+    rules = voltage_rule, homeostatic, short_term, scaling
+    pre, post = (rng.random((20, n)) < 0.2 for _ in range(2))
+    voltage = np.where(post, 20, rng.uniform(-75, -55, (20, n))).astype(np.float32)
+
+    @jax.jit
+    def learn(synapses, rules, weight, pre, post, voltage):
+        by_voltage, triplets, short_term, scaling = rules
+
+        def step(carry, now):
+            first, second, states = carry
+            pre, post, voltage = now
+            first, a = by_voltage.step(synapses, first, states[0], pre, voltage * u.mV, 1 * u.ms)
+            second, b = triplets.step(synapses, second, states[1], pre, post, 1 * u.ms)
+            gain, c = short_term.step(states[2], pre, 1 * u.ms)
+            return (first, second, (a, b, c, scaling.step(states[3], post, 1 * u.ms))), gain
+
+        start = weight, weight, tuple(rule.init(synapses) for rule in rules)
+        (first, second, states), gains = jax.lax.scan(step, start, (pre, post, voltage))
+        current = synapses.propagate_on_pre(weight, pre[-1], gain=gains[-1]) * scaling.factor(states[3])
+        return first, second, scaling.fold(synapses, weight, states[3])[0], current
+
+    expected = learn(synapses, rules, weight, pre, post, voltage)
+    given = sharded.split_weight(weight), sharded.split_pre(pre), sharded.split_post(post), sharded.split_post(voltage)
+    *weights, current = learn(sharded, [sharded.split_rule(rule) for rule in rules], *given)
+    for got, one in zip((*map(sharded.join_weight, weights), sharded.join_post(current)), expected, strict=True):
+        assert got.unit == one.unit and (one.mantissa[:10] != weight.mantissa[:10]).any()
+        np.testing.assert_allclose(got.mantissa, one.mantissa, rtol=1e-5)
+
+
 def test_what_split_rule_refuses(mesh):
     synapses = recurrent.make()[0]
     sharded, rule = sharding.split(synapses, mesh, recurrent=True), recurrent.RULES["pair"]

@@ -5,6 +5,10 @@ A rule is a frozen dataclass, and a pytree: it may be an argument of a function 
     state = rule.init(synapses)
     weight, state = rule.step(synapses, weight, state, pre_spike, post_spike, dt)
 
+`ClopathSTDP` takes the postsynaptic voltage in place of `post_spike`. Two others change no weights, but scale what
+synapses pass on: `ShortTermPlasticity` by a gain for each presynaptic neuron, `SynapticScaling` by a factor for each
+postsynaptic one.
+
 All rules order what happens within a step alike. First the traces decay by `dt`. Then spikes change weights: those of
 presynaptic neurons first, those of postsynaptic neurons after them, both by the traces as they were before the spikes
 of this step, so that spikes which coincide do not see each other. Last, this step's spikes are added to the traces.
@@ -39,14 +43,33 @@ whose changes fall off exponentially towards the bounds:
 """
 
 from hebbax.rules._traces import PairTraces
+from hebbax.rules.clopath import ClopathSTDP, ClopathTraces
 from hebbax.rules.diehl_cook import DiehlCookSTDP, PreTrace
+from hebbax.rules.homeostasis import HomeostaticTraces, HomeostaticTripletSTDP, ScalingState, SynapticScaling
 from hebbax.rules.inhibitory import InhibitorySTDP
 from hebbax.rules.pair import PairSTDP
 from hebbax.rules.power_law import PowerLawSTDP
 from hebbax.rules.reward import RewardSTDP, RewardTraces
+from hebbax.rules.short_term import ShortTermPlasticity, ShortTermState
 from hebbax.rules.triplet import TripletSTDP, TripletTraces
 
 __all__ = [
-    "DiehlCookSTDP", "InhibitorySTDP", "PairSTDP", "PairTraces", "PowerLawSTDP", "PreTrace", "RewardSTDP",
-    "RewardTraces", "TripletSTDP", "TripletTraces",
-]  # fmt: skip
+    "ClopathSTDP",
+    "ClopathTraces",
+    "DiehlCookSTDP",
+    "HomeostaticTraces",
+    "HomeostaticTripletSTDP",
+    "InhibitorySTDP",
+    "PairSTDP",
+    "PairTraces",
+    "PowerLawSTDP",
+    "PreTrace",
+    "RewardSTDP",
+    "RewardTraces",
+    "ScalingState",
+    "ShortTermPlasticity",
+    "ShortTermState",
+    "SynapticScaling",
+    "TripletSTDP",
+    "TripletTraces",
+]

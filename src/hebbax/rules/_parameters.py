@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import brainunit as u
 import jax.numpy as jnp
@@ -16,13 +16,20 @@ from hebbax._core.sides import Side, side_of
 from hebbax._core.unitless import check_mu
 from hebbax.errors import ShapeError
 from hebbax.operators import check_bound_order, in_unit
-from hebbax.synapses import Synapses
 
 # A rule's class attribute `sides` says of which neurons each of its parameters may have one value each.
 NONE: tuple[Side, ...] = ()
 PRE: tuple[Side, ...] = ("pre",)
 POST: tuple[Side, ...] = ("post",)
 EITHER: tuple[Side, ...] = ("pre", "post")
+
+
+class Shaped(Protocol):
+    """Synapses, or what parameters of one side's neurons can be checked against in their place."""
+
+    @property
+    def shape(self) -> Any:  # (n_pre, n_post)
+        ...
 
 
 class Factors(NamedTuple):
@@ -56,7 +63,7 @@ class Factors(NamedTuple):
         return trace if own is None else trace * own.astype(trace.dtype)
 
 
-def factors(rule: Any, name: str, synapses: Synapses, unit: u.Unit, dtype: Any) -> Factors:
+def factors(rule: Any, name: str, synapses: Shaped, unit: u.Unit, dtype: Any) -> Factors:
     """A rule's parameter in a unit, checked against the structure; arrays get this dtype, which is that of traces."""
     side = _side(rule, name, synapses)
     number = in_unit(name, getattr(rule, name), unit)
@@ -66,7 +73,7 @@ def factors(rule: Any, name: str, synapses: Synapses, unit: u.Unit, dtype: Any) 
     return Factors(number) if side is None else Factors.along(side, number.reshape(-1))
 
 
-def per_neuron(rule: Any, name: str, synapses: Synapses, dtype: Any) -> Any:
+def per_neuron(rule: Any, name: str, synapses: Shaped, dtype: Any) -> Any:
     """The numbers of a rule's parameter, checked against the structure: `number_of`, with one axis or none."""
     _side(rule, name, synapses)
     number = number_of(getattr(rule, name), dtype)
@@ -81,7 +88,7 @@ def number_of(value: Any, dtype: Any) -> Any:
     return number.astype(np.float64) if number.ndim else float(number)
 
 
-def _side(rule: Any, name: str, synapses: Synapses | None = None) -> Side | None:
+def _side(rule: Any, name: str, synapses: Shaped | None = None) -> Side | None:
     shape = np.shape(u.get_mantissa(getattr(rule, name)))
     if synapses is None:
         return side_of(name, shape, rule.sides[name])
@@ -96,14 +103,16 @@ def check(
     not_negative: tuple[str, ...] = (),
     signed: tuple[str, ...] = (),
     weights: tuple[str, ...],
+    absent: tuple[str, ...] = (),
 ) -> None:
     """Raise where a parameter has not the shape or the unit that it should, or, unless it is traced, is out of range.
 
     `positive` are time constants, or all plain numbers; `weights` and the bounds, if there are any, have one unit.
+    `absent` are parameters that are None, as they may be.
     """
     bounds = tuple(name for name in ("w_min", "w_max") if hasattr(rule, name))
     check_jax()
-    for name in rule.sides:
+    for name in (x for x in rule.sides if x not in absent):
         check_number(name, getattr(rule, name))
         _side(rule, name)
     for name in bounds:

@@ -19,8 +19,7 @@ from hebbax._core.numbers import check_number
 from hebbax._core.sides import Side
 from hebbax.errors import ShapeError
 from hebbax.operators import in_unit
-from hebbax.rules._parameters import Factors, number_of, per_neuron
-from hebbax.synapses import Synapses
+from hebbax.rules._parameters import Factors, Shaped, factors, number_of, per_neuron
 
 Pairing: TypeAlias = Literal["all", "nearest"]
 
@@ -48,13 +47,12 @@ class Decay(NamedTuple):
     @property
     def factors(self) -> Factors:
         """What is left, as a factor of an update: then `step` need not write the decayed trace out before it."""
-        left = self._compute("exp")
-        return Factors(left) if np.ndim(left) == 0 else Factors.along(self.side, left)
+        return self._factors(self._compute("exp"))
 
     @property
-    def taken(self) -> jax.Array:
-        """What is taken away, as a factor: 1 less that which is left."""
-        return jnp.asarray(-self._compute("expm1"), self.dtype)
+    def lost(self) -> Factors:
+        """What the step takes away, as a factor: that times the time constant is the trace's integral over the step."""
+        return self._factors(-self._compute("expm1"))
 
     def of(self, trace: Any) -> Any:
         """The decayed trace."""
@@ -63,6 +61,18 @@ class Decay(NamedTuple):
             return jnp.where(self.ratio < _SLOW, slow, fast)
         return trace + trace * self._compute("expm1") if self.ratio < _SLOW else trace * self._compute("exp")
 
+    @property
+    def elapsed(self) -> Factors:
+        """The length of the step in time constants."""
+        return self._factors(self.ratio if isinstance(self.ratio, float) else jnp.asarray(self.ratio, self.dtype))
+
+    def toward(self, goal: Any, average: Any) -> Any:
+        """The average, which relaxes to what it is of, held for the step, as a trace does to 0."""
+        return average - (goal - average) * self._compute("expm1")
+
+    def _factors(self, x: Any) -> Factors:
+        return Factors(x) if np.ndim(x) == 0 else Factors.along(self.side, x)
+
     def _compute(self, function: str) -> Any:
         if isinstance(self.ratio, float):
             return getattr(math, function)(-self.ratio)
@@ -70,8 +80,8 @@ class Decay(NamedTuple):
         return jnp.asarray(getattr(library, function)(-self.ratio), self.dtype)
 
 
-def decay(rule: Any, name: str, dt: Any, synapses: Synapses, side: Side, dtype: Any) -> Decay:
-    """The decay of traces of this dtype with the rule's time constant of that name."""
+def decay(rule: Any, name: str, dt: Any, synapses: Shaped, side: Side, dtype: Any) -> Decay:
+    """The decay of traces of this dtype with the rule's time constant of that name; with one of 0, nothing is left."""
     check_number("dt", dt)
     unit = u.get_unit(getattr(rule, name))
     scale = in_unit("dt", u.Quantity(1.0, unit=u.get_unit(dt)), unit)
@@ -80,10 +90,25 @@ def decay(rule: Any, name: str, dt: Any, synapses: Synapses, side: Side, dtype: 
     time = number_of(dt, dtype) * scale
     if isinstance(time, float) and not time >= 0:
         raise ValueError(f"dt: got {dt}, expected at least 0")
-    ratio = time / per_neuron(rule, name, synapses, dtype)
+    ratio = _ratio(time, per_neuron(rule, name, synapses, dtype))
     if not isinstance(ratio, jax.Array):
         _warn_if_too_slow(name, time, float(np.min(ratio, initial=math.inf)), unit, jnp.dtype(dtype))
     return Decay(side, ratio, dtype)
+
+
+def _ratio(time: Any, tau: Any) -> Any:
+    if isinstance(tau, float):
+        return time / tau if tau else math.inf
+    library = jnp if isinstance(time, jax.Array) or isinstance(tau, jax.Array) else np
+    none = tau == 0
+    return library.where(none, math.inf, time / library.where(none, 1.0, tau))
+
+
+def at_target(rule: Any, synapses: Shaped, dtype: Any) -> Any:
+    """The trace, decaying with the rule's `tau`, of a postsynaptic neuron that fires at its `target_rate`."""
+    unit = u.get_unit(rule.tau)
+    rate, tau = (factors(rule, name, synapses, x, dtype) for name, x in (("target_rate", unit**-1), ("tau", unit)))
+    return rate.times(tau).gain("post")
 
 
 def _warn_if_too_slow(name: str, time: float, ratio: float, unit: u.Unit, dtype: np.dtype) -> None:
@@ -128,9 +153,15 @@ def _stretch(ratio: float, dtype: np.dtype) -> float:
 
 def add_spikes(trace: Any, spike: Any, pairing: str = "all") -> Any:
     """The trace after this step's spikes, each of which raises it by 1 or, for 'nearest', sets it to 1."""
-    spike = jnp.asarray(array_of("spike", spike))
-    spike = spike if spike.dtype == bool else spike != 0
-    return jnp.where(spike, 1.0 if pairing == "nearest" else trace + 1.0, trace)
+    return jnp.where(spikes_of("spike", spike), 1.0 if pairing == "nearest" else trace + 1.0, trace)
+
+
+def spikes_of(name: str, spike: Any, size: int | None = None) -> jax.Array:
+    """Whether each neuron spikes, as bool; raise where they are not so many."""
+    spike = jnp.asarray(array_of(name, spike))
+    if size is not None and spike.shape != (size,):
+        raise ShapeError(f"{name}: got shape {spike.shape}, expected {(size,)}")
+    return spike if spike.dtype == bool else spike != 0
 
 
 def zeros(*sizes: int) -> tuple[jax.Array, ...]:
@@ -141,8 +172,13 @@ def zeros(*sizes: int) -> tuple[jax.Array, ...]:
 
 def check_step(weight: Any, state: Any, expected: type) -> tuple[u.Unit, Any]:
     """The unit of the weight and the dtype of the traces; raise unless `init` or a step has returned such a state."""
-    check_jax()
     array_of("weight", weight)
+    return u.get_unit(weight), check_state(state, expected)
+
+
+def check_state(state: Any, expected: type) -> Any:
+    """The dtype of the traces, for a step; raise unless `init` or a step has returned such a state."""
+    check_jax()
     if not isinstance(state, expected):
         raise TypeError(f"state: got {type(state).__name__}, expected {expected.__name__}, as `init` returns it")
     for name, trace in state._asdict().items():  # type: ignore[attr-defined]
@@ -150,4 +186,4 @@ def check_step(weight: Any, state: Any, expected: type) -> tuple[u.Unit, Any]:
     dtypes = sorted({jnp.result_type(trace).name for trace in state})  # type: ignore[attr-defined]
     if dtypes not in (["float32"], ["float64"]):
         raise TypeError(f"state: got traces of {' and '.join(dtypes)}, expected all of float32, or all of float64")
-    return u.get_unit(weight), jnp.dtype(dtypes[0])
+    return jnp.dtype(dtypes[0])

@@ -6,15 +6,12 @@ import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
 import brainunit as u
-import numpy as np
 
-from hebbax._core.foreign import array_of
 from hebbax._core.pytree import pytree
 from hebbax._core.sides import Side
-from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit, in_unit
 from hebbax.rules._parameters import EITHER, PRE, check, factors
-from hebbax.rules._traces import Pairing, add_spikes, check_step, decay, zeros
+from hebbax.rules._traces import Pairing, add_spikes, check_step, decay, spikes_of, zeros
 from hebbax.synapses import Synapses
 
 
@@ -117,9 +114,7 @@ class DiehlCookSTDP:
     ) -> tuple[Any, PreTrace]:
         """Return the weight and the traces after a step of length `dt`; the arguments are those of `PairSTDP.step`."""
         unit, dtype = check_step(weight, state, PreTrace)
-        shape = np.shape(array_of("pre_spike", pre_spike))  # which no operator sees
-        if shape != (synapses.n_pre,):
-            raise ShapeError(f"pre_spike: got shape {shape}, expected {(synapses.n_pre,)}")
+        pre_spike = spikes_of("pre_spike", pre_spike, synapses.n_pre)  # which no operator sees
         pre = decay(self, "tau", dt, synapses, "pre", dtype).of(state.pre)
         rate = factors(self, "eta", synapses, unit, dtype)
         target = factors(self, "target", synapses, u.UNITLESS, dtype).gain("pre")

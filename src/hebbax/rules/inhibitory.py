@@ -13,7 +13,7 @@ from hebbax._core.pytree import pytree
 from hebbax._core.sides import Side
 from hebbax.operators import Plain, WithUnit, in_unit
 from hebbax.rules._parameters import EITHER, NONE, POST, Factors, check, factors
-from hebbax.rules._traces import PairTraces, add_spikes, check_step, decay, zeros
+from hebbax.rules._traces import PairTraces, add_spikes, at_target, check_step, decay, zeros
 from hebbax.synapses import Synapses
 
 
@@ -111,10 +111,8 @@ class InhibitorySTDP:
         left = decay(self, "tau", dt, synapses, "pre", dtype)
         rate = factors(self, "eta", synapses, unit, dtype).times(Factors(self._sign(dtype)))
         pre, post = left.of(state.pre), left.of(state.post)
-        target = factors(self, "target_rate", synapses, u.get_unit(self.tau) ** -1, dtype)
-        at_target = target.times(Factors(2 * in_unit("tau", self.tau, u.get_unit(self.tau)))).gain("post")
         options: Any = dict(w_min=self.w_min, w_max=self.w_max, weight_in_bounds=True, backend=backend)
-        trace = u.Quantity(rate.scaled(post - at_target, "post"), unit=unit)
+        trace = u.Quantity(rate.scaled(post - 2 * at_target(self, synapses, dtype), "post"), unit=unit)
         weight = synapses.update_on_pre(weight, pre_spike, trace, gain=rate.gain("pre"), after=after, **options)
         rate = rate.times(left.factors)
         trace = u.Quantity(rate.scaled(state.pre, "pre"), unit=unit)

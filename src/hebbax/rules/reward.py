@@ -12,7 +12,6 @@ import numpy as np
 
 from hebbax._core.any_rule import CAPACITY
 from hebbax._core.building import weight_numbers, with_unit
-from hebbax._core.foreign import array_of
 from hebbax._core.numbers import check_number
 from hebbax._core.pytree import pytree
 from hebbax._core.sides import Side
@@ -20,7 +19,7 @@ from hebbax._core.unitless import arithmetic_dtype
 from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit, in_unit
 from hebbax.rules._parameters import EITHER, POST, PRE, check, factors, per_neuron
-from hebbax.rules._traces import Decay, Pairing, add_spikes, check_step, decay, zeros
+from hebbax.rules._traces import Decay, Pairing, add_spikes, check_step, decay, spikes_of, zeros
 from hebbax.synapses import Synapses
 
 # What is left of an eligibility when a silent neuron's reference time is moved. Later, sums of rewards would lose more
@@ -175,8 +174,8 @@ class RewardSTDP:
             As in `Synapses.apply_on_pre`.
         """
         _, dtype = check_step(weight, state, RewardTraces)
-        pre_spike = _spikes("pre_spike", pre_spike, synapses.n_pre)
-        post_spike = _spikes("post_spike", post_spike, synapses.n_post)
+        pre_spike = spikes_of("pre_spike", pre_spike, synapses.n_pre)
+        post_spike = spikes_of("post_spike", post_spike, synapses.n_post)
         up, down = (factors(self, name, synapses, u.get_unit(self.a_plus), dtype) for name in ("a_plus", "a_minus"))
         fade = decay(self, "tau_c", dt, synapses, "post", dtype)
         rewarded = state.rewarded + state.left * self._gained(reward, fade, synapses)
@@ -236,7 +235,7 @@ class RewardSTDP:
         if np.shape(rate) not in ((), (synapses.n_post,)):
             raise ShapeError(f"reward: got shape {np.shape(rate)}, expected a scalar or ({synapses.n_post},)")
         time = jnp.asarray(per_neuron(self, "tau_c", synapses, fade.dtype), fade.dtype)
-        return jnp.asarray(rate, fade.dtype) * time * fade.taken
+        return jnp.asarray(rate, fade.dtype) * time * fade.lost.gain("post")
 
 
 class _Bring:
@@ -258,10 +257,3 @@ class _Bring:
         dtype = max(arithmetic_dtype(weight.dtype), eligibility.dtype, key=lambda x: x.itemsize)
         low, high = ((self.limits | bounds)[name].astype(dtype) for name in ("w_min", "w_max"))
         return jnp.clip(weight.astype(dtype) + self.scale * (eligibility * gained).astype(dtype), low, high)
-
-
-def _spikes(name: str, spike: Plain, n: int) -> jax.Array:
-    spike = jnp.asarray(array_of(name, spike))
-    if spike.shape != (n,):
-        raise ShapeError(f"{name}: got shape {spike.shape}, expected {(n,)}")
-    return spike if spike.dtype == bool else spike != 0

@@ -122,34 +122,42 @@ class TripletSTDP:
         backend: str | None = None,
     ) -> tuple[Any, TripletTraces]:
         """Return the weight and the traces after a step of length `dt`; the arguments are those of `PairSTDP.step`."""
-        unit, dtype = check_step(weight, state, TripletTraces)
-        sides: tuple[tuple[str, Side], ...] = (
-            ("tau_plus", "pre"), ("tau_x", "pre"), ("tau_minus", "post"), ("tau_y", "post"),
-        )  # fmt: skip
-        decays = TripletTraces(*(decay(self, tau, dt, synapses, side, dtype) for tau, side in sides))
-        r1, r2, o1, o2 = (x.of(trace) for x, trace in zip(decays, state, strict=True))
+        return step_triplets(self, synapses, weight, state, pre_spike, post_spike, dt, after, backend)
 
-        def terms(pair: str, triplet: str, event: Side, trace: Any) -> list[Factors]:
-            """What the pair trace of the other side is multiplied by: one product, where their sum is one, or two."""
-            a2, a3 = (factors(self, name, synapses, unit, dtype) for name in (pair, triplet))
-            a3 = a3.times(Factors.along(event, trace))
-            if getattr(a2, OTHER[event]) is None and getattr(a3, OTHER[event]) is None:
-                return [Factors.along(event, a2.gain(event) + a3.gain(event))]
-            return [a2, a3]
 
-        bounds: Any = dict(w_min=self.w_min, w_max=self.w_max, weight_in_bounds=True)
-        depression = [x.times(decays.o1.factors) for x in terms("a2_minus", "a3_minus", "pre", r2)]
-        for k, x in enumerate(depression):
-            options: Any = dict(after=None if k else after, backend=backend)
-            trace = u.Quantity(x.scaled(state.o1, "post"), unit=unit)
-            options |= bounds if x is depression[-1] else {}  # both terms are clipped as their sum
-            weight = synapses.update_on_pre(weight, pre_spike, trace, gain=-x.gain("pre"), **options)
-        potentiation = [x.times(decays.r1.factors) for x in terms("a2_plus", "a3_plus", "post", o2)]
-        for x in potentiation:
-            trace = u.Quantity(x.scaled(state.r1, "pre"), unit=unit)
-            options = dict(backend=backend) | (bounds if x is potentiation[-1] else {})
-            weight = synapses.update_on_post(weight, trace, post_spike, gain=x.gain("post"), **options)
-        spikes = (pre_spike, pre_spike, post_spike, post_spike)
-        return weight, TripletTraces(
-            *(add_spikes(x, spike, self.pairing) for x, spike in zip((r1, r2, o1, o2), spikes, strict=True))
-        )
+def step_triplets(
+    rule: TripletSTDP, synapses: Synapses, weight: WithUnit, state: TripletTraces, pre_spike: Plain, post_spike: Plain,
+    dt: WithUnit, after: Any, backend: str | None, stronger: Factors = Factors(),  # noqa: B008 (it is immutable)
+) -> tuple[Any, TripletTraces]:  # fmt: skip
+    """The step of the rule; depression is so many times stronger than the rule's."""
+    unit, dtype = check_step(weight, state, TripletTraces)
+    sides: tuple[tuple[str, Side], ...] = (
+        ("tau_plus", "pre"), ("tau_x", "pre"), ("tau_minus", "post"), ("tau_y", "post"),
+    )  # fmt: skip
+    decays = TripletTraces(*(decay(rule, tau, dt, synapses, side, dtype) for tau, side in sides))
+    r1, r2, o1, o2 = (x.of(trace) for x, trace in zip(decays, state, strict=True))
+
+    def terms(pair: str, triplet: str, event: Side, trace: Any) -> list[Factors]:
+        """What the pair trace of the other side is multiplied by: one product, where their sum is one, or two."""
+        a2, a3 = (factors(rule, name, synapses, unit, dtype) for name in (pair, triplet))
+        a3 = a3.times(Factors.along(event, trace))
+        if getattr(a2, OTHER[event]) is None and getattr(a3, OTHER[event]) is None:
+            return [Factors.along(event, a2.gain(event) + a3.gain(event))]
+        return [a2, a3]
+
+    bounds: Any = dict(w_min=rule.w_min, w_max=rule.w_max, weight_in_bounds=True)
+    depression = [x.times(decays.o1.factors).times(stronger) for x in terms("a2_minus", "a3_minus", "pre", r2)]
+    for k, x in enumerate(depression):
+        options: Any = dict(after=None if k else after, backend=backend)
+        trace = u.Quantity(x.scaled(state.o1, "post"), unit=unit)
+        options |= bounds if x is depression[-1] else {}  # both terms are clipped as their sum
+        weight = synapses.update_on_pre(weight, pre_spike, trace, gain=-x.gain("pre"), **options)
+    potentiation = [x.times(decays.r1.factors) for x in terms("a2_plus", "a3_plus", "post", o2)]
+    for x in potentiation:
+        trace = u.Quantity(x.scaled(state.r1, "pre"), unit=unit)
+        options = dict(backend=backend) | (bounds if x is potentiation[-1] else {})
+        weight = synapses.update_on_post(weight, trace, post_spike, gain=x.gain("post"), **options)
+    spikes = (pre_spike, pre_spike, post_spike, post_spike)
+    return weight, TripletTraces(
+        *(add_spikes(x, spike, rule.pairing) for x, spike in zip((r1, r2, o1, o2), spikes, strict=True))
+    )
