@@ -20,6 +20,7 @@ from hebbax.operators import (
     update_csr_on_binary_post,
     update_csr_on_binary_pre,
 )
+from hebbax.rewiring import Rewired, rewire, rewire_within
 from hebbax.rules import DiehlCookSTDP, InhibitorySTDP, PairSTDP, PowerLawSTDP, RewardSTDP, TripletSTDP
 from hebbax.synapses import Synapses
 
@@ -32,6 +33,7 @@ __all__ = [
     "PairSTDP",
     "PowerLawSTDP",
     "RewardSTDP",
+    "Rewired",
     "ShapeError",
     "Synapses",
     "TripletSTDP",
@@ -44,6 +46,8 @@ __all__ = [
     "propagate_csr_on_binary_post_p",
     "propagate_csr_on_binary_pre",
     "propagate_csr_on_binary_pre_p",
+    "rewire",
+    "rewire_within",
     "set_num_threads",
     "sharding",
     "update_csc_on_binary_post",
