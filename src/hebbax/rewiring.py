@@ -66,7 +66,7 @@ def rewire(
 
     Notes
     -----
-    Time and memory are linear in `nse + m`. It runs on the host, but for `values`.
+    Time and memory are linear in `nse + m`. It runs on the host, but for values that are traced.
 
     See Also
     --------

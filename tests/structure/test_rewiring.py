@@ -383,6 +383,17 @@ def test_a_structure_that_is_closed_over_may_be_rewired_while_jax_traces():
     assert kept[0].indices.tolist() == [1, 0, 1, 2, 0, 0]  # it holds no tracer
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint32])
+def test_ids_may_be_of_any_integers(dtype):
+    """Also of those that cannot hold the number of neurons."""
+    synapses = hebbax.Synapses([0, 1, *[1] * 299], [299], shape=(300, 300))
+    pre, post = np.array([3, 127, 2], dtype), np.array([7, 127, np.iinfo(dtype).max], dtype)
+    out = hebbax.rewire_within(synapses, np.zeros(1, bool), pre, post)
+    assert out.added.tolist() == [True, False, False] and int(out.dropped) == (1 if dtype == np.uint32 else 2)
+    built, _ = hebbax.rewire(synapses, np.zeros(1, bool), pre[:1], post[:1])
+    assert built.csc_indices.tolist() == out.synapses.csc_indices.tolist() == [3]
+
+
 def test_indices_of_64_bits_stay_so():
     with enable_x64(True):
         synapses = hebbax.Synapses([0, 2, 4], [0, 1, 0, 2], shape=(2, 3))

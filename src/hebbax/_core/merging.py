@@ -38,6 +38,7 @@ def rewired(
     """New views, what comes to each of their places, which synapses are added, and for how many there was no room."""
     indptr, indices, csc_indptr, csc_indices, weight_indices = views
     nse, dtype, m = indices.size, indices.dtype, pre.size
+    pre, post = (x.astype(dtype) if x.dtype.itemsize < dtype.itemsize else x for x in (pre, post))  # which hold `shape`
     inside = (pre >= 0) & (pre < shape[0]) & (post >= 0) & (post < shape[1])
     pre, post = (jnp.where(inside, x, n).astype(dtype) for x, n in zip((pre, post), shape, strict=True))
     places = jnp.arange(nse, dtype=dtype)
