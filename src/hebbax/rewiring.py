@@ -41,9 +41,9 @@ def rewire(
         Which of its synapses are kept, in CSR order.
     add_pre, add_post : array of int, shape (m,)
         Presynaptic and postsynaptic neurons of the synapses that are added.
-    values : pytree of arrays or Quantities, shape (nse,), optional
+    values : pytree of arrays or Quantities, shape (nse, ...), optional
         What there is of each synapse, in CSR order: weights, eligibilities, bounds, ages.
-    new : pytree of numbers, arrays or Quantities, scalars or shape (m,), optional
+    new : pytree of numbers, arrays or Quantities, scalars or shape (m, ...), optional
         As `values`: what the synapses have that are added, one for all, or one for each in the order of `add_pre`.
     multapses : bool, default False
         Allow several synapses between the same two neurons, as `Synapses.from_coo` does: those that are kept come
@@ -55,7 +55,7 @@ def rewire(
     -------
     synapses : Synapses
         Those that are kept and those that are added: bit for bit what `Synapses.from_coo` makes of their list.
-    values : pytree of Array or Quantity, shape (nse,)
+    values : pytree of Array or Quantity, shape (nse, ...)
         With the dtypes and units of `values`; 0 in free places.
 
     Raises
@@ -118,7 +118,7 @@ class Rewired(NamedTuple):
     """What `rewire_within` returns."""
 
     synapses: Synapses
-    values: Any  # pytree of arrays or Quantities, (nse,)
+    values: Any  # pytree of arrays or Quantities, (nse, ...)
     added: jax.Array  # (m,), bool: which of those offered were added
     dropped: jax.Array  # int32: how many of the others would have been, had there been room
 
@@ -148,7 +148,7 @@ def rewire_within(
     synapses : Synapses
         Those that are kept, and of those that are offered the first for which there is room; the free places are the
         last ones. The number of synapses is `synapses.indptr[-1]`, while `nse` counts free places, too.
-    values : pytree of Array or Quantity, shape (nse,)
+    values : pytree of Array or Quantity, shape (nse, ...)
         With the dtypes and units of `values`; 0 in free places.
     added : Array, shape (m,), bool
         Which of the offered synapses were added.
@@ -216,8 +216,8 @@ def _with_room(views: dict[str, Any], room: int) -> dict[str, jax.Array]:
 class _Values(NamedTuple):
     """A pytree of values of each synapse, and what new synapses have, as arrays without units."""
 
-    old: list[Any]  # (nse,)
-    new: list[Any]  # scalars or (m,)
+    old: list[Any]  # (nse, ...)
+    new: list[Any]  # scalars or (m, ...)
     units: list[u.Unit | None]
     tree: Any
     m: int
@@ -235,13 +235,14 @@ class _Values(NamedTuple):
             name, other = (f"{of}{jax.tree_util.keystr(path)}" for of in ("values", "new"))
             numbers, unit = building.without_unit(array_of(name, x))
             old = _array(name, numbers)
-            if old.shape != (nse,):
-                raise ShapeError(f"{name}: got shape {old.shape}, expected {(nse,)}, one entry per synapse")
+            if old.shape[:1] != (nse,):
+                raise ShapeError(f"{name}: got shape {old.shape}, expected ({nse}, ...), one entry per synapse")
             if unit is not None or is_quantity(y):
                 y = in_unit(other, y, u.UNITLESS if unit is None else unit)
             added = _array(other, array_of(other, y))
-            if added.shape not in ((), (m,)):
-                raise ShapeError(f"{other}: got shape {added.shape}, expected a scalar or {(m,)}, as add_pre")
+            expected = m, *old.shape[1:]
+            if added.shape not in ((), expected):
+                raise ShapeError(f"{other}: got shape {added.shape}, expected a scalar or {expected}, as add_pre")
             if _rank(added.dtype) > _rank(old.dtype):
                 raise TypeError(f"{other}: got dtype {added.dtype}, expected one that {old.dtype} can hold, as {name}")
             out.old.append(old)
@@ -256,7 +257,7 @@ class _Values(NamedTuple):
             # Where all is known, NumPy takes them: JAX would compile that anew for every size.
             traced = any(isinstance(x, jax.core.Tracer) for x in (old, new))
             xp = np if isinstance(source, np.ndarray) and not traced else jnp
-            numbers = merging.carried(xp.broadcast_to(new, (self.m,)), old, source, xp)
+            numbers = merging.carried(xp.broadcast_to(new, (self.m, *old.shape[1:])), old, source, xp)
             values.append(building.with_unit(jnp.asarray(numbers), unit))
         return jax.tree.unflatten(self.tree, values)
 

@@ -27,6 +27,7 @@ def values_of(rng, n):
     return {
         "weight": rng.permutation(n).astype(np.float32) * u.nS, "age": rng.integers(0, 99, n).astype(np.int32),
         "half": (jnp.asarray(rng.integers(0, 99, n), jnp.bfloat16), rng.random(n) < 0.5),
+        "two": rng.integers(0, 99, (n, 2)).astype(np.int8),
     }  # fmt: skip
 
 
@@ -71,7 +72,7 @@ def rebuilt(shape, pairs, offer, kept, added, values, new):
     def carried(old, new):
         if isinstance(old, u.Quantity):
             return u.Quantity(carried(old.mantissa, new.to(old.unit).mantissa), unit=old.unit)
-        old, new = np.asarray(old), np.broadcast_to(np.asarray(new), (len(offer[0]),))
+        old, new = np.asarray(old), np.broadcast_to(np.asarray(new), (len(offer[0]), *old.shape[1:]))
         return np.concatenate([old[kept], new[added].astype(old.dtype)])[order]
 
     return synapses, jax.tree.map(carried, values, new, is_leaf=lambda x: isinstance(x, u.Quantity))
@@ -89,7 +90,7 @@ def check(got, expected):
         np.testing.assert_array_equal(got, want, err_msg=name, strict=True)
     assert jax.tree.structure(values) == jax.tree.structure(expected_values)
     for got, want in zip(jax.tree.leaves(values), jax.tree.leaves(expected_values), strict=True):
-        assert isinstance(got, jax.Array) and got.dtype == want.dtype and got.shape == (nse,)
+        assert isinstance(got, jax.Array) and got.dtype == want.dtype and got.shape == (nse, *want.shape[1:])
         np.testing.assert_array_equal(np.asarray(got)[:used], want)
         assert not np.asarray(got)[used:].any()
 
@@ -107,7 +108,7 @@ def test_the_result_is_that_of_a_list(size, multapses, p_keep, scalars, seed):
     offer = tuple(x[added] for x in offer)
     new = values_of(rng, len(added))
     if scalars:
-        new = {"weight": 0.5 * u.uS, "age": np.int8(3), "half": (2, True)}
+        new = {"weight": 0.5 * u.uS, "age": np.int8(3), "half": (2, True), "two": 7}
     out = hebbax.rewire(synapses, keep, *offer, values=values, new=new, multapses=multapses, room=room)
     assert out[0].nse == len(kept) + len(added) + room
     check(out, rebuilt(shape, pairs, offer, kept, np.arange(len(added)), values, new))
@@ -315,7 +316,9 @@ WRONG = [
     (dict(add_pre=[[1]]), hebbax.ShapeError, "add_pre: got shape (1, 1), expected one dimension"),
     (dict(add_pre=[0.5]), TypeError, "add_pre: got dtype float64, expected integers"),
     (dict(add_post=[1, 2]), hebbax.ShapeError, "add_post: got shape (2,), expected (1,), as add_pre has"),
-    (dict(values={"w": np.zeros(3)}), hebbax.ShapeError, "values['w']: got shape (3,), expected (4,), one entry per"),
+    (dict(values={"w": np.zeros(3)}), hebbax.ShapeError, "values['w']: got shape (3,), expected (4, ...), one entry"),
+    (dict(values={"w": np.float32(1)}), hebbax.ShapeError, "values['w']: got shape (), expected (4, ...), one entry"),
+    (dict(new={"w": np.zeros((1, 1))}), hebbax.ShapeError, "new['w']: got shape (1, 1), expected a scalar or (1,)"),
     (dict(new={"w": np.zeros(3)}), hebbax.ShapeError, "new['w']: got shape (3,), expected a scalar or (1,)"),
     (dict(new=0.0), TypeError, "new: got a value, expected {'w': a value}, as values"),
     (dict(values={"w": np.arange(4)}), TypeError, "new['w']: got dtype float64, expected one that int32 can hold"),

@@ -114,4 +114,5 @@ def merged(
 
 def carried(new: Any, old: Any, source: Any, xp: Any = jnp) -> Any:
     """Values by place, those of the synapses that come there; 0 in free places."""
-    return xp.take(xp.concatenate([new, old, xp.zeros(1, old.dtype)]), source, mode="clip")
+    nothing = xp.zeros((1, *old.shape[1:]), old.dtype)
+    return xp.take(xp.concatenate([new, old, nothing]), source, axis=0, mode="clip")
