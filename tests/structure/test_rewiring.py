@@ -19,7 +19,7 @@ import oracle
 from problems import enable_x64
 
 # Few, because each is compiled anew: neurons, places and synapses that are offered.
-SIZES = [((5, 4), 12, 9), ((1, 30), 20, 30), ((4, 4), 0, 3), ((0, 3), 0, 2), ((6, 6), 9, 0)]
+SIZES = [((3, 4), 14, 9), ((1, 30), 20, 30), ((4, 4), 0, 3), ((0, 3), 0, 2), ((6, 6), 9, 0)]
 
 
 def values_of(rng, n):
