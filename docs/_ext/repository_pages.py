@@ -16,6 +16,7 @@ EXPERIMENTS = "song2000", "cuba", "brunel10k", "hpc", "reward", "digits"
 COMMANDS = ("", "info", "simulate", *(f"simulate {name}" for name in EXPERIMENTS))
 MAKERS = {  # of objects that programs do not make by their classes' names
     "hebbax.Backend": "hebbax.backends",
+    "hebbax.Rewired": "hebbax.rewire_within",
     "hebbax.brainevent.Enabled": "hebbax.brainevent.enable",
     "hebbax.delays.DelayState": "hebbax.delays.DelayedSynapses",
     "hebbax.rules.ClopathTraces": "hebbax.ClopathSTDP",

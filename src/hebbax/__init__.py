@@ -20,6 +20,7 @@ from hebbax.operators import (
     update_csr_on_binary_post,
     update_csr_on_binary_pre,
 )
+from hebbax.rewiring import Rewired, rewire, rewire_within
 from hebbax.rules import (
     ClopathSTDP,
     DiehlCookSTDP,
@@ -45,6 +46,7 @@ __all__ = [
     "PairSTDP",
     "PowerLawSTDP",
     "RewardSTDP",
+    "Rewired",
     "ShapeError",
     "ShortTermPlasticity",
     "Synapses",
@@ -59,6 +61,8 @@ __all__ = [
     "propagate_csr_on_binary_post_p",
     "propagate_csr_on_binary_pre",
     "propagate_csr_on_binary_pre_p",
+    "rewire",
+    "rewire_within",
     "set_num_threads",
     "sharding",
     "update_csc_on_binary_post",

@@ -267,7 +267,7 @@ class ShardedSynapses:
     def join_weight(self, weight: WithUnit) -> Any:
         """Join weights, into CSR order: the inverse of `split_weight`, as `join_post` does it."""
         numbers, unit = host_numbers("weight", weight, self.nse)
-        out = np.empty((*numbers.shape[:-1], self.count), numbers.dtype)
+        out = np.zeros((*numbers.shape[:-1], self.count), numbers.dtype)  # also in free places, which no shard has
         for k, places in enumerate(self._slots()):
             first = k * (self.nse // self.shards)
             out[..., places] = numbers[..., first : first + places.size]

@@ -49,7 +49,7 @@ class Synapses:
     Attributes
     ----------
     indptr, indices : Array
-        As above.
+        As above. `hebbax.rewire_within` may leave free places behind the last row, which count in `nse`.
     csc_indptr, csc_indices : Array, shape (n_post + 1,) and (nse,)
         The same column by column: where each postsynaptic neuron's synapses start, and their presynaptic neurons.
     weight_indices : Array, shape (nse,)
@@ -592,9 +592,10 @@ class Synapses:
         numbers, unit = building.weight_numbers("weight", weight, self.indices.shape)
         numbers = jnp.asarray(numbers)
         wide = numbers.astype(arithmetic_dtype(numbers.dtype))  # sums are rounded once
-        rows = jnp.arange(self.n_pre, dtype=self.indices.dtype)
-        pre = jnp.repeat(rows, jnp.diff(self.indptr), total_repeat_length=self.nse)
-        dense = jnp.zeros(self.shape, wide.dtype).at[pre, self.indices].add(wide)
+        rows = jnp.arange(self.n_pre + 1, dtype=self.indices.dtype)  # the last one has the free places, and is none
+        ends = jnp.concatenate([self.indptr, jnp.full(1, self.nse, self.indptr.dtype)])
+        pre = jnp.repeat(rows, jnp.diff(ends), total_repeat_length=self.nse)
+        dense = jnp.zeros(self.shape, wide.dtype).at[pre, self.indices].add(wide, mode="drop")
         return building.with_unit(dense.astype(numbers.dtype), unit)
 
     def to_scipy(self, weight: Plain) -> scipy.sparse.csr_array:

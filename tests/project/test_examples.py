@@ -37,6 +37,11 @@ def surrogate():
     return load("surrogate_gradient")
 
 
+@pytest.fixture(scope="module")
+def rewiring():
+    return load("rewiring")
+
+
 def numbers(pattern, text):
     return [float(x) for x in re.findall(pattern, text)]
 
@@ -101,3 +106,37 @@ def test_surrogate_gradients_are_those_of_the_dense_network(surrogate, monkeypat
     for got, expected in zip(sparse, gradient(), strict=True):
         assert float(jnp.abs(expected).max()) > 0
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-5 * float(jnp.abs(expected).max()))
+
+
+def test_rewiring_finds_the_group_and_draws_it(rewiring, tmp_path, capsys):
+    """With as many synapses at any time, which `main` checks."""
+    rewiring.main(seconds=16, seeds=1, output=tmp_path)
+    out = capsys.readouterr().out
+    share = {name: numbers(rf"{name} .*?(\d+)% \(", out)[0] for name in rewiring.REPLACED}
+    assert share["weakest"] > share["none"] + 2 and share["weakest"] > share["any"] + 2
+    assert (tmp_path / "rewiring.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rewiring_is_what_rebuilding_from_coo_makes(rewiring):
+    """Every second, on the host, from the list of what is kept and of the first that are new."""
+    hebbax, seconds = rewiring.hebbax, 4
+    synapses = hebbax.Synapses.random((rewiring.INPUTS, rewiring.NEURONS), indegree=40, seed=3)
+    end, seen = rewiring.simulate(jax.random.key(3), synapses, jnp.array(2), seconds)
+    learn, state = jax.jit(rewiring.learn), rewiring.start(synapses)
+    for second, key in enumerate(jax.random.split(jax.random.key(3), seconds)):
+        keys = jax.random.split(key, 4)
+        synapses, *rest = state
+        spikes = rewiring.draw_spikes(keys[0], rewiring.group_of(second, seconds))
+        (weight, *rest), _ = learn(synapses, tuple(rest), spikes)
+        keep, *offer = (np.asarray(x) for x in rewiring.choose(keys[1:], weight, 2, synapses.shape))
+        rows = np.repeat(np.arange(synapses.n_pre), np.diff(synapses.indptr))
+        pairs = list(zip(rows[keep], np.asarray(synapses.indices)[keep], strict=True))
+        for pair in zip(*offer, strict=True):
+            if len(pairs) < rewiring.SYNAPSES and pair not in pairs:
+                pairs.append(pair)
+        values = np.append(np.asarray(weight)[keep], np.full(rewiring.SYNAPSES - keep.sum(), np.float32(rewiring.NEW)))
+        built = hebbax.Synapses.from_coo(*zip(*pairs, strict=True), values, shape=synapses.shape)
+        state = rewiring.State(*built, *rest)
+    assert seen["replaced"].sum() > 0
+    for got, expected in zip(jax.tree.leaves(end), jax.tree.leaves(state), strict=True):
+        np.testing.assert_array_equal(got, expected)

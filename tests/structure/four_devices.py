@@ -291,6 +291,33 @@ def test_populations_share_a_layout(rng, mesh):
         check(spec, onto, second, make_operands(spec, rng, onto))
 
 
+def test_a_device_rewires_its_own_columns(rng, mesh):
+    """As the part alone would be, also with the check of what varies over devices."""
+    synapses = network(rng, (41, 23), 300)
+    sharded = sharding.split(synapses, mesh)
+    weight = sharded.split_weight(rng.uniform(1, 2, synapses.nse).astype(np.float32))
+    keep = rng.random(sharded.nse) < 0.6
+    pre, post = (rng.integers(-1, n, size=SHARDS * 20) for n in (41, sharded.post.size))
+
+    def renew(synapses, keep, pre, post, weight):
+        out = hebbax.rewire_within(synapses, keep, pre, post, values=weight, new=3.0)
+        sums = out.synapses.propagate_on_post(out.values, jnp.ones(synapses.n_post, bool))
+        return out.values, out.synapses.weight_indices, out.added, out.dropped[None], sums
+
+    arguments = sharded, keep, pre, post, weight
+    run = shard_map(
+        lambda sharded, *rest: renew(sharded.local(), *rest), mesh=mesh, in_specs=P("devices"), out_specs=P("devices")
+    )
+    together, added = jax.jit(run)(*arguments), 0
+    for k in range(SHARDS):
+        own = jax.tree.map(lambda x, k=k: np.asarray(x).reshape(SHARDS, -1)[k], (arguments, together))
+        single = jax.jit(renew)(own[0][0].local(), *own[0][1:])
+        for got, expected in zip(own[1], single, strict=True):
+            np.testing.assert_array_equal(got, expected)
+        added += single[2].sum()
+    assert added > 20
+
+
 def test_the_part_of_a_device_and_all_of_it_are_not_mixed_up(rng, mesh):
     synapses = network(rng, (41, 23), 300)
     sharded = sharding.split(synapses, mesh)

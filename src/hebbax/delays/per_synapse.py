@@ -130,6 +130,8 @@ class DelayedSynapses:
         if not isinstance(synapses, Synapses):
             raise TypeError(f"synapses: got {type(synapses).__name__}, expected hebbax.Synapses")
         indptr, post = (connectivity.checked_integers("synapses", x) for x in (synapses.indptr, synapses.indices))
+        if free := post.size - int(indptr[-1]):
+            raise ValueError(f"synapses: got {free} free places, expected none (hebbax.rewire does without them)")
         pre = np.repeat(np.arange(synapses.n_pre), np.diff(indptr))
         sides, places = [], []
         for name, delay, neuron, n in (
