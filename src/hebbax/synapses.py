@@ -527,7 +527,7 @@ class Synapses:
 
     def apply_on_pre(
         self, function: Callable, per_synapse: Any, pre_spike: Plain, *, pre: Any = None, post: Any = None,
-        capacity: int = CAPACITY,
+        capacity: int = CAPACITY, after: Any = None,
     ) -> Any:  # fmt: skip
         r"""Apply a function of one synapse to all synapses from the neurons that spike: any rule, at its events' cost.
 
@@ -544,24 +544,29 @@ class Synapses:
         pre, post : pytree of arrays or Quantities, shape (n_pre, ...) and (n_post, ...), optional
             What `function` is to know of the neurons.
         capacity : int
-            Synapses that are looked at together; however many there are, all are.
+            Synapses that are looked at together; however many there are, all are. A step costs a whole number of times
+            so many.
+        after : pytree of arrays, optional
+            What was computed from `per_synapse` in the same step, `propagate_on_pre` say: with it, XLA need not copy
+            all values so as to have the old ones for that.
 
         Returns
         -------
         pytree
-            As `per_synapse`, with the same dtypes and units; changed in place where XLA allows it.
+            As `per_synapse`, cast to the same dtypes, in the same units; changed in place where XLA allows it.
 
         Raises
         ------
-        hebbax.errors.ShapeError, TypeError, ValueError
+        hebbax.errors.ShapeError, TypeError, ValueError, brainunit.UnitMismatchError
             A shape does not fit, `function` returns something else than it takes, or `capacity` is not positive.
 
         Notes
         -----
         .. math:: s_{ij} \leftarrow f(s_{ij}, x_i, y_j) \quad \text{for all } i \text{ that spike}
 
-        The derivative is the first, forwards or backwards, also in what `function` closes over. Under `vmap` the
-        members run one after the other. Outside `jit` each call compiles anew.
+        The derivative is the first, forwards or backwards, also in what `function` closes over, but not in spikes; a
+        backward pass keeps the old values. 16-bit values are computed with as `function` does. Under `vmap` the members
+        run one after the other, and the values of each are copied. Outside `jit` each call compiles anew.
 
         Examples
         --------
@@ -577,14 +582,14 @@ class Synapses:
         >>> synapses.apply_on_pre(depress, state, jnp.array([True, False]), pre=since, post=trace)
         (Array([0.25 , 0.   , 1.   , 0.125], dtype=float32), Array([1, 2, 1, 0], dtype=int32))
         """
-        return apply_on("pre", self, function, per_synapse, pre_spike, pre, post, capacity)
+        return apply_on("pre", self, function, per_synapse, pre_spike, pre, post, capacity, after)
 
     def apply_on_post(
         self, function: Callable, per_synapse: Any, post_spike: Plain, *, pre: Any = None, post: Any = None,
-        capacity: int = CAPACITY,
+        capacity: int = CAPACITY, after: Any = None,
     ) -> Any:  # fmt: skip
         """Apply a function of one synapse to all synapses onto the neurons that spike, as `apply_on_pre` does."""
-        return apply_on("post", self, function, per_synapse, post_spike, pre, post, capacity)
+        return apply_on("post", self, function, per_synapse, post_spike, pre, post, capacity, after)
 
     def todense(self, weight: WithUnit) -> Any:
         """Return `W` as a dense array with the dtype and unit of `weight`: sums, 0 where there is no synapse."""

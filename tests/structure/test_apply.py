@@ -15,6 +15,8 @@ from jax.test_util import check_grads
 
 import hebbax
 from hebbax import _cpu
+from hebbax._core.pytree import assemble
+from problems import enable_x64
 
 SIDES = ("pre", "post")
 
@@ -215,37 +217,63 @@ def test_what_a_function_closes_over_may_be_traced():
     np.testing.assert_allclose(decay(weight, 0.5, 2), np.full(synapses.nse, 0.125))
 
 
-@pytest.mark.parametrize(
-    ("changed", "error", "message"),
-    [
-        (dict(pre_spike=np.ones(3, bool)), hebbax.errors.ShapeError, r"pre_spike: got shape \(3,\), expected 4 in"),
-        (
-            dict(per_synapse=(np.ones(5),)),
-            hebbax.errors.ShapeError,
-            r"per_synapse\[0\]: got shape \(5,\), expected 4 in the first dimension",
-        ),
-        (dict(post=dict(v=np.ones(4))), hebbax.errors.ShapeError, r"post\['v'\]: got shape \(4,\), expected 3 in the"),
-        (dict(pre=1.0), hebbax.errors.ShapeError, r"pre: got shape \(\), expected 4 in the first dimension"),
-        (
-            dict(function=lambda w, pre, post: jnp.stack([w, w])),
-            hebbax.errors.ShapeError,
-            r"function: returned shape \(2,\), expected \(\), as it got",
-        ),
-        (
-            dict(per_synapse=np.arange(4), function=lambda n, pre, post: n + 0.5),
-            TypeError,
-            "function: returned float32, expected int32, as it got, or what that can hold",
-        ),
-        (dict(capacity=0), ValueError, "capacity: got 0, expected at least 1"),
-        (dict(capacity=1.5), TypeError, "capacity: got 1.5, expected an integer"),
-        (dict(function=lambda w, pre, post: (w, w)), TypeError, r"returned \(a value, a value\), expected a value, as"),
-        (
-            dict(function=lambda w, pre, post: w * u.mV),
-            TypeError,
-            "function: returned a Quantity of unit mV, expected a",
-        ),
-    ],
-)
+WRONG = [
+    (dict(pre_spike=np.ones(3, bool)), hebbax.ShapeError, r"pre_spike: got shape \(3,\), expected \(4,\)$"),
+    (
+        dict(pre_spike=np.ones((4, 2))),
+        hebbax.ShapeError,
+        r"pre_spike: got shape \(4, 2\), .* map over it with jax.vmap",
+    ),
+    (dict(pre_spike=None), TypeError, "pre_spike: got NoneType, expected an array"),
+    (dict(pre_spike=[True] * 4), TypeError, "pre_spike: got list, expected an array"),
+    (dict(pre_spike=np.ones(4) * u.mV), TypeError, "pre_spike: got a Quantity of unit mV, expected plain spikes"),
+    (dict(pre_spike=np.ones(4, complex)), TypeError, "pre_spike: got dtype complex64, expected a real dtype"),
+    (dict(per_synapse=None), TypeError, "per_synapse: got None, expected at least one array"),
+    (
+        dict(per_synapse=(np.ones(5),)),
+        hebbax.ShapeError,
+        r"per_synapse\[0\]: got shape \(5,\), expected 4 in the first",
+    ),
+    (
+        dict(per_synapse=dict(g=np.ones(5) * u.nS)),
+        hebbax.ShapeError,
+        r"per_synapse\['g'\]: got shape \(5,\), expected 4",
+    ),
+    (dict(per_synapse=np.array(["a"] * 4)), TypeError, "per_synapse: got dtype <U1, expected one that JAX knows"),
+    (dict(post=dict(v=np.ones(4))), hebbax.ShapeError, r"post\['v'\]: got shape \(4,\), expected 3 in the"),
+    (dict(pre=1.0), hebbax.ShapeError, r"pre: got shape \(\), expected 4 in the first dimension"),
+    (dict(capacity=0), ValueError, "capacity: got 0, expected at least 1"),
+    (dict(capacity=1.5), TypeError, "capacity: got 1.5, expected an integer"),
+    (dict(function=None), TypeError, "function: got NoneType, expected a function"),
+    (
+        dict(function=lambda w, pre, post: (w, w)),
+        TypeError,
+        r"function: returned \(a value, a value\), expected a value, as its first argument",
+    ),
+    (
+        dict(per_synapse=(np.ones(4),), function=lambda synapse, pre, post: (jnp.stack([synapse[0]] * 2),)),
+        hebbax.ShapeError,
+        r"function\(...\)\[0\]: got shape \(2,\), expected \(\), that of its first argument",
+    ),
+    (
+        dict(per_synapse=np.arange(4), function=lambda n, pre, post: n + 0.5),
+        TypeError,
+        r"function\(...\): got dtype float32, expected int32, that of its first argument",
+    ),
+    (
+        dict(function=lambda w, pre, post: w * u.mV),
+        u.UnitMismatchError,
+        r"function\(...\): got a Quantity of unit mV, expected a plain number",
+    ),
+    (
+        dict(per_synapse=np.ones(4) * u.nS, function=lambda w, pre, post: w * u.mV),
+        u.UnitMismatchError,
+        r"function\(...\): got a Quantity of unit .*, expected a Quantity of unit nS",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changed", "error", "message"), WRONG, ids=[message[:40] for *_, message in WRONG])
 def test_wrong_arguments_are_named(changed, error, message):
     synapses = hebbax.Synapses([0, 1, 2, 2, 4], [0, 2, 0, 1], shape=(4, 3))
     arguments = dict(function=lambda w, pre, post: w, per_synapse=np.ones(4, np.float32), pre_spike=np.ones(4, bool))
@@ -316,3 +344,90 @@ def test_values_that_are_only_read_have_derivatives_too():
 
     factor = rng.uniform(0, 1, weight.shape).astype(np.float32)
     check_grads(total, (weight, limit), order=1, modes=("fwd", "rev"), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_what_is_computed_of_the_values_before_copies_none_of_them(side):
+    """`after`, as in the updates: a whole step, with what the weights are read for."""
+    synapses = hebbax.Synapses.random((200, 300), prob=0.2, seed=2)
+    spikes = np.zeros((4, 200), bool), np.zeros((4, 300), bool)
+
+    @functools.partial(jax.jit, donate_argnums=1, static_argnums=3)
+    def run(synapses, weight, spikes, waits):
+        def step(weight, spikes):
+            current = synapses.propagate_on_pre(weight, spikes[0])
+            options = dict(after=current) if waits else {}
+            weight = apply_on(synapses, side, lambda w, x, y: w * 0.5, weight, spikes[SIDES.index(side)], **options)
+            return weight, current
+
+        return jax.lax.scan(step, weight, spikes)
+
+    def copies(waits):
+        text = run.lower(synapses, jnp.ones(synapses.nse), spikes, waits).compile().as_text()
+        return [line for line in text.splitlines() if f"f32[{synapses.nse}]" in line and " copy(" in line]
+
+    assert copies(True) == [] and copies(False)
+
+
+def test_the_function_is_not_called_for_pairs_that_have_no_synapse(tiles):
+    """Whose values might make a gradient NaN, or a loop endless: neuron 2 has none."""
+    synapses = hebbax.Synapses([0, 1, 2], [0, 1], shape=(2, 3))
+    post, spike = jnp.array([1.0, 2.0, 0.0]), jnp.ones(2, bool)
+
+    def root(rate):
+        return synapses.apply_on_pre(lambda w, x, y: w + jnp.sqrt(rate * y), jnp.ones(2), spike, post=post).sum()
+
+    np.testing.assert_allclose(jax.grad(root)(1.0), 0.5 * (1 + np.sqrt(2)), rtol=1e-6)
+
+    def halved(w, x, threshold):
+        return jax.lax.while_loop(lambda w: w > threshold, lambda w: w / 2, w)
+
+    out = synapses.apply_on_pre(halved, jnp.ones(2), spike, post=jnp.array([0.3, 0.6, -1.0]), capacity=7)
+    np.testing.assert_array_equal(out, [0.25, 0.5])
+
+
+@pytest.mark.skipif(not hasattr(jax.lax, "pcast"), reason="before JAX 0.8, without its check")
+def test_what_a_function_closes_over_in_shard_map():
+    synapses = hebbax.Synapses([0, 1, 2], [0, 1], shape=(2, 2))
+    mesh, weights, rates = Mesh(jax.devices()[:1], ("m",)), jnp.ones((1, 2)), jnp.full(1, 3.0)
+
+    def one(weight, rate):
+        return synapses.apply_on_pre(lambda w, x, y: w * rate, weight, jnp.ones(2, bool))
+
+    def run(function, weight, rate, *specs):
+        function = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P("m"))
+        return jax.jit(jax.value_and_grad(lambda rate: function(weight, rate).sum()))(rate)
+
+    cast = run(lambda w, r: one(w[0], jax.lax.pcast(r, "m", to="varying"))[None], weights, 3.0, P("m"), P())
+    other = run(lambda w, r: one(w, r[0])[None], weights[0], rates, P(), P("m"))  # only the closed-over array varies
+    assert [float(np.sum(x)) for x in (*cast, *other)] == [6.0, 2.0, 6.0, 2.0]
+    with pytest.raises(ValueError, match="function: closes over an array that is the same on all devices"):
+        run(lambda w, r: one(w[0], r)[None], weights, 3.0, P("m"), P())
+
+
+def test_keys_of_random_numbers_and_numbers_without_a_unit():
+    synapses = hebbax.Synapses([0, 2], [0, 1], shape=(1, 2))
+    state = jax.random.split(jax.random.key(0), 2), u.Quantity(jnp.ones(2))
+
+    def draw(synapse, pre, post):
+        key, weight = synapse
+        return jax.random.fold_in(key, 1), weight * 2 + jax.random.uniform(key)
+
+    keys, weight = synapses.apply_on_pre(draw, state, jnp.ones(1, bool))
+    assert (keys == jax.vmap(lambda key: jax.random.fold_in(key, 1))(state[0])).all()
+    np.testing.assert_allclose(weight.mantissa, 2 + jax.vmap(jax.random.uniform)(state[0]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("names", [("indptr",), ("indices", "csc_indices"), None])
+def test_wide_indices(side, names):
+    """Of the structure all, or some: then without the kernel."""
+    with enable_x64(True):
+        rng, synapses, values, pre, post = network(9)
+        spike = rng.random(synapses.shape[SIDES.index(side)]) < 0.5
+        arrays = {name: x for name, x in vars(synapses).items() if name != "shape"}
+        wide = {name: jnp.asarray(x, jnp.int64) for name, x in arrays.items() if names is None or name in names}
+        wide = assemble(hebbax.Synapses, vars(synapses) | wide)
+        out = apply_on(wide, side, rule, values, spike, pre=pre, post=post, capacity=16)
+        for got, expected in zip(out, by_hand(synapses, side, values, spike, pre, post), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)

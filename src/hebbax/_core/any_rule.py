@@ -12,9 +12,13 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from hebbax._core.applying import Arguments, View, apply
+from hebbax._core.building import with_unit, without_unit
 from hebbax._core.compat import vary_alike
+from hebbax._core.fence import fence
 from hebbax._core.foreign import array_of
 from hebbax._core.forks import check_jax
+from hebbax._core.specs import UPDATE_POST, UPDATE_PRE
+from hebbax._core.unitless import arrays_of, check_dtypes, check_host_array, for_a_batch
 from hebbax.errors import ShapeError
 
 CAPACITY = 2048  # at 10^6 synapses 1 000 to 4 000 were equally fast, 500 a fifth slower
@@ -22,23 +26,24 @@ CAPACITY = 2048  # at 10^6 synapses 1 000 to 4 000 were equally fast, 500 a fift
 
 def apply_on(
     side: Literal["pre", "post"], synapses: Any, function: Callable, per_synapse: Any, spike: Any, pre: Any, post: Any,
-    capacity: int,
+    capacity: int, after: Any,
 ) -> Any:  # fmt: skip
     """What a function makes of the synapses of the neurons that spike."""
     check_jax()
-    capacity = checked_capacity(capacity)
+    if not callable(function):
+        raise TypeError(f"function: got {type(function).__name__}, expected a function of one synapse and its neurons")
+    capacity = min(checked_capacity(capacity), max(synapses.nse, 1))
     sizes = {"per_synapse": synapses.nse, "pre": synapses.n_pre, "post": synapses.n_post}
     trees = {"per_synapse": per_synapse, "pre": pre, "post": post}
     given = {name: checked(name, tree, sizes[name]) for name, tree in trees.items()}
-    spike = checked(f"{side}_spike", array_of(f"{side}_spike", spike), sizes[side])
+    if not jax.tree.leaves(per_synapse):
+        raise TypeError(f"per_synapse: got {per_synapse!r}, expected at least one array")
+    spike = checked_spike(f"{side}_spike", spike, sizes[side], after)
     if side == "pre":
         view, ends = View(synapses.indptr, synapses.indices, None), ("pre", "post")
     else:
         view, ends = View(synapses.csc_indptr, synapses.csc_indices, synapses.weight_indices), ("post", "pre")
-    view, spike, *alike = all_alike([view, spike, *given.values()])
-    given = dict(zip(given, alike, strict=True))
-    program, shared = trace(function, given)
-    shared, _ = all_alike((shared, spike))
+    view, spike, given, program, shared = traced(function, view, spike, given)
     leaves, tree = jax.tree.flatten(given["per_synapse"])
     changes = [new is not old for new, old in zip(program.outvars, program.invars, strict=False)]
     values, fixed = split(leaves, changes)
@@ -54,7 +59,6 @@ def apply_on(
         out = run(*merged(values, fixed, changes), *named["pre"], *named["post"])
         return split(split(out, changes)[0], flags[0])
 
-    spike = spike if spike.dtype == bool else spike != 0
     new = merged(*apply(of_one, view, spike, smooth, rest, sizes[ends[1]], capacity), flags[0])
     return jax.tree.unflatten(tree, merged(new, fixed, changes))
 
@@ -71,11 +75,30 @@ def checked_capacity(capacity: Any) -> int:
 
 def checked(name: str, tree: Any, size: int) -> Any:
     """The pytree with arrays of JAX as leaves, each of which must have one entry per synapse, or per neuron."""
-    for path, x in jax.tree_util.tree_leaves_with_path(tree):
-        if jnp.shape(x)[:1] != (size,):
-            where = f"{name}{jax.tree_util.keystr(path)}"
-            raise ShapeError(f"{where}: got shape {jnp.shape(x)}, expected {size} in the first dimension")
-    return jax.tree.map(jnp.asarray, tree)
+
+    def one(path: Any, x: Any) -> Any:
+        where = f"{name}{jax.tree_util.keystr(path)}"
+        numbers, unit = without_unit(array_of(where, x))
+        if not isinstance(numbers, jax.Array):
+            numbers = jnp.asarray(check_host_array(where, numbers))
+        if numbers.shape[:1] != (size,):
+            raise ShapeError(f"{where}: got shape {numbers.shape}, expected {size} in the first dimension")
+        return with_unit(numbers, unit)
+
+    return jax.tree_util.tree_map_with_path(one, tree, is_leaf=is_quantity)
+
+
+def checked_spike(name: str, spike: Any, size: int, after: Any) -> jax.Array:
+    """Whether each neuron spikes, as bool, known only once all of `after` is."""
+    if isinstance(spike, u.Quantity):
+        raise TypeError(f"{name}: got a Quantity of unit {spike.unit}, expected plain spikes")
+    spike = array_of(name, spike)
+    spike = jnp.asarray(spike if isinstance(spike, jax.Array) else check_host_array(name, spike))
+    check_dtypes(UPDATE_PRE if name == "pre_spike" else UPDATE_POST, {"spike": spike})
+    if spike.shape != (size,):
+        raise ShapeError(f"{name}: got shape {spike.shape}, expected {(size,)}{for_a_batch(spike.shape)}")
+    spike = spike if spike.dtype == bool else spike != 0
+    return fence([spike, *map(jax.lax.stop_gradient, arrays_of("after", after))])[0]
 
 
 def split(xs: list, flags: list[bool]) -> tuple[list, list]:
@@ -90,19 +113,47 @@ def merged(first: list, second: list, flags: list[bool]) -> list:
     return [next(left if flag else right) for flag in flags]
 
 
+def traced(function: Callable, view: View, spike: jax.Array, given: dict[str, Any]) -> tuple:
+    """The function as a program of one synapse's values, the arrays that it closes over, and all that was given.
+
+    What varies over axes of a `shard_map` does so alike.
+    """
+
+    def alike(*shared: Any) -> tuple:
+        new_view, new_spike, new_given, *rest = all_alike([view, spike, list(given.values()), *shared])
+        return new_view, new_spike, dict(zip(given, new_given, strict=True)), rest
+
+    view, spike, given, _ = alike()
+    program, shared = trace(function, given)
+    view, spike, varied, now = alike(*shared)
+    if any(new is not old for new, old in zip(now, shared, strict=True)):
+        raise ValueError(
+            "function: closes over an array that is the same on all devices of a shard_map, where others are not: "
+            "hand it jax.lax.pcast(array, axes, to='varying'), or call jax.shard_map with check_vma=False"
+        )
+    if jax.tree.leaves(varied) and jax.tree.leaves(varied)[0] is not jax.tree.leaves(given)[0]:
+        program, shared = trace(function, varied)  # by which the arrays it closes over are no others
+    return view, spike, varied, program, shared
+
+
 def trace(function: Callable, given: dict[str, Any]) -> tuple[Any, list]:
     """The function as a program of one synapse's values, and the arrays that it closes over."""
     leaves = jax.tree.leaves(given["per_synapse"])
 
     def flat(*arguments: Any) -> list:
         out = function(*arguments)
-        got, expected = (shown(jax.tree.structure(x, is_leaf=is_quantity)) for x in (out, arguments[0]))
+        trees: list[Any] = [jax.tree.structure(x, is_leaf=is_quantity) for x in (out, arguments[0])]
+        got, expected = trees
         if got != expected:
-            raise TypeError(f"function: returned {got}, expected {expected}, as its first argument")
-        out = jax.tree.map(in_unit, arguments[0], out, is_leaf=is_quantity)
-        return [fitted(x, like) for x, like in zip(jax.tree.leaves(out), leaves, strict=True)]
+            raise TypeError(f"function: returned {shown(got)}, expected {shown(expected)}, as its first argument")
+        out = jax.tree_util.tree_map_with_path(in_unit, arguments[0], out, is_leaf=is_quantity)
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(arguments[0], is_leaf=is_quantity)]
+        return [fitted(*x) for x in zip(paths, jax.tree.leaves(out), leaves, strict=True)]
 
-    of_one = jax.eval_shape(lambda *xs: jax.tree.map(lambda x: x.sum(0, dtype=x.dtype), xs), *given.values())
+    def first(x: jax.Array) -> jax.Array:
+        return jax.lax.index_in_dim(x, 0, keepdims=False) if len(x) else jnp.zeros(x.shape[1:], x.dtype)
+
+    of_one = jax.eval_shape(lambda *xs: jax.tree.map(first, xs), *given.values())
     closed = jax.make_jaxpr(flat)(*of_one)
     return closed.jaxpr, [jnp.asarray(x) for x in closed.consts]
 
@@ -113,15 +164,15 @@ def all_alike(tree: Any) -> Any:
     return jax.tree.unflatten(structure, vary_alike(leaves))
 
 
-def fitted(x: Any, like: jax.Array) -> jax.Array:
+def fitted(path: Any, x: Any, like: jax.Array) -> jax.Array:
     """A returned value in the dtype of the array that it goes to."""
-    x = jnp.asarray(x)
+    where, x = f"function(...){jax.tree_util.keystr(path)}", jnp.asarray(x)
     if x.shape != like.shape[1:]:
-        raise ShapeError(f"function: returned shape {x.shape}, expected {like.shape[1:]}, as it got")
+        raise ShapeError(f"{where}: got shape {x.shape}, expected {like.shape[1:]}, that of its first argument")
     for kind in (jnp.complexfloating, jnp.inexact, jnp.number):
         if jnp.issubdtype(x.dtype, kind) and not jnp.issubdtype(like.dtype, kind):
-            raise TypeError(f"function: returned {x.dtype}, expected {like.dtype}, as it got, or what that can hold")
-    return x.astype(like.dtype)
+            raise TypeError(f"{where}: got dtype {x.dtype}, expected {like.dtype}, that of its first argument")
+    return x.astype(like.dtype) if x.dtype != like.dtype else x
 
 
 def shown(tree: Any) -> str:
@@ -132,9 +183,14 @@ def is_quantity(x: Any) -> bool:
     return isinstance(x, u.Quantity)
 
 
-def in_unit(like: Any, x: Any) -> Any:
+def in_unit(path: Any, like: Any, x: Any) -> Any:
     """A value of a synapse in the unit of the old one."""
-    if is_quantity(like) != is_quantity(x):
-        kinds = [f"a Quantity of unit {y.unit}" if is_quantity(y) else "a plain number" for y in (x, like)]
-        raise TypeError(f"function: returned {kinds[0]}, expected {kinds[1]}, as it got")
-    return x.to(like.unit) if is_quantity(x) else x
+    where = f"function(...){jax.tree_util.keystr(path)}"
+    if not is_quantity(like) and not is_quantity(x):
+        return x
+    units = [y.unit if is_quantity(y) else u.UNITLESS for y in (x, like)]
+    if not units[0].has_same_dim(units[1]):
+        got, expected = ("a plain number" if y == u.UNITLESS else f"a Quantity of unit {y}" for y in units)
+        raise u.UnitMismatchError(f"{where}: got {got}, expected {expected}", *units)
+    number = (x if is_quantity(x) else u.Quantity(x)).to(units[1]).mantissa
+    return u.Quantity(number, unit=units[1]) if is_quantity(like) else number

@@ -47,16 +47,17 @@ class Arguments(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """The places of some synapses; where there is none, they are out of range."""
+    """The places of some synapses. Where there is none, the slot is out of range, and the rest is another synapse's."""
 
     slot: jax.Array
     event: jax.Array
     other: jax.Array
+    real: jax.Array  # the slots, or another synapse's
 
     def of(self, *arguments: Arguments) -> list[Arguments]:
         """What is there."""
         take = functools.partial(jnp.take, axis=0, mode="clip")
-        places = self.slot, *self
+        places = self.real, self.real, self.event, self.other
         found = [[[take(x, ids) for x in part] for part, ids in zip(x, places, strict=False)] for x in arguments]
         return [Arguments._make([*parts, x.shared]) for parts, x in zip(found, arguments, strict=True)]
 
@@ -72,15 +73,20 @@ def visit(
     arrivals = Arrivals(n, (0,))
     spiking = record(jnp.asarray(none_yet(arrivals)), spike, *3 * (jnp.int32(0),), arrivals)[HEADER + 1 :]
     slots = jnp.zeros(0, view.partners.dtype) if view.slots is None else view.slots
+    # What a lane that has no synapse computes of, since the function may be for real ones only: the first there is.
+    first = [jnp.int32(0) if view.slots is None else slots[0], jnp.argmax(view.indptr[1:] > 0), view.partners[0]]
+    count = jnp.where(view.indptr[-1] > 0, spiking[0], 0)
 
     def step(state: tuple) -> tuple:
         place, start, carry = state
         operands = view.indptr, view.partners, slots, spiking, jnp.stack([place, start])
         *tile, (place, start) = tile_p.bind(*operands, rows=max(1, capacity // width), width=width, n_other=n_other)
-        return place, start, body(carry, Tile(*tile))
+        there = tile[0] < nse
+        slot, event, other = (jnp.where(there, x, y.astype(x.dtype)) for x, y in zip(tile, first, strict=True))
+        return place, start, body(carry, Tile(tile[0], event, other, slot))
 
     nothing = jnp.zeros_like(view.indptr[0])
-    return jax.lax.while_loop(lambda state: state[0] < spiking[0], step, (nothing, nothing, carry))[2]
+    return jax.lax.while_loop(lambda state: state[0] < count, step, (nothing, nothing, carry))[2]
 
 
 def _tile_abstract(indptr: Any, *_: Any, rows: int, width: int, n_other: int) -> list:
@@ -177,7 +183,7 @@ def apply(
             return Arguments(
                 put(carry.values, tile, found.values),
                 put(carry.fixed, tile, found.fixed),
-                add(carry.event, tile.event, found.event),
+                add(carry.event, tile.event, found.event),  # of lanes without a synapse 0, since their `ys` are
                 add(carry.other, tile.other, found.other),
                 [y + x for y, x in zip(carry.shared, found.shared, strict=True)],
             )
