@@ -372,13 +372,17 @@ def test_other_errors(network):
     floating = delayed.init(weight, spike_dtype=np.float32)
     with pytest.raises(TypeError, match=r"^pre_spike: got dtype bool, expected float32, for which the state was made"):
         delayed.push(floating, pre[0])
-    with pytest.raises(TypeError, match=r"^gain: got one, for a state that init made without with_gain=True"):
+    with pytest.raises(TypeError, match=r"^gain: got one, expected none, since init had with_gain=False"):
         delayed.push(state, pre[0], gain=np.ones(23))
     with_gain = delayed.init(weight, with_gain=True)
-    with pytest.raises(TypeError, match=r"^gain: got none, for a state that init made with with_gain=True"):
+    with pytest.raises(TypeError, match=r"^gain: got none, expected one, since init had with_gain=True"):
         delayed.push(with_gain, pre[0])
     with pytest.raises(hebbax.ShapeError, match=r"^gain: got shape \(5,\), expected a scalar or \(23,\)"):
         delayed.push(with_gain, pre[0], gain=np.ones(5))
+    with pytest.raises(TypeError, match=r"^gain: got dtype complex64, expected a real dtype"):
+        delayed.push(with_gain, pre[0], gain=np.ones(23, complex))
+    with pytest.raises(TypeError, match=r"^gain: got str, expected an array or a real number"):
+        delayed.push(with_gain, pre[0], gain="much")
     with pytest.raises(u.UnitMismatchError, match=r"^gain: got a value of unit mV, expected a plain number"):
         delayed.push(with_gain, pre[0], gain=np.ones(23) * u.mV)
     with pytest.raises(hebbax.ShapeError, match=r"^weight: got shape \(3,\)"):

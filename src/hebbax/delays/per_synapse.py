@@ -24,7 +24,7 @@ from hebbax._core.delivery import add_columns, deliver
 from hebbax._core.foreign import array_of
 from hebbax._core.pytree import assemble, pytree
 from hebbax._core.specs import PROPAGATE_PRE, Arrivals
-from hebbax._core.unitless import arithmetic_dtype, for_a_batch
+from hebbax._core.unitless import arithmetic_dtype, check_dtypes, check_host_array, for_a_batch
 from hebbax.delays._past import Now, kept, start_of, window
 from hebbax.delays.ring import steps
 from hebbax.errors import ShapeError
@@ -222,14 +222,17 @@ class DelayedSynapses:
             Whether each postsynaptic neuron spikes; none do, if it is not given.
         gain : Array, shape (n_pre,) or scalar, if the state was made `with_gain`
             What `propagate` multiplies the weights of these presynaptic spikes by, whenever they arrive: what they
-            release, as short-term plasticity has it.
+            release, as short-term plasticity has it. Plain numbers: the currents have the weight's unit.
 
         Raises
         ------
         hebbax.errors.ShapeError
             An array has another shape.
         TypeError
-            `init` was given a floating dtype, and `pre_spike` is not of it; or a gain is missing, or not expected.
+            `init` was given a floating dtype, and `pre_spike` is not of it; or a gain is missing, not expected or no
+            real number.
+        brainunit.UnitMismatchError
+            The gain has a unit.
         """
         pre_spike = array_of("pre_spike", pre_spike)
         post_spike = jnp.zeros(self.n_post, bool) if post_spike is None else array_of("post_spike", post_spike)
@@ -260,13 +263,18 @@ class DelayedSynapses:
     def _gains(self, gains: Any, gain: Any, position: Any) -> Any:
         """The gains of the last steps and of this one."""
         if (gain is None) != (gains is None):
-            got, made = ("none", "with") if gain is None else ("one", "without")
-            raise TypeError(f"gain: got {got}, for a state that init made {made} with_gain=True")
+            got, expected = ("none", "one") if gain is None else ("one", "none")
+            raise TypeError(f"gain: got {got}, expected {expected}, since init had with_gain={gains is not None}")
         if gain is None:
             return None
-        numbers = jnp.asarray(operators.in_unit("gain", array_of("gain", gain), u.UNITLESS))
+        numbers = operators.in_unit(
+            "gain", gain if isinstance(gain, u.Quantity) else array_of("gain", gain), u.UNITLESS
+        )
+        numbers = jnp.asarray(numbers if isinstance(numbers, jax.Array) else check_host_array("gain", numbers))
+        check_dtypes(PROPAGATE_PRE, {"gain": numbers})
         if numbers.shape not in ((), (self.n_pre,)):
-            raise ShapeError(f"gain: got shape {numbers.shape}, expected a scalar or {(self.n_pre,)}")
+            expected = f"a scalar or {(self.n_pre,)}{for_a_batch(numbers.shape)}"
+            raise ShapeError(f"gain: got shape {numbers.shape}, expected {expected}")
         return kept(gains, jnp.broadcast_to(numbers.astype(gains.dtype), self.n_pre), self.pre, position)
 
     def propagate(self, weight: WithUnit, state: DelayState, backend: str | None = None) -> tuple[Any, DelayState]:
