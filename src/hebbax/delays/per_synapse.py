@@ -267,9 +267,8 @@ class DelayedSynapses:
             raise TypeError(f"gain: got {got}, expected {expected}, since init had with_gain={gains is not None}")
         if gain is None:
             return None
-        numbers = operators.in_unit(
-            "gain", gain if isinstance(gain, u.Quantity) else array_of("gain", gain), u.UNITLESS
-        )
+        numbers = array_of("gain", gain)
+        numbers = operators.in_unit("gain", numbers, u.UNITLESS) if isinstance(numbers, u.Quantity) else numbers
         numbers = jnp.asarray(numbers if isinstance(numbers, jax.Array) else check_host_array("gain", numbers))
         check_dtypes(PROPAGATE_PRE, {"gain": numbers})
         if numbers.shape not in ((), (self.n_pre,)):
