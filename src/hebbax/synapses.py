@@ -566,7 +566,7 @@ class Synapses:
 
         The derivative is the first, forwards or backwards, also in what `function` closes over, but not in spikes; a
         backward pass keeps the old values. 16-bit values are computed with as `function` does. Under `vmap` the members
-        run one after the other, and the values of each are copied. Outside `jit` each call compiles anew.
+        run one after the other. Outside `jit` each call compiles anew.
 
         Examples
         --------

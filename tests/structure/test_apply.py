@@ -16,6 +16,7 @@ from jax.test_util import check_grads
 import hebbax
 from hebbax import _cpu
 from hebbax._core.pytree import assemble
+from hlo import at_least
 from problems import enable_x64
 
 SIDES = ("pre", "post")
@@ -185,6 +186,68 @@ def test_vmap_and_jit_give_what_single_calls_give(side):
     gradient = jax.grad(lambda w: jax.vmap(one)(w, spikes, rates).sum())(weights)
     singles = [jax.grad(lambda w, k=k: one(w, spikes[k], rates[k]).sum())(weights[k]) for k in range(3)]
     np.testing.assert_allclose(gradient, np.stack(singles), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize(
+    "batched", ["weight age limit", "spike", "pre", "post limit", "rate", "weight spike post rate"]
+)
+def test_vmap_over_any_of_the_operands(side, batched):
+    rng, synapses, (weight, age), pre, post = network(11)
+    limit, spike = weight + 0.25, rng.random(synapses.shape[SIDES.index(side)]) < 0.5
+    given = dict(weight=weight, age=age, limit=limit, spike=spike, pre=pre, post=post, rate=np.float32(0.5))
+    batch = {
+        name: np.stack([given[name], np.roll(given[name], 1), 1 - given[name]])
+        for name in batched.split()
+        if name != "spike"
+    }
+    if "spike" in batched:
+        batch["spike"] = np.stack([spike, ~spike, np.zeros_like(spike)])
+
+    def one(given):
+        def function(synapse, x, y):
+            weight, age, limit = synapse
+            return jnp.minimum(weight * given["rate"] + x * y, limit) - age, age + 1, limit
+
+        values = given["weight"], given["age"], given["limit"]
+        return apply_on(
+            synapses, side, function, values, given["spike"], pre=given["pre"], post=given["post"], capacity=16
+        )
+
+    axes = {name: 0 if name in batch else None for name in given}
+    out = jax.vmap(one, in_axes=(axes,), out_axes=0)(given | batch)
+    single = [one(given | {name: x[k] for name, x in batch.items()}) for k in range(3)]
+    for got, *expected in zip(out, *single, strict=True):
+        np.testing.assert_allclose(got, np.stack(expected), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_batch_of_batches_and_one_of_structures(side):
+    rng, synapses, _, pre, post = network(12, (8, 8))
+    spikes = rng.random((2, 3, 8)) < 0.5
+    weights = rng.uniform(-1, 1, (2, synapses.nse)).astype(np.float32)
+
+    def one(weight, spike, synapses=synapses):
+        return apply_on(synapses, side, smooth, weight, spike, pre=pre, post=post, capacity=16)
+
+    out = jax.vmap(jax.vmap(one, in_axes=(None, 0)))(weights, spikes)
+    expected = [[one(weights[j], spikes[j, k]) for k in range(3)] for j in range(2)]
+    np.testing.assert_allclose(out, expected, rtol=1e-6, atol=1e-6)
+    both = jax.tree.map(lambda x: jnp.stack([x, x]), synapses)
+    out = jax.vmap(one)(weights, spikes[:, 0], both)
+    np.testing.assert_allclose(out, [one(weights[j], spikes[j, 0]) for j in range(2)], rtol=1e-6, atol=1e-6)
+
+
+def test_a_batch_copies_no_values():
+    synapses = hebbax.Synapses.random((200, 300), prob=0.2, seed=2)
+
+    @functools.partial(jax.jit, donate_argnums=1)
+    def run(synapses, weights, spikes):
+        one = jax.vmap(lambda weight, spike: synapses.apply_on_post(lambda w, x, y: w * 0.5, weight, spike))
+        return jax.lax.scan(lambda weights, spikes: (one(weights, spikes), None), weights, spikes)[0]
+
+    text = run.lower(synapses, jnp.ones((3, synapses.nse)), np.zeros((4, 3, 300), bool)).compile().as_text()
+    assert at_least(text, synapses.nse, "copy", "copy-start", "dynamic-slice", kind="f32") == []
 
 
 @pytest.mark.parametrize("side", SIDES)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_batching import sequential_vmap
+from jax.custom_batching import custom_vmap, sequential_vmap
 from jax.interpreters import ad, batching, mlir
 
 from hebbax import _cpu
@@ -46,6 +46,16 @@ class Arguments(NamedTuple):
     shared: Any  # any shape, the same for all
 
 
+class Member(NamedTuple):
+    """One array of a batch of them, which is not taken out of it."""
+
+    batch: jax.Array
+    number: jax.Array
+
+    def at(self, ids: jax.Array) -> jax.Array:
+        return self.batch.at[self.number, ids].get(mode="clip")
+
+
 class Tile(NamedTuple):
     """The places of some synapses. Where there is none, the slot is out of range, and the rest is another synapse's."""
 
@@ -56,7 +66,10 @@ class Tile(NamedTuple):
 
     def of(self, *arguments: Arguments) -> list[Arguments]:
         """What is there."""
-        take = functools.partial(jnp.take, axis=0, mode="clip")
+
+        def take(x: Any, ids: jax.Array) -> jax.Array:
+            return x.at(ids) if isinstance(x, Member) else jnp.take(x, ids, axis=0, mode="clip")
+
         places = self.real, self.real, self.event, self.other
         found = [[[take(x, ids) for x in part] for part, ids in zip(x, places, strict=False)] for x in arguments]
         return [Arguments._make([*parts, x.shared]) for parts, x in zip(found, arguments, strict=True)]
@@ -121,6 +134,18 @@ def _tile_natively(indptr, partners, slots, spiking, cursor, *, rows: int, width
     return jnp.split(call(indptr, partners, slots, spiking, cursor, flags=np.int32(0)), [lanes, 2 * lanes, 3 * lanes])
 
 
+def _tile_batch(operands: tuple, axes: tuple, **params: Any) -> tuple[list, list]:
+    """One after the other, for a batch of batches."""
+    in_batch = [axis is not None for axis in axes]
+    moved = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in zip(operands, axes, strict=True)]
+
+    def one(member: list) -> list:
+        return tile_p.bind(*put_in(moved, in_batch, member), **params)
+
+    out = jax.lax.map(one, list(itertools.compress(moved, in_batch)))
+    return out, [0] * len(out)
+
+
 def _lower_tile_on_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
     native = _cpu.missing is None and len({x.dtype for x in ctx.avals_in[:3]}) == 1
     return mlir.lower_fun(_tile_natively if native else _tile_in_jax, multiple_results=True)(ctx, *operands, **params)
@@ -131,6 +156,7 @@ tile_p = Primitive("hebbax_tile")
 tile_p.multiple_results = True
 run_compiled(tile_p)
 tile_p.def_abstract_eval(_tile_abstract)
+batching.primitive_batchers[tile_p] = _tile_batch
 mlir.register_lowering(tile_p, mlir.lower_fun(_tile_in_jax, multiple_results=True))
 mlir.register_lowering(tile_p, _lower_tile_on_cpu, platform="cpu")
 
@@ -150,18 +176,50 @@ def apply(
     def of_tile(smooth: Arguments, rest: Arguments) -> tuple[list, list]:
         return jax.vmap(function, in_axes=2 * (Arguments(0, 0, 0, 0, None),))(smooth, rest)
 
-    # Under `vmap` each member has a loop of its own: in one for all, none could end before the last, or be changed in
-    # place.
-    @sequential_vmap
-    def run(structure: tuple, smooth: Arguments) -> list:
-        view, spike, rest = structure
+    def changed(
+        values: list, view: View, spike: jax.Array, smooth: Arguments, rest: Arguments, member: Any = None
+    ) -> list:
+        """The values after all tiles; those of one member, if they are a batch."""
 
         def body(values: list, tile: Tile) -> list:
-            own, others = smooth._replace(values=values[:split]), rest._replace(values=values[split:])
+            held = values if member is None else [Member(x, member) for x in values]
+            own, others = smooth._replace(values=held[:split]), rest._replace(values=held[split:])
             first, second = of_tile(*tile.of(own, others))
-            return put(values, tile, fence([*first, *second]))
+            return put(values, tile, fence([*first, *second]), member)
 
-        return over_tiles(body, [*smooth.values, *rest.values], view, spike)
+        return over_tiles(body, values, view, spike)
+
+    def run_one(structure: tuple, smooth: Arguments) -> list:
+        view, spike, rest = structure
+        return changed([*smooth.values, *rest.values], view, spike, smooth, rest)
+
+    run = custom_vmap(run_one)
+
+    @run.def_vmap
+    def _(size: int, in_batch: Any, structure: tuple, smooth: Arguments) -> tuple[list, list]:
+        """One member after the other, each in place: in one loop for all, none could end before the last."""
+        flags: Any = in_batch
+        axes = jax.tree.map(lambda x: 0 if x else None, flags)
+        if any(jax.tree.leaves(flags[0][0])):  # a batch of structures
+            out = jax.vmap(sequential_vmap(run_one), in_axes=tuple(axes), axis_size=size)(structure, smooth)
+            return out, [True] * len(out)
+        (view, spike, rest), smooth = jax.tree.map(jnp.asarray, (structure, smooth))
+        batched = [*flags[1].values, *flags[0][2].values]
+        values = [*smooth.values, *rest.values]
+        values = [x if mine else jnp.broadcast_to(x, (size, *x.shape)) for x, mine in zip(values, batched, strict=True)]
+
+        def of_member(arguments: Arguments, flags: Arguments, k: jax.Array) -> Arguments:
+            def one(x: Any, mine: bool) -> Any:
+                return Member(x, k) if mine else x
+
+            *parts, shared = ([*map(one, *pair)] for pair in zip(arguments, flags, strict=True))
+            return Arguments._make([*parts, [x.batch[k] if isinstance(x, Member) else x for x in shared]])
+
+        def one(k: jax.Array, values: list) -> list:
+            own, others = of_member(smooth, flags[1], k), of_member(rest, flags[0][2], k)
+            return changed(values, view, spike[k] if flags[0][1] else spike, own, others, k)
+
+        return jax.lax.fori_loop(0, size, one, values), [True] * len(values)
 
     def push(residuals: tuple, tangents: Arguments) -> list:
         (view, spike, rest), smooth = residuals
@@ -272,8 +330,9 @@ batching.primitive_batchers[linear_p] = _linear_batch
 mlir.register_lowering(linear_p, mlir.lower_fun(lambda *xs, function, **_: function(*xs), multiple_results=True))
 
 
-def put(arrays: list, tile: Tile, xs: list) -> list:
-    return [y.at[tile.slot].set(x, mode="drop", unique_indices=True) for y, x in zip(arrays, xs, strict=True)]
+def put(arrays: list, tile: Tile, xs: list, member: Any = None) -> list:
+    places = tile.slot if member is None else (member, tile.slot)
+    return [y.at[places].set(x, mode="drop", unique_indices=True) for y, x in zip(arrays, xs, strict=True)]
 
 
 def add(arrays: list, ids: jax.Array, xs: list) -> list:
