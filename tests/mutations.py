@@ -67,7 +67,7 @@ FAULTS = (
         "add_spikes(minus.of(pre)",
         "rules/test_rules.py",
     ),
-    Fault("src/hebbax/rules/inhibitory.py", "Factors(2 * in_unit", "Factors(1 * in_unit", "rules/test_rules.py"),
+    Fault("src/hebbax/rules/inhibitory.py", "post - 2 * at_target", "post - 1 * at_target", "rules/test_rules.py"),
 )
 
 

@@ -244,10 +244,7 @@ def run_reward(
     1 000 neurons with 100 synapses each fire at random. Whenever a chosen one is followed by another one, dopamine is
     released 1 to 3 s later, and turns what pairs of spikes have left at the synapses into weight.
     """
-    try:
-        steps = reward.check(reward.Parameters(), seconds)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+    steps = reward.check(reward.Parameters(), seconds)
     figure = "hebbax.experiments.reward_figure"
     _run(reward, output, seconds, steps, backend, threads, report=reward, figure=figure, seconds=seconds, seed=seed)
 

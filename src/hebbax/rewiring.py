@@ -14,6 +14,7 @@ from hebbax._core import building, connectivity, merging
 from hebbax._core.any_rule import is_quantity, shown
 from hebbax._core.foreign import array_of
 from hebbax._core.forks import check_jax
+from hebbax._core.numbers import concrete
 from hebbax._core.pytree import assemble
 from hebbax._core.unitless import check_host_array
 from hebbax.errors import ShapeError
@@ -164,8 +165,9 @@ def rewire_within(
     -----
     Time is linear in `nse`, but for what is offered, which is sorted. It is plain JAX, for any device, `scan`, `vmap`
     and `shard_map` (on `ShardedSynapses.local()`); the derivative of the new values is that of what they are.
-    All that takes `Synapses` leaves free places alone, but for `hebbax.delays.DelayedSynapses`, which refuses them, and
-    bounds, to which their values are clipped like others. `rewire` with nothing to add does without them.
+    All that takes `Synapses` leaves free places alone, but for `hebbax.delays.DelayedSynapses`, which refuses them,
+    bounds, to which their values are clipped like others, and what passes over all weights, `SynapticScaling.fold` and
+    `RewardSTDP.settle`. `rewire` with nothing to add does without them.
 
     See Also
     --------
@@ -228,7 +230,9 @@ class _Values(NamedTuple):
         tree: Any
         leaves, tree = jax.tree_util.tree_flatten_with_path(values, is_leaf=is_quantity)
         others, got = jax.tree.flatten(new, is_leaf=is_quantity)
-        if tree != got:
+        if isinstance(new, tuple) and not new and m == 0:  # nothing to give values to
+            others = [None] * len(leaves)
+        elif tree != got:
             raise TypeError(f"new: got {shown(got)}, expected {shown(tree)}, as values")
         out = cls([], [], [], tree, m)
         for (path, x), y in zip(leaves, others, strict=True):
@@ -237,7 +241,11 @@ class _Values(NamedTuple):
             old = _array(name, numbers)
             if old.shape[:1] != (nse,):
                 raise ShapeError(f"{name}: got shape {old.shape}, expected ({nse}, ...), one entry per synapse")
-            if unit is not None or is_quantity(y):
+            if isinstance(old, np.ndarray):
+                old = old.astype(jax.dtypes.canonicalize_dtype(old.dtype), copy=False)
+            if y is None:
+                y = np.zeros((), old.dtype)
+            elif unit is not None or is_quantity(y):
                 y = in_unit(other, y, u.UNITLESS if unit is None else unit)
             added = _array(other, array_of(other, y))
             expected = m, *old.shape[1:]
@@ -245,6 +253,7 @@ class _Values(NamedTuple):
                 raise ShapeError(f"{other}: got shape {added.shape}, expected a scalar or {expected}, as add_pre")
             if _rank(added.dtype) > _rank(old.dtype):
                 raise TypeError(f"{other}: got dtype {added.dtype}, expected one that {old.dtype} can hold, as {name}")
+            _check_fits(other, added, old.dtype, name)
             out.old.append(old)
             out.new.append(added.astype(old.dtype))
             out.units.append(unit)
@@ -264,7 +273,22 @@ class _Values(NamedTuple):
 
 def _array(name: str, x: Any) -> Any:
     """An array of JAX, or one of NumPy whose integers JAX can take."""
-    return x if isinstance(x, jax.Array) else np.asarray(check_host_array(name, x))
+    if not isinstance(x, jax.Array):
+        x = np.asarray(check_host_array(name, x))
+    if not (jnp.issubdtype(x.dtype, jnp.number) or x.dtype == bool):
+        raise TypeError(f"{name}: got dtype {x.dtype}, expected numbers or bool")
+    return x
+
+
+def _check_fits(name: str, new: Any, dtype: Any, like: str) -> None:
+    """Raise where integers that can be seen are none of this dtype, which would wrap them."""
+    if not jnp.issubdtype(dtype, jnp.integer) or not new.size or (seen := concrete(new)) is None:
+        return
+    limits, low, high = jnp.iinfo(dtype), int(seen.min()), int(seen.max())
+    if not limits.min <= low <= high <= limits.max:
+        raise OverflowError(
+            f"{name}: got {low if low < limits.min else high}, expected what {dtype} can hold, as {like}"
+        )
 
 
 def _rank(dtype: Any) -> int:

@@ -267,6 +267,8 @@ def test_a_step_costs_no_copy_and_takes_any_backend(kernel):
     weight, given = jnp.full(synapses.nse, 0.5), (jnp.ones((5, 60), bool), jnp.full((5, 70), -20.0))
     text = jax.jit(function, donate_argnums=0).lower(weight, rule.init(synapses), *given).compile().as_text()
     assert not re.search(rf"= f32\[{synapses.nse}\]\S* copy(?:-start)?\(", text)
+    with pytest.raises(ValueError, match="nope"):
+        rule.step(synapses, weight, rule.init(synapses), given[0][0], given[1][0] * u.mV, 1.0 * u.ms, backend="nope")
 
 
 def test_a_pytree_vmap_and_strict_promotion():

@@ -298,3 +298,14 @@ def test_wrong_parameters_of_homeostatic_triplets(changed, error, words):
     rule = homeostatic(FULL, 1000.0, 5.0)
     with pytest.raises(error, match=f"^{re.escape(words)}"):
         dataclasses.replace(rule, **changed)
+
+
+def test_a_factor_that_16_bits_cannot_hold_is_folded_into_weights_that_they_can():
+    synapses = hebbax.Synapses([0, 2, 4], [0, 1, 0, 2], shape=(2, 3))
+    scaling = SCALING
+    state = scaling.init(synapses)._replace(log_factor=jnp.full(3, 12.0))
+    folded, _ = scaling.fold(synapses, jnp.full(4, 1e-3, jnp.float16), state)
+    assert folded.dtype == jnp.float16
+    np.testing.assert_array_equal(folded, np.float16(np.float32(np.float16(1e-3)) * np.exp(np.float32(12))))
+    with pytest.raises(hebbax.ShapeError, match=r"^state: got shape \(2,\), expected \(3,\), one factor per neuron"):
+        scaling.fold(synapses, jnp.ones(4), state._replace(log_factor=jnp.ones(2), rest=jnp.ones(2)))

@@ -381,3 +381,31 @@ def test_wrong_arguments_of_a_step(changed, error, message):
                  post_spike=np.ones(N_POST, bool), reward=1.0, dt=1.0)  # fmt: skip
     with pytest.raises(error, match=re.escape(message)):
         rule.step(SYNAPSES, **given | {name: x for name, x in changed.items() if name != "rule"})
+
+
+def test_a_step_of_a_hundred_time_constants_is_finite_and_forgets():
+    synapses, weight = hebbax.Synapses.from_dense(jnp.full((2, 2), 0.5))
+    all_spike = jnp.ones(2, bool)
+
+    def end(tau_c):
+        rule = hebbax.RewardSTDP(20.0, 20.0, tau_c, 0.1, 0.15, 0.0, 4.0)
+        carry = weight, rule.init(synapses)
+        for reward, dt in ((0.0, 1.0), (0.01, 1.0), (0.0, 2e5), (1.0, 1.0)):
+            carry = rule.step(synapses, *carry, all_spike, all_spike, reward, dt)
+        return rule.settle(synapses, *carry)[0]
+
+    value, derivative = end(1000.0), jax.jacfwd(end)(1000.0)
+    assert np.isfinite(value).all() and np.isfinite(derivative).all()
+    rule = hebbax.RewardSTDP(20.0, 20.0, 1000.0, 0.1, 0.15, 0.0, 4.0)
+    state = rule.init(synapses)
+    first, state = rule.step(synapses, weight, state, all_spike, all_spike, 0.0, 1.0)
+    second, state = rule.step(synapses, first, state, all_spike, all_spike, 0.01, 1.0)
+    np.testing.assert_allclose(value, rule.settle(synapses, second, state)[0], rtol=1e-6)
+
+
+def test_a_state_of_other_synapses_is_refused():
+    few, many = (hebbax.Synapses.random(shape, indegree=2, seed=1) for shape in ((4, 3), (3, 3)))
+    rule = hebbax.RewardSTDP(20.0, 20.0, 1000.0, 0.1, 0.15, 0.0, 4.0)
+    for call in (rule.settle, lambda *given: rule.step(*given, jnp.ones(3), jnp.ones(3), 0.0, 1.0)):
+        with pytest.raises(hebbax.ShapeError, match=r"^state.pre: got shape \(4,\), expected \(3,\), as init of these"):
+            call(many, jnp.ones(6), rule.init(few))

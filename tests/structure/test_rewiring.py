@@ -407,3 +407,20 @@ def test_indices_of_64_bits_stay_so():
         assert out.values.tolist() == [1, 2, 0.5, 3] and out.values.dtype == np.float64
         out = hebbax.rewire_within(synapses, weight > 0, new, np.array([1]))
         assert not out.added.any() and out.dropped == 0
+
+
+def test_pruning_alone_takes_no_new_values_and_integers_do_not_wrap():
+    synapses, keep = hebbax.Synapses([0, 2, 4], [0, 1, 0, 2], shape=(2, 3)), np.array([1, 0, 1, 1], bool)
+    pruned, weight = hebbax.rewire(synapses, keep, [], [], values=np.float64([1, 2, 3, 4]) * u.nS)
+    assert pruned.nse == 3 and weight.unit == u.nS
+    np.testing.assert_array_equal(weight.mantissa, [1, 3, 4])
+    with pytest.raises(TypeError, match=r"^new: got "):
+        hebbax.rewire(synapses, keep, [0], [2], values=np.ones(4))
+    for run in (hebbax.rewire, hebbax.rewire_within):
+        for dtype, new in ((np.int8, 300), (np.uint8, -1)):
+            with pytest.raises(
+                OverflowError, match=rf"^new: got {new}, expected what {np.dtype(dtype)} can hold, as values"
+            ):
+                run(synapses, keep, [0], [2], values=np.zeros(4, dtype), new=new)
+        with pytest.raises(TypeError, match=r"^values: got dtype key<fry>, expected numbers or bool"):
+            run(synapses, keep, [0], [2], values=jax.random.split(jax.random.key(0), 4), new=jax.random.key(1))

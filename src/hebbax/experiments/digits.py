@@ -45,7 +45,8 @@ MOST_SHOWINGS = 10  # of one image, if few neurons spike
 class Parameters:
     """The constants of the model; each field's metadata has its meaning and its source.
 
-    "paper" is Diehl & Cook (2015), "program" what the authors ran, https://github.com/peter-u-diehl/stdp-mnist.
+    "paper" is Diehl & Cook (2015), "program" what the authors ran, https://github.com/peter-u-diehl/stdp-mnist, though
+    that learns by a rule of triplets, and not by the paper's.
     Conductances, and so weights, are in units of the neuron's leak conductance.
     """
 
@@ -66,9 +67,9 @@ class Parameters:
     total_weight: float = parameter(6.4, "sum of a neuron's weights before each image", "hebbax; program: 78 of 784")
     start_range: tuple[float, float] = parameter((0.003, 0.303), "initial weights, uniform", "program")
     trace_time: u.Quantity = parameter(20.0 * u.ms, "time constant of the input's trace", "program")
-    learning_rate: float = parameter(0.01, "eta", "program")
-    target: float = parameter(0.4, "trace of the input that leaves a weight as it is", "program")
-    exponent: float = parameter(0.2, "mu, of the distance to the largest weight", "program")
+    learning_rate: float = parameter(0.01, "eta", "program, of its own rule")
+    target: float = parameter(0.4, "trace of the input that leaves a weight as it is", "program, which defines it only")
+    exponent: float = parameter(0.2, "mu, of the distance to the largest weight", "program, which defines it only")
     image_time: u.Quantity = parameter(350.0 * u.ms, "how long an image is shown")
     largest_rate: u.Quantity = parameter(333.0 * u.Hz, "rate of a white pixel's input", "hebbax; paper: 63.75 Hz")
     rate_step: u.Quantity = parameter(167.0 * u.Hz, "its rise if few neurons spike", "hebbax; paper: 32 Hz")

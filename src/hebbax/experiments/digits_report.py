@@ -19,7 +19,8 @@ def summary(result: Result) -> dict[str, str]:
         "spikes per image": f"{_spikes(r.learning.spikes)} while learning, {_spikes(r.held_out.spikes)} held out",
     }
     if tested:
-        by_class = np.diag(r.confusion) / np.maximum(r.confusion.sum(1), 1)
+        counts = r.confusion.sum(1)
+        by_class = np.where(counts, np.diag(r.confusion) / np.maximum(counts, 1), 1.0)
         worst = int(by_class.argmin())
         rows |= {
             "accuracy, held out": f"{r.accuracy:.1%}, {int(np.trace(r.confusion))} of {tested}",

@@ -158,7 +158,12 @@ def add_spikes(trace: Any, spike: Any, pairing: str = "all") -> Any:
 
 def spikes_of(name: str, spike: Any, size: int | None = None) -> jax.Array:
     """Whether each neuron spikes, as bool; raise where they are not so many."""
-    spike = jnp.asarray(array_of(name, spike))
+    spike = array_of(name, spike)
+    if spike is None or isinstance(spike, u.Quantity):
+        raise TypeError(f"{name}: got {'None' if spike is None else 'Quantity'}, expected an array or a real number")
+    spike = jnp.asarray(spike)
+    if jnp.issubdtype(spike.dtype, jnp.complexfloating):
+        raise TypeError(f"{name}: got dtype {spike.dtype}, expected a real dtype")
     if size is not None and spike.shape != (size,):
         raise ShapeError(f"{name}: got shape {spike.shape}, expected {(size,)}")
     return spike if spike.dtype == bool else spike != 0

@@ -142,7 +142,8 @@ class ClopathSTDP:
         for name in voltages:
             in_unit(name, getattr(self, name), voltage)
         for power, name in enumerate(amplitudes, 1):
-            in_unit(name, getattr(self, name), weight * voltage**-power)
+            per = voltage**-power
+            in_unit(name, getattr(self, name), per if weight == u.UNITLESS else weight * per)
 
     def init(self, synapses: Synapses) -> ClopathTraces:
         """Return the traces of neurons that have long been at `theta_minus`, without spikes."""

@@ -10,8 +10,11 @@ import brainunit as u
 import jax
 import jax.numpy as jnp
 
+from hebbax._core.building import weight_numbers, with_unit
 from hebbax._core.pytree import pytree
 from hebbax._core.sides import Side
+from hebbax._core.unitless import arithmetic_dtype
+from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit, in_unit
 from hebbax.rules._parameters import POST, Factors, check, check_range, factors
 from hebbax.rules._traces import add_spikes, at_target, check_state, check_step, decay, spikes_of, zeros
@@ -141,9 +144,15 @@ class SynapticScaling:
 
         Where another rule keeps the weights in bounds, clip the result to these.
         """
-        nothing, everybody = jnp.zeros_like(u.get_mantissa(weight)), jnp.ones(synapses.n_pre, bool)
-        factor = synapses.update_on_pre(nothing, everybody, self.factor(state))
-        return weight * factor, state._replace(log_factor=state.log_factor * 0, rest=state.rest * 0)
+        numbers, unit = weight_numbers("weight", weight, None)
+        numbers = jnp.asarray(numbers)
+        dtype = arithmetic_dtype(numbers.dtype)  # one of 16 bits would round the factor, or not hold it
+        factor, everybody = self.factor(state), jnp.ones(synapses.n_pre, bool)
+        if factor.shape != (synapses.n_post,):
+            raise ShapeError(f"state: got shape {factor.shape}, expected {(synapses.n_post,)}, one factor per neuron")
+        factor = synapses.update_on_pre(jnp.zeros(numbers.shape, dtype), everybody, factor)
+        folded = (numbers.astype(dtype) * factor).astype(numbers.dtype)
+        return with_unit(folded, unit), state._replace(log_factor=state.log_factor * 0, rest=state.rest * 0)
 
 
 class HomeostaticTraces(NamedTuple):
@@ -227,6 +236,7 @@ class HomeostaticTripletSTDP:
         check(self, positive=("tau",), weights=("target_rate",))
         check_range(self, ("target_rate",), lambda x: (x > 0) & (x < math.inf), "a finite value of more than 0")
         in_unit("target_rate", self.target_rate, u.get_unit(self.tau) ** -1)
+        in_unit("tau", self.tau, u.get_unit(self.rule.tau_plus))
 
     def init(self, synapses: Synapses) -> HomeostaticTraces:
         """Return the traces of neurons that have not spiked yet, with averages at the target rate."""

@@ -152,7 +152,7 @@ class RewardSTDP:
     ) -> tuple[Any, RewardTraces]:
         """Return the weight, of which not all is current, and the state after a step of length `dt`.
 
-        The reward comes during the step, the spikes at its end.
+        The reward comes during the step, the spikes at its end. Outside `jit` each call is compiled anew.
 
         Parameters
         ----------
@@ -174,6 +174,7 @@ class RewardSTDP:
             As in `Synapses.apply_on_pre`.
         """
         _, dtype = check_step(weight, state, RewardTraces)
+        _check_sizes(state, synapses)
         pre_spike = spikes_of("pre_spike", pre_spike, synapses.n_pre)
         post_spike = spikes_of("post_spike", post_spike, synapses.n_post)
         up, down = (factors(self, name, synapses, u.get_unit(self.a_plus), dtype) for name in ("a_plus", "a_minus"))
@@ -201,17 +202,18 @@ class RewardSTDP:
             return jnp.where(spike, jnp.asarray(gain, dtype), 0.0)
 
         per_synapse = bring.numbers, state.eligibility, state.seen, bring.bounds
-        per_synapse = synapses.apply_on_pre(
-            on_pre, per_synapse, pre_spike, capacity=capacity,
-            pre=of_all(down.gain("pre"), pre_spike), post=(down.scaled(post, "post") / left, rewarded),
-        )  # fmt: skip
-        number, eligibility, seen, _ = synapses.apply_on_post(
+        per_synapse = synapses.apply_on_post(
             on_post, per_synapse, renewed, capacity=capacity,
             pre=up.scaled(pre, "pre"), post=(of_all(up.gain("post"), post_spike), left, rewarded),
         )  # fmt: skip
+        left, rewarded = jnp.where(renewed, 1.0, left), jnp.where(renewed, 0.0, rewarded)
+        number, eligibility, seen, _ = synapses.apply_on_pre(
+            on_pre, per_synapse, pre_spike, capacity=capacity,
+            pre=of_all(down.gain("pre"), pre_spike), post=(down.scaled(post, "post") / left, rewarded),
+        )  # fmt: skip
         return with_unit(number, bring.unit), RewardTraces(
             add_spikes(pre, pre_spike, self.pairing), add_spikes(post, post_spike, self.pairing),
-            jnp.where(renewed, 1.0, left), jnp.where(renewed, 0.0, rewarded), eligibility, seen,
+            left, rewarded, eligibility, seen,
         )  # fmt: skip
 
     def settle(self, synapses: Synapses, weight: WithUnit, state: RewardTraces) -> tuple[Any, RewardTraces]:
@@ -221,6 +223,7 @@ class RewardSTDP:
         state are those of now, in the unit of `a_plus`. A run may go on from here, or from what was passed.
         """
         check_step(weight, state, RewardTraces)
+        _check_sizes(state, synapses)
         bring, post = _Bring(self, synapses, weight), synapses.indices
         number = bring(bring.numbers, state.eligibility, state.rewarded[post] - state.seen, bring.bounds)
         return with_unit(number.astype(bring.numbers.dtype), bring.unit), state._replace(
@@ -257,3 +260,12 @@ class _Bring:
         dtype = max(arithmetic_dtype(weight.dtype), eligibility.dtype, key=lambda x: x.itemsize)
         low, high = ((self.limits | bounds)[name].astype(dtype) for name in ("w_min", "w_max"))
         return jnp.clip(weight.astype(dtype) + self.scale * (eligibility * gained).astype(dtype), low, high)
+
+
+def _check_sizes(state: RewardTraces, synapses: Synapses) -> None:
+    for name, x in state._asdict().items():
+        expected = (synapses.n_pre,) if name == "pre" else (synapses.n_post,)
+        expected = (synapses.nse,) if name in ("eligibility", "seen") else expected
+        if jnp.shape(x) != expected:
+            got = jnp.shape(x)
+            raise ShapeError(f"state.{name}: got shape {got}, expected {expected}, as init of these synapses makes it")
