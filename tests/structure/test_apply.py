@@ -152,6 +152,68 @@ def test_pair_stdp_in_units_written_as_two_functions():
     np.testing.assert_allclose(ours.mantissa, weight.mantissa, rtol=1e-5)
 
 
+BOUNDS = dict(w_min=0.0, w_max=1.0)
+# Arguments, time constants of the traces of either side, and what spikes of either side do, by all traces.
+WRITTEN_OUT = {
+    "InhibitorySTDP": (
+        dict(tau=20.0, eta=0.05, target_rate=0.01, **BOUNDS),
+        (20.0,),
+        lambda w, x, y: w + 0.05 * (y[0] - 2 * 0.01 * 20.0),
+        lambda w, x, y: w + 0.05 * x[0],
+    ),
+    "PowerLawSTDP": (
+        dict(tau_plus=20.0, tau_minus=20.0, learning_rate=0.1, alpha=0.5, w_0=1.0, mu=0.4),
+        (20.0,),
+        lambda w, x, y: w - 0.1 * 0.5 * w * y[0],
+        lambda w, x, y: w + 0.1 * w**0.4 * x[0],
+    ),
+    "TripletSTDP": (
+        dict(
+            tau_plus=20.0,
+            tau_minus=20.0,
+            tau_x=50.0,
+            tau_y=50.0,
+            a2_plus=0.05,
+            a2_minus=0.04,
+            a3_plus=0.03,
+            a3_minus=0.02,
+            **BOUNDS,
+        ),
+        (20.0, 50.0),
+        lambda w, x, y: w - y[0] * (0.04 + 0.02 * x[1]),
+        lambda w, x, y: w + x[0] * (0.05 + 0.03 * y[1]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN_OUT)
+def test_the_other_rules_written_as_two_functions(name):
+    arguments, times, on_pre, on_post = WRITTEN_OUT[name]
+    rule, synapses = getattr(hebbax, name)(**arguments), hebbax.Synapses.random((30, 20), prob=0.5, seed=1)
+    decay = np.exp(-1 / np.float32(times))[:, None]
+    high = arguments.get("w_max", np.inf)
+
+    def bounded(function):
+        return lambda w, x, y: jnp.clip(function(w, x, y), 0.0, high)
+
+    @jax.jit
+    def both(carry, spikes):
+        weight, state, ours, x, y = carry
+        weight, state = rule.step(synapses, weight, state, *spikes, 1.0)
+        x, y = decay * x, decay * y
+        ours = synapses.apply_on_pre(bounded(on_pre), ours, spikes[0], pre=x.T, post=y.T)
+        ours = synapses.apply_on_post(bounded(on_post), ours, spikes[1], pre=x.T, post=y.T)
+        return (weight, state, ours, x + spikes[0], y + spikes[1]), None
+
+    rng, weight = np.random.default_rng(0), jnp.full(synapses.nse, 0.5, jnp.float32)
+    spikes = rng.random((50, 30)) < 0.1, rng.random((50, 20)) < 0.1
+    traces = (jnp.zeros((len(times), n), jnp.float32) for n in synapses.shape)
+    carry = weight, rule.init(synapses), weight, *traces
+    (weight, _, ours, *_), _ = jax.lax.scan(both, carry, spikes)
+    np.testing.assert_allclose(ours, weight, rtol=2e-5, atol=1e-6)
+    assert np.ptp(weight) > 0.2
+
+
 def smooth(w, pre, post):
     return w + 0.1 * jnp.sin(pre * w) * jnp.exp(-post)
 
