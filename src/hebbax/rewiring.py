@@ -293,7 +293,7 @@ def _check_fits(name: str, new: Any, dtype: Any, like: str) -> None:
 
 def _rank(dtype: Any) -> int:
     """Of a kind of numbers among those that hold it."""
-    kinds = jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating
+    kinds: tuple[Any, ...] = jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating
     return next(rank for rank, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind))
 
 
