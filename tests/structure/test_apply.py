@@ -351,7 +351,7 @@ WRONG = [
     ),
     (dict(pre_spike=None), TypeError, "pre_spike: got NoneType, expected an array"),
     (dict(pre_spike=[True] * 4), TypeError, "pre_spike: got list, expected an array"),
-    (dict(pre_spike=np.ones(4) * u.mV), TypeError, "pre_spike: got a Quantity of unit mV, expected plain spikes"),
+    (dict(pre_spike=np.ones(4) * u.mV), TypeError, "pre_spike: got Quantity, expected an array"),
     (dict(pre_spike=np.ones(4, complex)), TypeError, "pre_spike: got dtype complex64, expected a real dtype"),
     (dict(per_synapse=None), TypeError, "per_synapse: got None, expected at least one array"),
     (

@@ -17,8 +17,7 @@ from hebbax._core.compat import vary_alike
 from hebbax._core.fence import fence
 from hebbax._core.foreign import array_of
 from hebbax._core.forks import check_jax
-from hebbax._core.specs import UPDATE_POST, UPDATE_PRE
-from hebbax._core.unitless import arrays_of, check_dtypes, check_host_array, for_a_batch
+from hebbax._core.unitless import arrays_of, check_host_array, spikes_of
 from hebbax.errors import ShapeError
 
 CAPACITY = 2048  # at 10^6 synapses 1 000 to 4 000 were equally fast, 500 a fifth slower
@@ -38,7 +37,8 @@ def apply_on(
     given = {name: checked(name, tree, sizes[name]) for name, tree in trees.items()}
     if not jax.tree.leaves(per_synapse):
         raise TypeError(f"per_synapse: got {per_synapse!r}, expected at least one array")
-    spike = checked_spike(f"{side}_spike", spike, sizes[side], after)
+    spike = spikes_of(f"{side}_spike", spike, sizes[side])
+    spike = fence([spike, *map(jax.lax.stop_gradient, arrays_of("after", after))])[0]  # known only once `after` is
     if side == "pre":
         view, ends = View(synapses.indptr, synapses.indices, None), ("pre", "post")
     else:
@@ -86,19 +86,6 @@ def checked(name: str, tree: Any, size: int) -> Any:
         return with_unit(numbers, unit)
 
     return jax.tree_util.tree_map_with_path(one, tree, is_leaf=is_quantity)
-
-
-def checked_spike(name: str, spike: Any, size: int, after: Any) -> jax.Array:
-    """Whether each neuron spikes, as bool, known only once all of `after` is."""
-    if isinstance(spike, u.Quantity):
-        raise TypeError(f"{name}: got a Quantity of unit {spike.unit}, expected plain spikes")
-    spike = array_of(name, spike)
-    spike = jnp.asarray(spike if isinstance(spike, jax.Array) else check_host_array(name, spike))
-    check_dtypes(UPDATE_PRE if name == "pre_spike" else UPDATE_POST, {"spike": spike})
-    if spike.shape != (size,):
-        raise ShapeError(f"{name}: got shape {spike.shape}, expected {(size,)}{for_a_batch(spike.shape)}")
-    spike = spike if spike.dtype == bool else spike != 0
-    return fence([spike, *map(jax.lax.stop_gradient, arrays_of("after", after))])[0]
 
 
 def split(xs: list, flags: list[bool]) -> tuple[list, list]:

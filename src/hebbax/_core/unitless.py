@@ -261,6 +261,16 @@ def check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int], vmap
             raise ShapeError(f"{operand}: got shape {given[operand].shape}, expected a scalar or ({size},)")
 
 
+def spikes_of(name: str, spike: Any, size: int | None = None) -> jax.Array:
+    """Whether each neuron spikes, as bool; raise where they are not so many."""
+    spike = jnp.asarray(spike if isinstance(spike, jax.Array) else check_host_array(name, spike))
+    if expected := _expected_instead("spike", spike.dtype):
+        raise TypeError(f"{name}: got dtype {spike.dtype}, expected {expected}")
+    if size is not None and spike.shape != (size,):
+        raise ShapeError(f"{name}: got shape {spike.shape}, expected {(size,)}{for_a_batch(spike.shape)}")
+    return spike if spike.dtype == bool else spike != 0
+
+
 def for_a_batch(shape: tuple[int, ...]) -> str:
     """What is said where spikes or a trace of this shape do not fit."""
     return " (for a batch, map over it with jax.vmap)" if len(shape) > 1 else ""

@@ -17,6 +17,7 @@ from hebbax._core.foreign import array_of
 from hebbax._core.forks import check_jax
 from hebbax._core.numbers import check_number
 from hebbax._core.sides import Side
+from hebbax._core.unitless import spikes_of
 from hebbax.errors import ShapeError
 from hebbax.operators import in_unit
 from hebbax.rules._parameters import Factors, Shaped, factors, number_of, per_neuron
@@ -154,19 +155,6 @@ def _stretch(ratio: float, dtype: np.dtype) -> float:
 def add_spikes(trace: Any, spike: Any, pairing: str = "all") -> Any:
     """The trace after this step's spikes, each of which raises it by 1 or, for 'nearest', sets it to 1."""
     return jnp.where(spikes_of("spike", spike), 1.0 if pairing == "nearest" else trace + 1.0, trace)
-
-
-def spikes_of(name: str, spike: Any, size: int | None = None) -> jax.Array:
-    """Whether each neuron spikes, as bool; raise where they are not so many."""
-    spike = array_of(name, spike)
-    if spike is None or isinstance(spike, u.Quantity):
-        raise TypeError(f"{name}: got {'None' if spike is None else 'Quantity'}, expected an array or a real number")
-    spike = jnp.asarray(spike)
-    if jnp.issubdtype(spike.dtype, jnp.complexfloating):
-        raise TypeError(f"{name}: got dtype {spike.dtype}, expected a real dtype")
-    if size is not None and spike.shape != (size,):
-        raise ShapeError(f"{name}: got shape {spike.shape}, expected {(size,)}")
-    return spike if spike.dtype == bool else spike != 0
 
 
 def zeros(*sizes: int) -> tuple[jax.Array, ...]:

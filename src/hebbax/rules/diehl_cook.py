@@ -9,9 +9,10 @@ import brainunit as u
 
 from hebbax._core.pytree import pytree
 from hebbax._core.sides import Side
+from hebbax._core.unitless import spikes_of
 from hebbax.operators import Plain, WithUnit, in_unit
 from hebbax.rules._parameters import EITHER, PRE, check, factors
-from hebbax.rules._traces import Pairing, add_spikes, check_step, decay, spikes_of, zeros
+from hebbax.rules._traces import Pairing, add_spikes, check_step, decay, zeros
 from hebbax.synapses import Synapses
 
 

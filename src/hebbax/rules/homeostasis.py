@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from hebbax._core.building import weight_numbers, with_unit
 from hebbax._core.pytree import pytree
 from hebbax._core.sides import Side
-from hebbax._core.unitless import arithmetic_dtype
+from hebbax._core.unitless import arithmetic_dtype, spikes_of
 from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit, in_unit
 from hebbax.rules._parameters import POST, Factors, check, check_range, factors
-from hebbax.rules._traces import add_spikes, at_target, check_state, check_step, decay, spikes_of, zeros
+from hebbax.rules._traces import add_spikes, at_target, check_state, check_step, decay, zeros
 from hebbax.rules.triplet import TripletSTDP, TripletTraces, step_triplets
 from hebbax.synapses import Synapses
 

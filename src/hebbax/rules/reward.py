@@ -15,11 +15,11 @@ from hebbax._core.building import weight_numbers, with_unit
 from hebbax._core.numbers import check_number
 from hebbax._core.pytree import pytree
 from hebbax._core.sides import Side
-from hebbax._core.unitless import arithmetic_dtype
+from hebbax._core.unitless import arithmetic_dtype, spikes_of
 from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit, in_unit
 from hebbax.rules._parameters import EITHER, POST, PRE, check, factors, per_neuron
-from hebbax.rules._traces import Decay, Pairing, add_spikes, check_step, decay, spikes_of, zeros
+from hebbax.rules._traces import Decay, Pairing, add_spikes, check_step, decay, zeros
 from hebbax.synapses import Synapses
 
 # What is left of an eligibility when a silent neuron's reference time is moved. Later, sums of rewards would lose more

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 from hebbax._core.pytree import pytree
 from hebbax._core.sides import Side
+from hebbax._core.unitless import spikes_of
 from hebbax.operators import Plain, WithUnit, in_unit
 from hebbax.rules._parameters import PRE, check, check_range, factors
-from hebbax.rules._traces import check_state, decay, spikes_of, zeros
+from hebbax.rules._traces import check_state, decay, zeros
 from hebbax.synapses import Synapses
 
 
