@@ -10,7 +10,7 @@ each of the 80 000 plastic synapses has seen other pairs of spikes:
 
    hebbax simulate reward
 
-That runs 3 600 s of biological time, which took 158 s of processor time on one core. The synapse between the two starts
+That runs 3 600 s of biological time, which takes a few minutes on one core. The synapse between the two starts
 at 0, grows to the largest weight and stays near it, since its pair of spikes comes before every reward; the mean of the
 others falls.
 

@@ -24,7 +24,7 @@ from hebbax._core.delivery import add_columns, deliver
 from hebbax._core.foreign import array_of
 from hebbax._core.pytree import assemble, pytree
 from hebbax._core.specs import PROPAGATE_PRE, Arrivals
-from hebbax._core.unitless import arithmetic_dtype, check_dtypes, check_host_array, for_a_batch
+from hebbax._core.unitless import arithmetic_dtype, check_dtypes, check_host_array, for_a_batch, spikes_of
 from hebbax.delays._past import Now, kept, start_of, window
 from hebbax.delays.ring import steps
 from hebbax.errors import ShapeError
@@ -242,10 +242,7 @@ class DelayedSynapses:
 
         def recorded(name: str, lists: Any, spike: Any, own: int) -> Any:
             side, partner = sides[own], 1 - own
-            spike = jnp.asarray(spike)
-            if spike.shape != (side.n,):
-                raise ShapeError(f"{name}: got shape {spike.shape}, expected {(side.n,)}{for_a_batch(spike.shape)}")
-            spike = spike if spike.dtype == bool else spike != 0
+            spike = spikes_of(name, spike, side.n)
             shift = start_of(sides[partner], position[partner])
             return events.record(lists, spike, position[own], shift, state.last, side)
 
