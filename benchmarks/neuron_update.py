@@ -112,7 +112,7 @@ def main() -> None:
     print("| neurons | n | XLA, µs (median) | C, µs (median) | ratio of the smallest |\n|---|---|---|---|---|")
     for name, (neurons, constants) in models().items():
         for n in SIZES:
-            state, inputs = neurons.start(np.arange(n), np.random.default_rng(0)), arriving(name, n)
+            state, inputs = neurons.start(jnp.arange(n)), arriving(name, n)
             runs = {"xla": in_xla(neurons, state, inputs), "c": in_c(library, name, state, inputs, constants)}
             first = {key: run() for key, run in runs.items()}
             for ours, theirs in zip(first["xla"][0], first["c"][0], strict=True):  # rounding may move a spike

@@ -5,6 +5,7 @@ Everything that can be is done inside one cached `jit`, so that an eager call co
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, Literal, TypeAlias
 
@@ -16,6 +17,7 @@ from jax.sharding import SingleDeviceSharding
 
 from hebbax._core import unitless
 from hebbax._core.docs import documented
+from hebbax._core.sent import SpikeLists
 from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Spec
 
 Plain: TypeAlias = jax.Array | np.ndarray | float
@@ -57,6 +59,8 @@ def call(spec: Spec, shape: tuple[int, int], backend: str | None, values: tuple,
             continue
         if isinstance(x, jax.Array):
             _PASSED.add(type(x))
+        elif isinstance(x, SpikeLists) and spec.parameters[k] == "spike":
+            spec, operands[k] = dataclasses.replace(spec, arrivals=x.sent), x.messages
         elif spec.parameters[k] == "after":
             operands[k] = unitless.arrays_of("after", x)
         elif not isinstance(x, u.Quantity):

@@ -53,6 +53,7 @@ from jax.sharding import PartitionSpec as P
 from hebbax._core import connectivity, unitless
 from hebbax._core.building import with_unit
 from hebbax._core.compat import reshard, shard_map
+from hebbax._core.exchange import exchange, exchange_all
 from hebbax._core.forks import check_jax
 from hebbax._core.layout import (
     Layout,
@@ -66,13 +67,14 @@ from hebbax._core.layout import (
     to_host,
 )
 from hebbax._core.pytree import assemble, pytree
+from hebbax._core.sent import SpikeLists
 from hebbax._core.sides import side_of
 from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit, check_bound_order, in_unit_of_product
 from hebbax.synapses import Synapses
 
-__all__ = ["Layout", "ShardedSynapses", "split"]
+__all__ = ["Layout", "ShardedSynapses", "SpikeLists", "exchange", "exchange_all", "split"]
 
 T = TypeVar("T")
 FIELDS = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")

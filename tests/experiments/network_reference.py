@@ -6,6 +6,7 @@ to the other side of a threshold does not end the comparison.
 """
 
 import brainunit as u
+import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
@@ -129,7 +130,7 @@ class Neurons:
 def passed_thresholds(experiment, run, arrivals):
     """By how much each neuron passed its threshold in each step, `(steps, n)`, in mV; -inf where it rested."""
     network, p, ids = run.network, run.network.neurons.parameters, np.arange(run.n)
-    start = network.neurons.start(ids, np.random.default_rng(run.seed))
+    start = network.neurons.start(jnp.asarray(ids))
     neurons = Neurons(experiment, p, np.asarray(start.voltage, float))
     excitation, inhibition = arrivals[False], arrivals[True]
     if experiment is not cuba:

@@ -29,6 +29,17 @@ def test_the_same_bits_on_any_number_of_devices(name, monkeypatch):
             np.testing.assert_array_equal(getattr(other, field), getattr(one, field), err_msg=field, strict=True)
 
 
+@pytest.mark.parametrize("name", RUNS)
+def test_spikes_without_room_in_lists_are_sent_as_bits(name, monkeypatch):
+    """Between processes, where lists have little room."""
+    every = RUNS[name](seconds=0.03, mesh=mesh(4))
+    monkeypatch.setattr(network_loop, "listed", lambda: 1 / 100)
+    some = RUNS[name](seconds=0.03, mesh=mesh(4))
+    assert every.crowded == 0 and 0 < some.crowded < some.steps / some.network.delay
+    for field in ("spike_step", "spike_neuron", "weight_end"):
+        np.testing.assert_array_equal(getattr(some, field), getattr(every, field), err_msg=field, strict=True)
+
+
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("dendritic", [False, True])
 @pytest.mark.parametrize("awake", [False, True])

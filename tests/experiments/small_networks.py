@@ -52,8 +52,8 @@ class Repeating:
     parameters = None
     time_step = 0.1 * u.ms
 
-    def start(self, ids, rng):
-        return Passing(np.zeros(ids.size, np.int32))
+    def start(self, ids):
+        return Passing(jnp.zeros(ids.size, jnp.int32))
 
     def drive(self, ids, steps):
         return (ids[None] == 0) & (steps[:, None] == 0)

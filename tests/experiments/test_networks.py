@@ -41,7 +41,7 @@ def test_on_four_devices(pytestconfig):
 
 def potentials(neurons, voltage=0.0, steps=200, excitation=None, inhibition=None, drive=None):
     """Potential and spikes of one neuron at the end of each step, for what arrives: `{step: amount}`."""
-    one, state = jnp.ones(1, jnp.float32), neurons.start(np.arange(1), np.random.default_rng(0))
+    one, state = jnp.ones(1, jnp.float32), neurons.start(jnp.arange(1))
     state = state._replace(voltage=np.full(1, voltage, np.float32))
 
     def amounts(given):

@@ -18,7 +18,7 @@ from jax.interpreters import mlir
 from hebbax import _cpu
 from hebbax._core import reference
 from hebbax._core.compat import buffer_callback, cuda_plugin_missing
-from hebbax._core.specs import OPERANDS, Spec
+from hebbax._core.specs import OPERANDS, Sent, Spec
 from hebbax._cuda import launch
 from hebbax._cuda.plan import plan_call
 
@@ -202,6 +202,7 @@ def attributes(spec: Spec, clip_all: bool = False, soft_bound: str | None = None
         "SOFT_UPPER": soft_bound == "upper",
         "SOFT_LOWER": soft_bound == "lower",
         "LISTED": spec.arrivals is not None,
+        "SENT": isinstance(spec.arrivals, Sent),
         "DUE": spec.arrivals is not None and spec.arrivals.due,
         "SHIFTED": spec.arrivals is not None and spec.arrivals.shifted,
     }

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hebbax._core.specs import STRUCTURE, Arrivals, Spec
+from hebbax._core.specs import STRUCTURE, Arrivals, Sent, Spec
 
 
 def _elements(permuted: bool, nse, indices, indptr, weight_indices, spike, n_other):
@@ -123,6 +123,8 @@ def run(spec: Spec, operands: tuple, **params: Any) -> jax.Array:
 
 # Where the lists of `_core.events` begin, behind these and the delays.
 POSITION, SHIFT, LENGTH, NEURONS, DELAYS, HEADER = range(6)
+# And where the starts of a message of `_core.sent`, behind these.
+STEP, OWN, STEPS, CAPACITY, SENT_HEADER = range(5)
 
 
 def record(events, spike, places, arrivals: Arrivals):
@@ -145,12 +147,24 @@ def arriving(events, arrivals: Arrivals):
     return jnp.zeros(length * n, bool).at[rows].set(True, mode="drop")
 
 
+def sent(messages, sent: Sent):
+    """Which neurons spike in the step that the messages of one member of a batch name, as an array of bool."""
+    step, messages = messages[STEP], messages.reshape(sent.shards, -1)
+    starts, ids = messages[:, SENT_HEADER:][:, : sent.steps + 1], messages[:, SENT_HEADER + sent.steps + 1 :]
+    begin, end = (jax.lax.dynamic_slice_in_dim(starts, step + k, 1, axis=1) for k in (0, 1))
+    place = jnp.arange(sent.capacity)
+    spikes = (place >= begin) & (place < end) & (ids >= 0) & (ids < sent.own)
+    rows = jnp.where(spikes, jnp.arange(sent.shards)[:, None] * sent.own + ids, sent.rows)
+    return jnp.zeros(sent.rows, bool).at[rows].set(True, mode="drop")
+
+
 def without_lists(run: Callable, *operands: jax.Array, spec: Spec, **params: Any) -> jax.Array:
     """Run an operator of arriving spikes as one without lists and offsets."""
     arrivals, given = spec.arrivals, list(operands)
     assert arrivals is not None
     lists, at = given[4], spec.operands.index("trace") if "trace" in spec.operands else None
-    given[4] = jnp.vectorize(lambda events: arriving(events, arrivals), signature="(e)->(n)")(lists)
+    dense = sent if isinstance(arrivals, Sent) else arriving
+    given[4] = jnp.vectorize(lambda events: dense(events, arrivals), signature="(e)->(n)")(lists)
     roll = jnp.vectorize(lambda x, events, sign: jnp.roll(x, sign * events[SHIFT]), signature="(n),(e),()->(n)")
     if arrivals.shifted and at is not None:
         given[at] = roll(given[at], lists, -1)

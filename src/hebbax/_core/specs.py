@@ -4,7 +4,7 @@ the kernels' variants, the tests' parameters and the benchmarks."""
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 UPDATE_OPERANDS = ("weight", "indices", "indptr", "weight_indices", "spike", "trace", "gain", "w_min", "w_max")
 OPERANDS = {
@@ -34,6 +34,24 @@ class Arrivals:
 
 
 @dataclass(frozen=True)
+class Sent:
+    """Spikes that devices have sent each other: an operand `spike` that lists them (see `_core.sent`)."""
+
+    shards: int
+    own: int  # neurons of each
+    steps: int  # that were sent at once, of which the operand names one
+    capacity: int  # spikes of a shard in all of these that there is room for
+
+    due: ClassVar[bool] = False
+    shifted: ClassVar[bool] = False
+
+    @property
+    def rows(self) -> int:
+        """Event neurons."""
+        return self.shards * self.own
+
+
+@dataclass(frozen=True)
 class Spec:
     """One operator: what it does, whose spikes select the rows it does it to, and in which order weights are stored.
 
@@ -43,7 +61,7 @@ class Spec:
     kind: Literal["update", "propagate", "collect"]
     event: Literal["pre", "post"]
     order: Literal["csr", "csc"] = "csr"
-    arrivals: Arrivals | None = None  # the spikes are not an array of bool, but such lists
+    arrivals: Arrivals | Sent | None = None  # the spikes are not an array of bool, but such lists
 
     @property
     def name(self) -> str:

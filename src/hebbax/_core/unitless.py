@@ -17,7 +17,18 @@ from hebbax._core import forks, lowering
 from hebbax._core.compat import enable_x64
 from hebbax._core.foreign import array_of
 from hebbax._core.primitives import bind, propagate_p, update_p
-from hebbax._core.specs import CSC_SPECS, PROPAGATE_POST, PROPAGATE_PRE, SPECS, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec
+from hebbax._core.sent import SpikeLists
+from hebbax._core.specs import (
+    CSC_SPECS,
+    PROPAGATE_POST,
+    PROPAGATE_PRE,
+    SPECS,
+    STRUCTURE,
+    UPDATE_POST,
+    UPDATE_PRE,
+    Sent,
+    Spec,
+)
 from hebbax.errors import ShapeError
 
 WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -246,7 +257,12 @@ def check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int], vmap
         "indices": (nse,), "weight": weight if is_shared else (nse,), "weight_indices": (nse,),
         "indptr": (n_event + 1,), "spike": (n_event,), "trace": (n_other,),
     }  # fmt: skip
-    if spec.arrivals:  # whose caller has made both of these
+    if isinstance(spec.arrivals, Sent):
+        del expected["spike"]
+        if spec.arrivals.rows != n_event:
+            got = f"lists of {spec.arrivals.rows} neurons"
+            raise ShapeError(f"{spec.public_name('spike')}: got {got}, expected {n_event} for shape {shape}")
+    elif spec.arrivals:  # whose caller has made both of these
         del expected["spike"], expected["trace"]
     for operand, want in expected.items():
         if operand in given and given[operand].shape != want:
@@ -263,6 +279,8 @@ def check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int], vmap
 
 def spikes_of(name: str, spike: Any, size: int | None = None) -> jax.Array:
     """Whether each neuron spikes, as bool; raise where they are not so many."""
+    if isinstance(spike, SpikeLists):
+        spike = spike.todense()
     spike = jnp.asarray(spike if isinstance(spike, jax.Array) else check_host_array(name, spike))
     if expected := _expected_instead("spike", spike.dtype):
         raise TypeError(f"{name}: got dtype {spike.dtype}, expected {expected}")

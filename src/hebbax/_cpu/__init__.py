@@ -25,7 +25,7 @@ else:
 
 def ffi_handlers() -> dict:
     """One PyCapsule per kind of operator, and those of the fence and of the exchange, to register with XLA."""
-    return _handlers.capsules() | {"exchange": _exchange.capsule()}
+    return _handlers.capsules() | _exchange.capsules()
 
 
 def most_devices() -> int:

@@ -12,11 +12,13 @@ cpdef enum Flag:
     LISTED = 32      # the spikes are the lists of `_core.events`:
     DUE = 64         # those that arrive in the next step
     SHIFTED = 128    # and the partners' values begin at their shift
+    SENT = 256       # the lists are the messages of `_core.sent`
 
 cdef enum:
     COLLECT_OPERANDS = 6
     PROPAGATE_OPERANDS = 6
     RECORD_OPERANDS = 3
+    FADE_OPERANDS = 3
     DELIVER_OPERANDS = 8
     UPDATE_OPERANDS = 9     # without `after`, which no kernel reads
     MESSAGE = 256
@@ -45,6 +47,9 @@ cdef bint run_deliver(
     const Pool* pool, const Buffer* result, const Buffer* operands, const Attributes* attributes, char* message
 ) noexcept nogil
 cdef bint run_record(
+    const Pool* pool, const Buffer* result, const Buffer* operands, const Attributes* attributes, char* message
+) noexcept nogil
+cdef bint run_fade(
     const Pool* pool, const Buffer* result, const Buffer* operands, const Attributes* attributes, char* message
 ) noexcept nogil
 cdef bint fit(const Buffer* operands, int count, const Buffer* result) noexcept nogil

@@ -2,11 +2,13 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, memset
 
-from hebbax._cpu.buffers cimport itemsize
+from hebbax._cpu.buffers cimport FLOAT64, arith_t, itemsize
 from hebbax._cpu.collect cimport Collect, collect
 from hebbax._cpu.pages cimport use_huge_pages
 from hebbax._cpu.propagate cimport Propagate, propagate
-from hebbax._cpu.rows cimport BAD_LISTS, OK, Lists, Network, Status, describe, open_lists, record
+from hebbax._cpu.rows cimport (
+    BAD_LISTS, OK, List, Lists, Network, Status, describe, list_of, open_lists, open_sent, record, rows_of,
+)
 from hebbax._cpu.threads cimport add_and_get, chunks_for, run_chunks
 from hebbax._cpu.update cimport Update, update
 
@@ -17,13 +19,17 @@ cdef enum:
     LISTED_SHARE = 256      # of the elements of a member, one that lists are taken to name
 
 
+cdef inline bint opened(Lists* lists, const Buffer* events, int flags) noexcept nogil:
+    return open_sent(lists, events) if flags & SENT else open_lists(lists, events, flags & DUE)
+
+
 cdef Status set_network(Network* network, const Pool* pool, const Buffer* operands, int flags) noexcept nogil:
     network.pool = pool[0]
     network.weight, network.indices, network.indptr, network.slots, network.spike = (
         operands[0], operands[1], operands[2], operands[3], operands[4])
     network.shared = network.weight.size == 1 and network.indices.size != 1
     network.permuted, network.listed = flags & PERMUTED and not network.shared, flags & LISTED
-    if network.listed and not open_lists(&network.lists, &network.spike, flags & DUE):
+    if network.listed and not opened(&network.lists, &network.spike, flags):
         return BAD_LISTS
     if not (network.listed and flags & SHIFTED):
         network.lists.shift = 0
@@ -44,6 +50,10 @@ cdef bint succeeded(Status status, const Network* network, const char* kind, int
     cdef char name[64]
     if status == OK:
         return True
+    if status == BAD_LISTS and flags & SENT:
+        snprintf(message, MESSAGE, b"more spikes than the lists have room for (hebbax.sharding.exchange says so too, by "
+                 b"`overflow`), or other lists than it makes")
+        return False
     if status == BAD_LISTS:
         snprintf(message, MESSAGE, b"the lists of arriving spikes are not as they were recorded")
         return False
@@ -139,6 +149,43 @@ cdef bint run_record(
         return succeeded(BAD_LISTS, NULL, b"", 0, message)
     record(&lists, <const uint8_t*> spike.data, places[0], places[1])
     return True
+
+
+cdef bint fade(arith_t* trace, int64_t n, const Lists* lists, const arith_t* numbers) noexcept nogil:
+    """Scale all of a trace, unless by 1, then add to, or set, those of the neurons that spike; False if there are none.
+
+    `numbers` are the factor, what is added, and whether that is set.
+    """
+    cdef List spikes
+    cdef int64_t d, k
+    if rows_of(lists) != n:
+        return False
+    if numbers[0] != 1:
+        for k in range(n):
+            trace[k] *= numbers[0]
+    for d in range(lists.count):
+        spikes = list_of(lists, d)
+        if spikes.count < 0:
+            return False
+        for k in range(spikes.count):
+            if not 0 <= spikes.ids[k] < lists.n:
+                return False
+            trace[spikes.first + spikes.ids[k]] = (
+                numbers[1] if numbers[2] else trace[spikes.first + spikes.ids[k]] + numbers[1])
+    return True
+
+
+cdef bint run_fade(
+    const Pool* pool, const Buffer* result, const Buffer* operands, const Attributes* attributes, char* message
+) noexcept nogil:
+    """Bring a trace, `result`, up to date, as `_core.sent` says; where that fails, return False and say why."""
+    cdef Lists lists
+    cdef bint done = open_sent(&lists, &operands[1])
+    if done and result.dtype == FLOAT64:
+        done = fade(<double*> result.data, result.size, &lists, <const double*> operands[2].data)
+    elif done:
+        done = fade(<float*> result.data, result.size, &lists, <const float*> operands[2].data)
+    return done or succeeded(BAD_LISTS, NULL, b"", SENT, message)
 
 
 # Batches: leading dimensions of the result, which operands have too; where an operand's is 1, all members share it.

@@ -15,6 +15,7 @@ from libc.string cimport memcpy, memset
 from hebbax._core.xla_ffi cimport (
     INTERNAL, XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, answer_metadata, get_run, new_error,
 )
+from hebbax._cpu.rows cimport skip_silent
 from hebbax._cpu.threads cimport add_and_get, get, pause, sched_yield
 
 cdef extern from *:
@@ -40,6 +41,8 @@ cdef enum:
     MEETINGS = 4        # that are remembered; programs with an exchange run one at a time
     AWAKE = 2000        # looks before a device lets others have its core
     PATIENCE = 60       # seconds
+    HEADER = 4          # integers of a message before the starts of its steps,
+    STEPS = 2           # and which of them is the number of these
 
 
 cdef struct Meeting:
@@ -94,13 +97,16 @@ cdef bint came(int64_t* exchanges, int64_t count) noexcept nogil:
 
 
 cdef XLA_FFI_Error* handle_exchange(XLA_FFI_CallFrame* frame) noexcept nogil:
-    """Operands: a device's part, shape (rows, n) of bytes, and its number; result: (rows, devices * n)."""
+    """Operands: a device's message (see `_core.sent`), and its number; result: the messages of all devices.
+
+    Of a message, only what is used is copied.
+    """
     cdef XLA_FFI_Buffer *part
     cdef XLA_FFI_Buffer *whole
     cdef XLA_FFI_Error* error
     cdef Meeting* meeting
     cdef uint8_t* place
-    cdef int64_t run, rows, n, devices, own, count, k, row
+    cdef int64_t run, size, devices, own, count, k
     if answer_metadata(frame, 0):
         return NULL
     error = get_run(frame, &run)
@@ -108,25 +114,62 @@ cdef XLA_FFI_Error* handle_exchange(XLA_FFI_CallFrame* frame) noexcept nogil:
         return error
     part, whole = <XLA_FFI_Buffer*> frame.args.args[0], <XLA_FFI_Buffer*> frame.rets.rets[0]
     own = (<int32_t*> (<XLA_FFI_Buffer*> frame.args.args[1]).data)[0]
-    rows, n = part.dims[0], part.dims[1]
-    devices = whole.dims[1] // n if n else 0
-    if rows == 0 or n == 0:
-        return NULL
-    meeting = meeting_of(run, devices * rows * n)
+    size, devices = part.dims[0] * sizeof(int32_t), whole.dims[0] // part.dims[0]
+    meeting = meeting_of(run, devices * size)
     if meeting == NULL or not 0 <= own < devices <= MOST_DEVICES:
         return new_error(frame.api, b"exchange: no memory, or a second exchange in a program", INTERNAL)
     count = get(&meeting.exchanges[own * LINE]) + 1
     place = meeting.places + (count & 1) * meeting.size
-    memcpy(place + own * rows * n, part.data, rows * n)
+    memcpy(place + own * size, part.data, used(<int32_t*> part.data, part.dims[0]))
     add_and_get(&meeting.exchanges[own * LINE], 1)
     for k in range(devices):
         if not came(&meeting.exchanges[k * LINE], count):
             return new_error(frame.api, b"exchange: a device did not come within a minute", INTERNAL)
-        for row in range(rows):
-            memcpy(<uint8_t*> whole.data + (row * devices + k) * n, place + (k * rows + row) * n, n)
+        memcpy(<uint8_t*> whole.data + k * size, place + k * size, used(<int32_t*> (place + k * size), part.dims[0]))
     return NULL
 
 
-def capsule():
-    """The handler, as `jax.ffi.register_ffi_target` takes it."""
-    return PyCapsule_New(<void*> handle_exchange, NULL, NULL)
+cdef int64_t used(const int32_t* message, int64_t size) noexcept nogil:
+    """Bytes of a message of so many integers that say something."""
+    cdef int64_t starts = HEADER + <int64_t> message[STEPS] + 1
+    return sizeof(int32_t) * max(HEADER, min(size, starts + message[starts - 1] if 0 < starts <= size else size))
+
+
+cdef XLA_FFI_Error* handle_pack(XLA_FFI_CallFrame* frame) noexcept nogil:
+    """Operand: spikes, shape (steps, own) of bytes; result: the message that lists them (see `_core.sent`)."""
+    cdef XLA_FFI_Buffer *spikes
+    cdef XLA_FFI_Buffer *message
+    cdef int32_t* header
+    cdef int32_t* ids
+    cdef uint8_t* spike
+    cdef int64_t steps, own, capacity, step, j, last, count = 0
+    if answer_metadata(frame, 0):
+        return NULL
+    spikes, message = <XLA_FFI_Buffer*> frame.args.args[0], <XLA_FFI_Buffer*> frame.rets.rets[0]
+    header, spike = <int32_t*> message.data, <uint8_t*> spikes.data
+    steps, own = spikes.dims[0], spikes.dims[1]
+    ids, capacity = header + HEADER + steps + 1, message.dims[0] - HEADER - steps - 1
+    header[0], header[1], header[STEPS], header[3] = 0, <int32_t> own, <int32_t> steps, <int32_t> capacity
+    for step in range(steps):
+        header[HEADER + step] = <int32_t> count
+        j = skip_silent(spike, 0, own)
+        while j < own:
+            last = min(j + 8, own)
+            while j < last:
+                if spike[j]:
+                    if count < capacity:
+                        ids[count] = <int32_t> j
+                    count += 1
+                j += 1
+            j = skip_silent(spike, j, own)
+        spike += own
+    header[HEADER + steps] = <int32_t> count
+    return NULL
+
+
+def capsules():
+    """The handlers by name, as `jax.ffi.register_ffi_target` takes them."""
+    return {
+        "exchange": PyCapsule_New(<void*> handle_exchange, NULL, NULL),
+        "pack": PyCapsule_New(<void*> handle_pack, NULL, NULL),
+    }

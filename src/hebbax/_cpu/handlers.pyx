@@ -7,8 +7,8 @@ from hebbax._cpu.buffers cimport (
     BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, Buffer,
 )
 from hebbax._cpu.calls cimport (
-    COLLECT_OPERANDS, DELIVER_OPERANDS, MESSAGE, PERMUTED, PROPAGATE_OPERANDS, RECORD_OPERANDS, UPDATE_OPERANDS,
-    Attributes, Run, fit, run_batch, run_collect, run_deliver, run_propagate, run_record, run_update,
+    COLLECT_OPERANDS, DELIVER_OPERANDS, FADE_OPERANDS, MESSAGE, PERMUTED, PROPAGATE_OPERANDS, RECORD_OPERANDS,
+    UPDATE_OPERANDS, Attributes, Run, fit, run_batch, run_collect, run_deliver, run_fade, run_propagate, run_record, run_update,
 )
 from hebbax._cpu.threads cimport Pool
 from hebbax._cpu.tiles cimport TILE_OPERANDS, run_tile
@@ -72,6 +72,10 @@ cdef XLA_FFI_Error* handle_record(XLA_FFI_CallFrame* frame) noexcept nogil:
     return handle(frame, run_record, RECORD_OPERANDS, 1)
 
 
+cdef XLA_FFI_Error* handle_fade(XLA_FFI_CallFrame* frame) noexcept nogil:
+    return handle(frame, run_fade, FADE_OPERANDS, 1)
+
+
 cdef XLA_FFI_Error* handle_tile(XLA_FFI_CallFrame* frame) noexcept nogil:
     return handle(frame, run_tile, TILE_OPERANDS, 1)
 
@@ -93,6 +97,7 @@ def capsules():
         "propagate": PyCapsule_New(<void*> handle_propagate, NULL, NULL),
         "collect": PyCapsule_New(<void*> handle_collect, NULL, NULL),
         "record": PyCapsule_New(<void*> handle_record, NULL, NULL),
+        "fade": PyCapsule_New(<void*> handle_fade, NULL, NULL),
         "deliver": PyCapsule_New(<void*> handle_deliver, NULL, NULL),
         "tile": PyCapsule_New(<void*> handle_tile, NULL, NULL),
     }

@@ -28,19 +28,32 @@ cdef struct Rows:
     int64_t next_list   # and in which of the lists, if there are lists
 
 
-# The lists of arriving spikes (`_core.events` says how they lie).
+# The lists of arriving spikes (`_core.events` says how they lie), or of those that devices have sent (`_core.sent`).
 cdef struct Lists:
     int32_t* header
     int32_t* delays
     int32_t* lists
-    int64_t position  # whose list is that of delay 0
+    int64_t position  # whose list is that of delay 0; or which step's spikes
     int64_t shift
-    int64_t length
-    int64_t n
-    int64_t count     # of the delays
+    int64_t length    # steps that are there
+    int64_t n         # neurons of a list
+    int64_t count     # of the delays, or of the devices
+    bint sent
+    int64_t capacity  # of a device's message,
+    int64_t size      # and its integers
+
+
+cdef struct List:
+    const int32_t* ids
+    int64_t count     # -1: it is not as it was written
+    int64_t first     # row of its neuron 0
 
 
 cdef bint open_lists(Lists* lists, const Buffer* events, bint due) noexcept nogil
+cdef bint open_sent(Lists* lists, const Buffer* messages) noexcept nogil
+cdef List list_of(const Lists* lists, int64_t d) noexcept nogil
+cdef int64_t rows_of(const Lists* lists) noexcept nogil
+cdef int64_t skip_silent(const uint8_t* spike, int64_t j, int64_t n) noexcept nogil
 cdef void record(Lists* lists, const uint8_t* spike, int64_t position, int64_t shift) noexcept nogil
 
 

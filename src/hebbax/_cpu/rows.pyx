@@ -6,6 +6,7 @@ from hebbax._cpu.buffers cimport INT32, itemsize, prefetch
 
 cdef enum:
     HEADER = 5   # of `_core.events`, before the delays
+    SENT_HEADER = 4  # of `_core.sent`, before the starts
     FETCHED = 64  # of a list's rows, while those of the list before are found
 
 
@@ -13,7 +14,7 @@ cdef inline int64_t at(const Buffer* integers, int64_t k) noexcept nogil:
     return (<int32_t*> integers.data)[k] if integers.dtype == INT32 else (<int64_t*> integers.data)[k]
 
 
-cdef inline int64_t skip_silent(const uint8_t* spike, int64_t j, int64_t n) noexcept nogil:
+cdef int64_t skip_silent(const uint8_t* spike, int64_t j, int64_t n) noexcept nogil:
     """The first neuron from `j` on that may spike: 32, then 8 neurons at a time."""
     cdef uint64_t word[4]
     while j + 32 <= n:
@@ -46,9 +47,24 @@ cdef bint open_lists(Lists* lists, const Buffer* events, bint due) noexcept nogi
         if not 0 <= lists.delays[d] < lists.length:
             return False
     lists.lists = lists.delays + lists.count
+    lists.sent = False
     if due:
         lists.position = (lists.position + 1) % lists.length
     return True
+
+
+cdef bint open_sent(Lists* lists, const Buffer* messages) noexcept nogil:
+    """The same of messages, whose sizes the first one says; what is in each of them is for `list_of` to check."""
+    cdef int32_t* header = <int32_t*> messages.data
+    if messages.dtype != INT32 or messages.size < SENT_HEADER:
+        return False
+    lists.header = lists.lists = header
+    lists.position, lists.n, lists.length, lists.capacity = header[0], header[1], header[2], header[3]
+    if lists.n < 0 or lists.capacity < 0 or not 0 <= lists.position < lists.length:
+        return False
+    lists.size = SENT_HEADER + lists.length + 1 + lists.capacity
+    lists.count, lists.shift, lists.sent = messages.size // lists.size, 0, True
+    return lists.count * lists.size == messages.size
 
 
 cdef void record(Lists* lists, const uint8_t* spike, int64_t position, int64_t shift) noexcept nogil:
@@ -70,10 +86,24 @@ cdef void record(Lists* lists, const uint8_t* spike, int64_t position, int64_t s
     lists.header[0], lists.header[1] = <int32_t> position, <int32_t> shift
 
 
-cdef inline const int32_t* list_of(const Lists* lists, int64_t d) noexcept nogil:
-    """The spikes that arrive with the `d`-th delay."""
-    cdef int64_t place = lists.position - lists.delays[d]
-    return lists.lists + (place if place >= 0 else place + lists.length) * (lists.n + 1)
+cdef List list_of(const Lists* lists, int64_t d) noexcept nogil:
+    """The spikes that arrive with the `d`-th delay, or those of the `d`-th device."""
+    cdef int64_t place, begin, end
+    cdef const int32_t* found
+    if lists.sent:
+        found = lists.lists + d * lists.size + SENT_HEADER
+        begin, end = found[lists.position], found[lists.position + 1]
+        if not 0 <= begin <= end <= lists.capacity:
+            return List(found, -1, 0)
+        return List(found + lists.length + 1 + begin, end - begin, d * lists.n)
+    place = lists.position - lists.delays[d]
+    found = lists.lists + (place if place >= 0 else place + lists.length) * (lists.n + 1)
+    return List(found + 1, found[0] if 0 <= found[0] <= lists.n else -1, (lists.length - 1 - lists.delays[d]) * lists.n)
+
+
+cdef int64_t rows_of(const Lists* lists) noexcept nogil:
+    """How many rows they may name."""
+    return (lists.count if lists.sent else lists.length) * lists.n
 
 
 cdef inline bint add_row(const Network* network, Rows* rows, int64_t j) noexcept nogil:
@@ -106,36 +136,34 @@ cdef Status find_rows(const Network* network, Rows* rows) noexcept nogil:
 
 cdef inline void fetch_rows(const Network* network, int64_t d) noexcept nogil:
     """Prefetch where the rows of the `d`-th delay begin, and the list after theirs."""
-    cdef const Lists* lists = &network.lists
-    cdef const int32_t* spikes = list_of(lists, d)
-    cdef int64_t first = (lists.length - 1 - lists.delays[d]) * lists.n, k
+    cdef List spikes = list_of(&network.lists, d)
+    cdef int64_t k
     cdef int size = itemsize(network.indptr.dtype)
-    if d + 1 < lists.count:
-        prefetch(list_of(lists, d + 1), 0)
-    for k in range(1, 1 + min(FETCHED, <int64_t> spikes[0], lists.n)):
-        prefetch(<char*> network.indptr.data + (first + spikes[k]) * size, 0)
+    if d + 1 < network.lists.count:
+        prefetch(list_of(&network.lists, d + 1).ids, 0)
+    for k in range(min(FETCHED, spikes.count)):
+        prefetch(<char*> network.indptr.data + (spikes.first + spikes.ids[k]) * size, 0)
 
 
 cdef Status find_listed_rows(const Network* network, Rows* rows) noexcept nogil:
     cdef const Lists* lists = &network.lists
-    cdef int64_t d = rows.next_list, k = rows.next_event, first
-    cdef const int32_t* spikes
-    if network.indptr.size != lists.length * lists.n + 1:
+    cdef int64_t d = rows.next_list, k = rows.next_event
+    cdef List spikes
+    if network.indptr.size != rows_of(lists) + 1:
         return BAD_LISTS
     while d < lists.count and rows.count < BATCH:
         spikes = list_of(lists, d)
-        first = (lists.length - 1 - lists.delays[d]) * lists.n
-        if not 0 <= spikes[0] <= lists.n:
+        if spikes.count < 0:
             return BAD_LISTS
         if k == 0 and d + 1 < lists.count:
             fetch_rows(network, d + 1)
-        while k < spikes[0] and rows.count < BATCH:
-            k += 1
-            if not 0 <= spikes[k] < lists.n:
+        while k < spikes.count and rows.count < BATCH:
+            if not 0 <= spikes.ids[k] < lists.n:
                 return BAD_LISTS
-            if not add_row(network, rows, first + spikes[k]):
+            if not add_row(network, rows, spikes.first + spikes.ids[k]):
                 return BAD_INDPTR
-        if k >= spikes[0]:
+            k += 1
+        if k >= spikes.count:
             d, k = d + 1, 0
     rows.next_list, rows.next_event = d, k
     return OK

@@ -77,9 +77,9 @@ class Neurons:
     def time_step(self) -> u.Quantity:
         return self.parameters.time_step
 
-    def start(self, ids: np.ndarray, rng: np.random.Generator) -> Membrane:
+    def start(self, ids: jax.Array) -> Membrane:
         """All at rest."""
-        return Membrane(np.zeros(ids.size, np.float32), np.zeros(ids.size, np.int32))
+        return Membrane(jnp.zeros(ids.size), jnp.zeros(ids.size, jnp.int32))
 
     def drive(self, ids: jax.Array, steps: jax.Array) -> jax.Array:
         """Numbers of spikes from outside."""

@@ -27,6 +27,7 @@ import numpy as np
 import hebbax
 from hebbax.experiments import network, network_loop
 from hebbax.experiments.parameters import parameter
+from hebbax.experiments.poisson import uniform
 
 PUBLISHED = 4000  # neurons that the weights are for
 
@@ -71,19 +72,18 @@ class Neurons:
     """Leaky integrate-and-fire neurons with exponential currents."""
 
     parameters: Parameters
+    seed: int = 0
 
     @property
     def time_step(self) -> u.Quantity:
         return self.parameters.time_step
 
-    def start(self, ids: np.ndarray, rng: np.random.Generator) -> Membrane:
+    def start(self, ids: jax.Array) -> Membrane:
         """Potentials from the reset to the threshold."""
         p = self.parameters
-        low, high = ((x - p.leak_potential) / u.mV for x in (p.reset_potential, p.threshold))
-        zeros = np.zeros(ids.size, np.float32)
-        return Membrane(
-            rng.uniform(low, high, ids.size).astype(np.float32), zeros, zeros.copy(), np.zeros(ids.size, np.int32)
-        )
+        low, high = (np.float32((x - p.leak_potential) / u.mV) for x in (p.reset_potential, p.threshold))
+        voltage = low + (high - low) * uniform(self.seed, ids)
+        return Membrane(voltage, jnp.zeros(ids.size), jnp.zeros(ids.size), jnp.zeros(ids.size, jnp.int32))
 
     def drive(self, ids: jax.Array, steps: jax.Array) -> None:
         """Nothing."""
@@ -130,7 +130,7 @@ def build(p: Parameters, *, neurons: int, plastic: bool, seed: int) -> network.N
     excitation, inhibition = (x / u.mV * PUBLISHED / neurons for x in (p.excitatory_weight, p.inhibitory_weight))
     rule = plasticity(p, excitation) if plastic else None
     projections = network.at_random(is_excitatory, p.connectivity, excitation, inhibition, rule, seed)
-    return network.Network(Neurons(p), is_excitatory, projections, p.delay_steps)
+    return network.Network(Neurons(p, seed), is_excitatory, projections, p.delay_steps)
 
 
 def simulate(

@@ -40,7 +40,7 @@ import scipy.special
 import hebbax
 from hebbax.experiments import network, network_loop
 from hebbax.experiments.parameters import parameter
-from hebbax.experiments.poisson import poisson_counts
+from hebbax.experiments.poisson import poisson_counts, uniform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,12 +121,11 @@ class Neurons:
     def time_step(self) -> u.Quantity:
         return self.parameters.time_step
 
-    def start(self, ids: np.ndarray, rng: np.random.Generator) -> Membrane:
+    def start(self, ids: jax.Array) -> Membrane:
         """Potentials from a normal distribution, without currents."""
-        p = self.parameters
-        voltage = rng.normal(p.start_mean / u.mV, p.start_sd / u.mV, ids.size).astype(np.float32)
-        zeros = np.zeros(ids.size, np.float32)
-        return Membrane(voltage, zeros, zeros.copy(), np.zeros(ids.size, np.int32))
+        mean, sd = (np.float32(x / u.mV) for x in (self.parameters.start_mean, self.parameters.start_sd))
+        voltage = mean + sd * jax.scipy.special.ndtri(uniform(self.seed, ids))
+        return Membrane(voltage, jnp.zeros(ids.size), jnp.zeros(ids.size), jnp.zeros(ids.size, jnp.int32))
 
     def drive(self, ids: jax.Array, steps: jax.Array) -> jax.Array:
         """Numbers of spikes from outside."""

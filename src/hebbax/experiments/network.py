@@ -29,7 +29,7 @@ class Neurons(Protocol):
     def time_step(self) -> u.Quantity:
         """Length of a step."""
 
-    def start(self, ids: np.ndarray, rng: np.random.Generator) -> Any:
+    def start(self, ids: jax.Array) -> Any:
         """State of these neurons at first: a pytree of arrays with one entry per neuron."""
 
     def drive(self, ids: jax.Array, steps: jax.Array) -> Any:
@@ -110,6 +110,7 @@ class Run:
     weight_start: np.ndarray  # (nse,), empty if nothing learns
     weight_end: np.ndarray
     devices: int
+    crowded: int  # intervals of one delay whose spikes had no room in lists, and were exchanged as bits
     build_time: u.Quantity  # of drawing the network and sharing it out
     compile_time: u.Quantity
     wall_time: u.Quantity  # of the steps

@@ -1,7 +1,8 @@
 """The loop that runs a network on devices.
 
 A device has its own neurons and all synapses onto them: it updates, delivers and learns by itself, and the devices
-exchange spikes once in the delay of the network, when nothing waits for them. No result depends on their number.
+exchange spikes once in the delay of the network, when nothing waits for them, as lists. A step costs what a device's own
+neurons do, and the spikes that arrive. No result depends on the number of devices.
 """
 
 from __future__ import annotations
@@ -22,12 +23,17 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import hebbax
-from hebbax._core.exchange import exchange
+from hebbax._core.layout import place
+from hebbax._core.sent import nobody
+from hebbax._core.specs import Sent
 from hebbax.experiments.network import Network, Run
-from hebbax.sharding import Layout
+from hebbax.sharding import Layout, exchange, exchange_all
 
 CHUNK_STEPS = 1000  # after so many steps, spikes are fetched, and progress is told
 MOST_STEPS = 2_000_000_000  # which fit int32
+# Between processes, so many of a device's neurons may spike in a step before their spikes are sent as bits: these would
+# take four times as many bytes. In steps of 0.1 ms it is 78 spikes a second of every neuron.
+LISTED = 1 / 128
 PAYS = 2_500_000  # synapses for each device, with which devices of one process gain more than meeting costs them
 
 _one_at_a_time = threading.Lock()  # which is what an exchange asks for
@@ -36,8 +42,9 @@ _one_at_a_time = threading.Lock()  # which is what an exchange asks for
 class State(NamedTuple):
     """What an interval of one delay hands to the next one."""
 
-    arriving: Any  # (delay, n) bool: spikes of the last interval, of all neurons
-    returning: Any  # (2 * delay, own) bool, if dendritic, else None: own spikes of the last two
+    arriving: Any  # spikes of the last interval, of all neurons, as lists
+    own: Any  # (delay, own) bool: a device's own in it; if dendritic, (2 * delay, own) of the last two
+    crowded: Any  # int32: intervals whose spikes had no room in lists
     neurons: Any
     weights: Any  # of the projections that learn
     traces: Any
@@ -54,29 +61,29 @@ class Split:
         self.rules = [p.rule for p in network.projections]
         self.on_every_device = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
         learning = [(p, s) for p, s in zip(network.projections, self.shards, strict=True) if p.rule is not None]
-        delay, ids = network.delay, np.arange(self.layout.n)
+        delay, size = network.delay, self.layout.size
         part, whole, columns = P(self.axis), P(), P(None, self.axis)
-
-        def silence(steps: int, spec: P) -> jax.Array:
-            return jax.device_put(np.zeros((steps, self.layout.length), bool), NamedSharding(mesh, spec))
-
+        self.capacity = math.ceil(listed() * delay * size)
+        sent = Sent(mesh.size, size, delay, self.capacity)
+        kept = (1 + network.dendritic) * delay
+        self.own = self.shards[0].split_post(np.arange(self.layout.n, dtype=np.int32))
+        start = self.on_every_device(network.neurons.start, in_specs=part, out_specs=part)
         self.state = State(
-            arriving=silence(delay, whole),
-            returning=silence(2 * delay, columns) if network.dendritic else None,
-            neurons=jax.tree.map(self.shards[0].split_post, network.neurons.start(ids, np.random.default_rng(seed))),
+            arriving=jax.tree.map(functools.partial(_on_all, mesh), nobody(sent)),
+            own=place(mesh, self.axis, lambda _: np.zeros((kept, size), bool), (kept,), size, bool),
+            crowded=_on_all(mesh, np.int32(0)),
+            neurons=jax.jit(start)(self.own),
             weights=tuple(s.split_weight(np.full(s.count, p.weight, np.float32)) for p, s in learning),
             traces=tuple(self._start(p.rule, s) for p, s in learning),
         )
         traces = jax.tree.map(lambda x: x.sharding.spec, self.state.traces)
-        self.specs = State(whole, columns, part, part, traces)
-        self.own = self.shards[0].split_post(ids.astype(np.int32))
+        self.specs = State(whole, columns, whole, part, part, traces)
 
     def _start(self, rule: Any, shard: Any) -> Any:
         """Traces of all presynaptic neurons, whole on every device, and of a device's postsynaptic ones."""
-        traces = jax.eval_shape(rule.init, hebbax.Synapses([0, 0], [], shape=(1, 1)))
-        part = P(self.axis)
-        specs = type(traces)(**{name: P() if name.startswith("pre") else part for name in traces._fields})
-        return jax.jit(self.on_every_device(lambda s: rule.init(s.local()), in_specs=part, out_specs=specs))(shard)
+        part, init = P(self.axis), functools.partial(rule.init, at_events=True)
+        specs = hebbax.rules.PairTraces(pre=P(), post=part)
+        return jax.jit(self.on_every_device(lambda s: init(s.local()), in_specs=part, out_specs=specs))(shard)
 
     def weight(self) -> np.ndarray:
         """Weights of the first projection that learns, in CSR order."""
@@ -104,15 +111,35 @@ class Split:
 
     def _interval(self, synapses: list, own: jax.Array, state: State, first: jax.Array) -> tuple[State, jax.Array]:
         """The steps of one delay, in which what arrives is known, and then the exchange of what was sent in them."""
+        delay = self.network.delay
+        drive = self.network.neurons.drive(own, first + jnp.arange(delay, dtype=jnp.int32))
+        run = functools.partial(self._steps, synapses, own, drive)
+
+        def by_bits(state: State) -> tuple[tuple, jax.Array]:
+            return run(state, exchange_all(state.own[-delay:], self.axis))
+
+        def by_lists(state: State) -> tuple[tuple, jax.Array]:
+            return run(state, state.arriving)
+
+        crowded = state.arriving.overflow > 0  # which all devices know
+        if self.capacity == delay * self.layout.size:
+            carry, spikes = by_lists(state)
+        else:
+            carry, spikes = jax.lax.cond(crowded, by_bits, by_lists, state)
+        everyone = exchange(spikes, self.axis, capacity=self.capacity, awake=True)
+        kept = jnp.concatenate([state.own[delay:], spikes])
+        return State(everyone, kept, state.crowded + crowded, *carry), spikes
+
+    def _steps(self, synapses: list, own: jax.Array, drive: Any, state: State, arriving: Any) -> tuple[tuple, jax.Array]:
+        """Run the steps of one delay; return the state of neurons, weights and traces, and the own spikes."""
         network, rules, backend = self.network, self.rules, self.backend
         neurons, dt, delay = network.neurons, network.neurons.time_step, network.delay
-        drive = neurons.drive(own, first + jnp.arange(delay, dtype=jnp.int32))
-
         learning = [k for k, rule in enumerate(rules) if rule is not None]
 
         def step(carry: tuple, inputs: tuple) -> tuple[tuple, jax.Array]:
-            of_neurons, *of_synapses = carry
-            pre_spike, returned, drive = inputs
+            lists, of_neurons, *of_synapses = carry
+            k, returned, drive = inputs
+            pre_spike = lists = lists.at(k)
             weights, traces = (dict(zip(learning, x, strict=True)) for x in of_synapses)
 
             def learn(k: int, post_spike: jax.Array, after: Any = None) -> None:
@@ -137,13 +164,23 @@ class Split:
             if not network.dendritic:
                 for k in learning:
                     learn(k, spike, after=arriving[k])
-            return (of_neurons, tuple(weights.values()), tuple(traces.values())), spike
+            return (lists, of_neurons, tuple(weights.values()), tuple(traces.values())), spike
 
-        returned = state.returning[:delay] if network.dendritic else None
-        carry, spikes = jax.lax.scan(step, state[2:], (state.arriving, returned, drive), length=delay)
-        everyone = spikes if self.layout.shards == 1 else exchange(spikes, self.axis)
-        returning = jnp.concatenate([state.returning[delay:], spikes]) if network.dendritic else state.returning
-        return State(everyone, returning, *carry), spikes
+        returned = state.own[:delay] if network.dendritic else None
+        carry = arriving, state.neurons, state.weights, state.traces
+        (_, *carry), spikes = jax.lax.scan(step, carry, (jnp.arange(delay), returned, drive))
+        return tuple(carry), spikes
+
+
+def listed() -> float:
+    """The part of a device's neurons that may spike in a step: all in one process, where what is used is copied."""
+    return 1.0 if jax.process_count() == 1 else LISTED
+
+
+def _on_all(mesh: Mesh, x: Any) -> jax.Array:
+    """An array that is whole on every device."""
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, NamedSharding(mesh, P()), lambda index: x[index])
 
 
 def simulate(
@@ -208,7 +245,7 @@ def simulate(
     weight, first_weight = split.weight(), next((p.weight for p in network.projections if p.rule is not None), 0.0)
     return Run(
         network, seed, done, sum(shard.count for shard in split.shards), step[kept], neuron[kept],
-        np.broadcast_to(np.float32(first_weight), weight.shape), weight, mesh.size,
+        np.broadcast_to(np.float32(first_weight), weight.shape), weight, mesh.size, int(split.state.crowded),
         *(x * u.second for x in (built - started, ready - built, finished - ready)),
     )  # fmt: skip
 

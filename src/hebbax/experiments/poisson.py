@@ -1,4 +1,4 @@
-"""Random spike trains, at a cost that grows with the number of spikes."""
+"""Random spike trains and numbers of neurons, that depend on the neuron and not on which device draws them."""
 
 import math
 
@@ -32,14 +32,23 @@ def poisson_counts(seed: int, mean: float, neurons: jax.Array, steps: jax.Array)
     """
     if not 0 < mean <= LARGEST_MEAN:
         raise ValueError(f"mean: got {mean}, expected more than 0 and at most {LARGEST_MEAN}")
-    low, high = np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32)
-    bits = _threefry((low, high), neurons.astype(jnp.uint32)[None], steps.astype(jnp.uint32)[:, None])
+    bits = _threefry(_key(seed), neurons.astype(jnp.uint32)[None], steps.astype(jnp.uint32)[:, None])
     probabilities = np.cumsum([math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(200)])
     limits = np.round(probabilities * 2.0**32)
     count = jnp.zeros(bits.shape, jnp.float32)
     for limit in limits[limits < 2**32].astype(np.uint32):
         count += jnp.where(bits >= limit, np.float32(1), np.float32(0))
     return hebbax.fence(count)
+
+
+def uniform(seed: int, neurons: jax.Array) -> jax.Array:
+    """A number between 0 and 1, neither of them, for each of these neurons, float32: of the step that no run has."""
+    bits = _threefry(_key(seed), neurons.astype(jnp.uint32), jnp.uint32(0xFFFFFFFF))
+    return ((bits >> 9).astype(jnp.float32) + np.float32(0.5)) * np.float32(2.0**-23)
+
+
+def _key(seed: int) -> tuple[np.uint32, np.uint32]:
+    return np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32)
 
 
 LARGEST_MEAN = 50.0  # for which numbers up to 199 suffice

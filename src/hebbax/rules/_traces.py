@@ -16,6 +16,7 @@ import numpy as np
 from hebbax._core.foreign import array_of
 from hebbax._core.forks import check_jax
 from hebbax._core.numbers import check_number
+from hebbax._core.sent import SpikeLists, fade, fade_dense
 from hebbax._core.sides import Side
 from hebbax._core.unitless import spikes_of
 from hebbax.errors import ShapeError
@@ -25,11 +26,59 @@ from hebbax.rules._parameters import Factors, Shaped, factors, number_of, per_ne
 Pairing: TypeAlias = Literal["all", "nearest"]
 
 
+class EventTrace(NamedTuple):
+    """A trace that is written where its neurons spike, and not at every step: it is `value * exp(-age)`."""
+
+    value: Any  # (n,)
+    age: Any  # scalar, in time constants
+    lost: Any  # scalar, by how much rounding has made the age too small
+
+    @classmethod
+    def zeros(cls, n: int) -> EventTrace:
+        """The trace of neurons that have not spiked yet."""
+        return cls(*zeros(n), *(jnp.zeros(()) for _ in range(2)))
+
+    @property
+    def left(self) -> Any:
+        """What is left of the value."""
+        return jnp.exp(-self.age)
+
+    def older(self, ratio: Any) -> EventTrace:
+        """The trace after a step of so many time constants (added up as Kahan does, or small ones would be lost)."""
+        step = jnp.asarray(ratio, self.age.dtype) + self.lost
+        age = self.age + step
+        return self._replace(age=age, lost=jnp.where(jnp.isfinite(age), step - (age - self.age), 0))
+
+    def with_spikes(self, spike: Any, pairing: str) -> EventTrace:
+        """The trace after this step's spikes; once in many steps, what is left becomes the value."""
+        renewed = self.age > _RENEWED
+        keep, amount = jnp.where(renewed, self.left, 1), jnp.where(renewed, 1, jnp.exp(self.age))
+        sets = pairing == "nearest"
+        if isinstance(spike, SpikeLists):
+            value = fade(self.value, keep, amount, spike, sets=sets)
+        else:
+            value = fade_dense(self.value, keep, amount, spikes_of("spike", spike), sets=sets)
+        return EventTrace(value, *(jnp.where(renewed, 0, x) for x in (self.age, self.lost)))
+
+
 class PairTraces(NamedTuple):
     """Dimensionless traces of the neurons on either side."""
 
-    pre: Any  # (n_pre,)
+    pre: Any  # (n_pre,), or an EventTrace
     post: Any  # (n_post,)
+
+
+def pair_traces(rule: Any, synapses: Shaped, at_events: bool) -> PairTraces:
+    """Those of neurons that have not spiked yet, for a rule of pairs."""
+    n_pre, n_post = synapses.shape
+    if not at_events:
+        return PairTraces(*zeros(n_pre, n_post))
+    if np.ndim(u.get_mantissa(rule.tau_plus)):
+        raise ValueError("at_events: got True with a tau_plus that differs between neurons, expected one for all")
+    return PairTraces(EventTrace.zeros(n_pre), *zeros(n_post))
+
+
+_RENEWED = 16.0  # time constants, after which exp(age) becomes the unit of an EventTrace anew
 
 
 # Below this dt / tau, what a step takes away is computed, and not what it leaves, which is so close to 1 that its
@@ -175,8 +224,9 @@ def check_state(state: Any, expected: type) -> Any:
     if not isinstance(state, expected):
         raise TypeError(f"state: got {type(state).__name__}, expected {expected.__name__}, as `init` returns it")
     for name, trace in state._asdict().items():  # type: ignore[attr-defined]
-        array_of(f"state.{name}", trace)
-    dtypes = sorted({jnp.result_type(trace).name for trace in state})  # type: ignore[attr-defined]
+        for x in trace if isinstance(trace, EventTrace) else (trace,):
+            array_of(f"state.{name}", x)
+    dtypes = sorted({jnp.result_type(x).name for x in jax.tree.leaves(state)})
     if dtypes not in (["float32"], ["float64"]):
         raise TypeError(f"state: got traces of {' and '.join(dtypes)}, expected all of float32, or all of float64")
     return jnp.dtype(dtypes[0])

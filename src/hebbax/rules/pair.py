@@ -12,7 +12,7 @@ from hebbax._core.pytree import pytree
 from hebbax._core.sides import Side
 from hebbax.operators import Plain, WithUnit
 from hebbax.rules._parameters import EITHER, POST, PRE, Factors, check, check_range, factors
-from hebbax.rules._traces import Pairing, PairTraces, add_spikes, check_step, decay, zeros
+from hebbax.rules._traces import EventTrace, Pairing, PairTraces, add_spikes, check_step, decay, pair_traces
 from hebbax.synapses import Synapses
 
 
@@ -103,9 +103,20 @@ class PairSTDP:
             if getattr(self, exponent):  # the change would vanish at the bound that it leads away from
                 check_range(self, (name,), lambda x: x >= 0, f"at least 0 where {exponent} is not 0")
 
-    def init(self, synapses: Synapses) -> PairTraces:
-        """Return the traces of neurons that have not spiked yet."""
-        return PairTraces(*zeros(synapses.n_pre, synapses.n_post))
+    def init(self, synapses: Synapses, *, at_events: bool = False) -> PairTraces:
+        """Return the traces of neurons that have not spiked yet.
+
+        Parameters
+        ----------
+        synapses : Synapses
+            Structure of the network.
+        at_events : bool, default False
+            Write the presynaptic traces where a neuron spikes only, as `x * exp(age)` of one age for all, and so decay
+            them at no cost: for presynaptic spikes that are lists (`hebbax.sharding.exchange`), with which a step then
+            costs what the spikes do, however many presynaptic neurons there are. Where spikes are arrays it gains
+            nothing. Not with a `tau_plus` that differs between neurons, nor for derivatives.
+        """
+        return pair_traces(self, synapses, at_events)
 
     def step(
         self,
@@ -159,18 +170,22 @@ def step_pairs(
     dt: WithUnit, after: Any, up: Change, down: Change, options: dict[str, Any],
 ) -> tuple[Any, PairTraces]:  # fmt: skip
     """The step of a rule of pairs, whose `tau_plus` and `tau_minus` these are; `options` are those of both updates."""
-    unit, dtype, pairing = u.get_unit(weight), state.pre.dtype, getattr(rule, "pairing", "all")
+    unit, dtype, pairing = u.get_unit(weight), state.post.dtype, getattr(rule, "pairing", "all")
     plus = decay(rule, "tau_plus", dt, synapses, "pre", dtype)
     minus = decay(rule, "tau_minus", dt, synapses, "post", dtype)
-    potentiation, depression = up.amplitude.times(plus.factors), down.amplitude.times(minus.factors)
-    pre = u.Quantity(potentiation.scaled(state.pre, "pre"), unit=unit)
+    older = state.pre.older(plus.ratio) if isinstance(state.pre, EventTrace) else None
+    left, value = (plus.factors, state.pre) if older is None else (Factors(older.left), older.value)
+    potentiation, depression = up.amplitude.times(left), down.amplitude.times(minus.factors)
+    pre = u.Quantity(potentiation.scaled(value, "pre"), unit=unit)
     post = u.Quantity(depression.scaled(state.post, "post"), unit=unit)
     depress = down.softness | options | dict(gain=-depression.gain("pre"), weight_in_bounds=True)
     potentiate = up.softness | options | dict(gain=potentiation.gain("post"), weight_in_bounds=True)
     weight = synapses.update_on_pre(weight, pre_spike, post, after=after, **depress)
     weight = synapses.update_on_post(weight, pre, post_spike, **potentiate)
     # New traces are written where the old ones were, which takes that the updates have read these.
-    weight, (pre, post) = fence((weight, state))
-    return weight, PairTraces(
-        add_spikes(plus.of(pre), pre_spike, pairing), add_spikes(minus.of(post), post_spike, pairing)
-    )
+    weight, (value, post) = fence((weight, PairTraces(value, state.post)))
+    if older is None:
+        pre = add_spikes(plus.of(value), pre_spike, pairing)
+    else:
+        pre = older._replace(value=value).with_spikes(pre_spike, pairing)
+    return weight, PairTraces(pre, add_spikes(minus.of(post), post_spike, pairing))

@@ -12,7 +12,7 @@ from hebbax._core.pytree import pytree
 from hebbax._core.sides import Side
 from hebbax.operators import Plain, WithUnit, in_unit
 from hebbax.rules._parameters import EITHER, NONE, POST, PRE, Factors, check, check_range, factors
-from hebbax.rules._traces import PairTraces, check_step, zeros
+from hebbax.rules._traces import PairTraces, check_step, pair_traces
 from hebbax.rules.pair import Change, step_pairs
 from hebbax.synapses import Synapses
 
@@ -99,9 +99,9 @@ class PowerLawSTDP:
         for name in numbers:
             in_unit(name, getattr(self, name), u.UNITLESS)
 
-    def init(self, synapses: Synapses) -> PairTraces:
-        """Return the traces of neurons that have not spiked yet."""
-        return PairTraces(*zeros(synapses.n_pre, synapses.n_post))
+    def init(self, synapses: Synapses, *, at_events: bool = False) -> PairTraces:
+        """Return the traces of neurons that have not spiked yet; `at_events` as in `PairSTDP.init`."""
+        return pair_traces(self, synapses, at_events)
 
     def step(
         self,

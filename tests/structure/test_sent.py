@@ -1,0 +1,164 @@
+"""Spikes as lists, as devices send them: what operators, rules and traces make of them, against arrays of bool."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+import hebbax
+from hebbax._core.sent import nobody, pack
+from hebbax._core.specs import Sent
+from hebbax.errors import ShapeError
+
+STEPS, N = 4, 70
+RULE = hebbax.PairSTDP(15.0, 30.0, 0.01, 0.0105, 0.0, 1.0)
+
+
+@pytest.fixture
+def network(rng):
+    synapses = hebbax.Synapses.random((N, 30), indegree=12)
+    return synapses, jnp.asarray(rng.random(synapses.nse), jnp.float32)
+
+
+def draw(rng, steps=STEPS, n=N, probability=0.2):
+    spikes = rng.random((steps, n)) < probability
+    spikes[1] = False
+    return jnp.asarray(spikes)
+
+
+def of_devices(spikes, shards, capacity=None):
+    """The lists of so many devices' equal parts, as an exchange puts them together."""
+    parts = np.split(np.asarray(spikes), shards, axis=1)
+    capacity = parts[0].size if capacity is None else capacity
+    messages = jnp.concatenate([pack(jnp.asarray(x), capacity).messages for x in parts])
+    return _with(nobody(Sent(shards, parts[0].shape[1], len(spikes), capacity)), messages)
+
+
+def _with(lists, messages):
+    return jax.tree.unflatten(jax.tree.structure(lists), [messages])
+
+
+@pytest.mark.parametrize("shards", [1, 5])
+def test_operators_take_lists_for_arrays(network, rng, shards, backend):
+    synapses, weight = network
+    spikes, trace = draw(rng), jnp.asarray(rng.normal(size=30), jnp.float32)
+    lists = of_devices(spikes, shards)
+    np.testing.assert_array_equal(lists.count, spikes.sum(1))
+    assert lists.overflow == 0
+    for k in range(STEPS):
+        np.testing.assert_array_equal(lists.at(k).todense(), spikes[k])
+        for listed, dense in (
+            (
+                synapses.propagate_on_pre(weight, x, gain=jnp.linspace(0, 1, N), backend=backend)
+                for x in (lists.at(k), spikes[k])
+            ),
+            (synapses.update_on_pre(weight, x, trace, 0.0, 1.0, backend=backend) for x in (lists.at(k), spikes[k])),
+        ):
+            np.testing.assert_allclose(listed, dense, rtol=1e-6 if backend == "cupy" else 0)  # that sums by atomics
+
+
+def test_rows_may_be_postsynaptic(network, rng):
+    synapses, weight = network
+    spikes = draw(rng, n=30)
+    sums = (synapses.propagate_on_post(weight, x) for x in (pack(spikes, 99).at(2), spikes[2]))
+    np.testing.assert_array_equal(*sums)
+    doubled = (synapses.apply_on_post(lambda w, *_: 2 * w, weight, x) for x in (pack(spikes, 99).at(2), spikes[2]))
+    np.testing.assert_array_equal(*doubled)
+
+
+@pytest.mark.parametrize("at_events", [False, True])
+@pytest.mark.parametrize("pairing", ["all", "nearest"])
+@pytest.mark.parametrize("tau", [15.0, 0.5, 1e5])
+def test_a_rule_takes_lists(network, rng, at_events, pairing, tau):
+    """With traces that are written at events or at every step; the first are no further from float64 than the others."""
+    synapses, weight = network
+    rule = dataclasses.replace(RULE, tau_plus=tau, pairing=pairing)
+    pre, post = draw(rng, 600, probability=0.02), draw(rng, 600, n=30, probability=0.05)
+    lists = of_devices(pre, 2)
+
+    @jax.jit
+    def run(weight, lists):
+        def step(carry, k):
+            weight, traces, lists = carry
+            seen = pre[k] if lists is None else lists.at(k)
+            weight, traces = rule.step(synapses, weight, traces, seen, post[k], 1.0)
+            return (weight, traces, lists), None
+
+        start = weight, rule.init(synapses, at_events=at_events), lists
+        return jax.lax.scan(step, start, jnp.arange(600))[0][:2]
+
+    (weight_1, listed), (weight_2, dense) = run(weight, lists), run(weight, None)
+    np.testing.assert_array_equal(weight_1, weight_2)
+    jax.tree.map(np.testing.assert_array_equal, listed, dense)
+    trace = listed.pre.value * listed.pre.left if at_events else listed.pre
+    expected = np.zeros(N)
+    for spike in np.asarray(pre):
+        expected = expected * np.exp(-1 / tau)
+        expected = np.where(spike, 1.0 if pairing == "nearest" else expected + 1.0, expected)
+    np.testing.assert_allclose(trace, expected, rtol=2e-5, atol=1e-6)
+
+
+def test_traces_of_a_batch_are_those_of_its_members(network, rng):
+    synapses, weight = network
+    spikes, post = jnp.stack([draw(rng), draw(rng)]), draw(rng, n=30)[0]
+    traces = RULE.init(synapses, at_events=True)
+
+    def run(spikes, scale):
+        return RULE.step(synapses, weight * scale, traces, pack(spikes, 200).at(2), post, 1.0)
+
+    both = jax.vmap(run)(spikes, jnp.array([1.0, 0.5]))
+    for k, scale in enumerate((1.0, 0.5)):
+        one = run(spikes[k], scale)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a[k], b, rtol=1e-6), both, one)  # noqa: B023
+
+
+def test_lists_without_room_are_refused(network, rng):
+    synapses, weight = network
+    spikes = draw(rng)
+    lists = pack(spikes, 5)
+    assert lists.overflow == spikes.sum() - 5
+    np.testing.assert_array_equal(lists.count, spikes.sum(1))
+    with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="more spikes than the lists have room for"):
+        jax.block_until_ready(synapses.propagate_on_pre(weight, lists.at(3)))
+    with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="more spikes than the lists have room for"):
+        jax.block_until_ready(synapses.propagate_on_pre(weight, pack(spikes, 99).at(STEPS)))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3, 4, 6, 8, 9, 12])
+@pytest.mark.parametrize("value", [-(2**31), -1, 70, 2**31 - 1])
+def test_no_list_makes_a_kernel_leave_its_buffers(network, rng, place, value):
+    synapses, weight = network
+    lists = pack(draw(rng), 99)
+    broken = _with(lists, lists.messages.at[place].set(value)).at(2) if place else _with(
+        lists, lists.messages.at[0].set(value)
+    )  # fmt: skip
+    try:
+        out = synapses.propagate_on_pre(weight, broken)
+        assert np.isfinite(jax.block_until_ready(out)).all()
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        assert "the lists" in str(error) or "indptr" in str(error)
+
+
+def test_wrong_arguments_are_named(network):
+    synapses, weight = network
+    with pytest.raises(ShapeError, match=r"pre_spike: got lists of 8 neurons, expected 70 for shape \(70, 30\)"):
+        synapses.propagate_on_pre(weight, pack(jnp.zeros((2, 8), bool), 3).at(0))
+    rule = dataclasses.replace(RULE, tau_plus=jnp.full((N, 1), 10.0))
+    with pytest.raises(ValueError, match="at_events: got True with a tau_plus that differs between neurons"):
+        rule.init(synapses, at_events=True)
+    mesh = Mesh(jax.devices()[:1], ("x",))
+
+    def exchanged(spikes, **options):
+        run = lambda x: hebbax.sharding.exchange(x, "x", **options)  # noqa: E731
+        return jax.shard_map(run, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)(spikes)
+
+    with pytest.raises(ShapeError, match=r"spikes: got shape \(3,\), expected \(steps, neurons\)"):
+        exchanged(jnp.zeros(3))
+    with pytest.raises(ValueError, match="capacity: got -1, expected an integer of at least 0"):
+        exchanged(jnp.zeros((3, 3)), capacity=-1)
+    with pytest.raises(TypeError, match="spikes: got dtype complex64, expected a real dtype"):
+        exchanged(jnp.zeros((3, 3), complex))
