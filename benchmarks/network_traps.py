@@ -26,7 +26,7 @@ from jax.sharding import PartitionSpec as P
 from machine import commit, machine, versions
 
 import hebbax
-from hebbax._core.exchange import exchange
+from hebbax.sharding import exchange
 
 ROUNDS, STEPS, DELAY, WARM_UP = 15, 1500, 15, 3000
 DT = 0.1 * u.ms
@@ -120,7 +120,8 @@ def build(network: Network, program: Program, mesh: Mesh | None = None) -> tuple
         if mesh is None:
             return spike
         if program.exchange == "awake":
-            return exchange(spike, "neurons")
+            lists = exchange(spike, "neurons", awake=True)
+            return jax.lax.map(lambda k: lists.at(k).todense(), jnp.arange(lists.steps))
         return jax.lax.all_gather(spike, "neurons", axis=axis, tiled=True)
 
     def step(synapses: tuple, shared: Any, carry: tuple, pre_spike: jax.Array) -> tuple:

@@ -1,23 +1,25 @@
-"""Weak scaling by model: the compute of one device is measured, the network is assumed. See `weak_scaling.py --help`.
+"""Weak scaling by model: the compute of one node is measured, the network between nodes is assumed.
 
-A network grows with the number of nodes: each node holds as many postsynaptic neurons, and as many synapses onto each,
-as before. What one of them computes in a step is measured here, on a part of the very size and shape that it would
-have: a row for every neuron of the whole network, of which each is the shorter the more nodes there are. Communication
-is computed: a ring all-gather of one byte a neuron, as in the library that JAX uses between CPUs (Gloo, over TCP).
+A plastic network (`hebbax.experiments.hpc`) grows with the number of nodes: each node holds as many neurons, and as many
+synapses onto each, as before, and their partners are among ever more neurons. What one node computes in the steps of one
+delay is measured here, by the loop of the experiments itself, on the very structure that the node would have: all neurons of
+the whole network are rows, each the shorter the more nodes there are. Spikes of the whole network are drawn beforehand and
+arrive as lists, as an exchange leaves them. What the exchange takes is computed from latency and bandwidth.
 """
 
 from __future__ import annotations
 
 import datetime
+import gc
 import math
 import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -28,187 +30,148 @@ from rich.console import Console
 from rich.table import Table
 
 import hebbax
+from hebbax._core.sent import SpikeLists, pack
+from hebbax._core.pytree import assemble
+from hebbax._core.specs import Sent
+from hebbax.experiments import hpc, network, network_loop
 
 RESULTS = Path(__file__).parent / "results"
-STEPS = [0.1, 1.0]  # milliseconds
-PATTERNS = 16  # different spike vectors, which take turns
+PATTERNS = 8  # different intervals of spikes, which take turns
 COLUMNS = (
-    "nodes", "neurons", "synapses", "bytes a node", "spikes a step", "gathered a step", "compute, measured",
-    "all-gather, modelled", "step, predicted", "of real time", "efficiency",
+    "nodes", "neurons", "synapses", "bytes a node", "spikes a step", "rows' mean length", "compute a step", "sent a node",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
+class Fabric:
+    """What joins the nodes."""
+
+    name: str
+    latency: float  # seconds of a message
+    bandwidth: float  # bytes a second
+
+    def ring(self, nodes: int, part: int) -> float:
+        """Seconds of an all-gather of `part` bytes from each node, where in every round a node passes one part on."""
+        return (nodes - 1) * (self.latency + part / self.bandwidth)
+
+    def tree(self, nodes: int, part: int) -> float:
+        """The same where what has been gathered doubles in every round (recursive doubling, or Bruck's algorithm)."""
+        return math.ceil(math.log2(nodes)) * self.latency + (nodes - 1) * part / self.bandwidth
+
+
+FABRICS = (Fabric("InfiniBand", 2e-6, 25e9), Fabric("TCP", 30e-6, 10e9))
+
+
+@dataclass(frozen=True)
 class Row:
-    """One size of the network; times are in seconds."""
+    """One number of nodes; times are in seconds and of one step, but for the exchange, which is of one delay."""
 
     nodes: int
     neurons: int
-    synapses: int  # of all nodes
-    node_bytes: int  # weights, CSR and CSC structure of a node
-    spikes: float  # of all nodes, mean of a step
+    synapses: int
+    node_bytes: int
+    spikes: float  # of all nodes in a step
+    row: float  # mean number of plastic synapses of a neuron on this node
     compute: float
-    gather_bytes: int  # that a node receives
-    gather: float
-    step: float
-    real_time: float  # a step over the time that it stands for
-    efficiency: float  # a step on one node over a step on so many
+    message: int  # bytes that a node sends
+
+    def step(self, delay: int, exchange: Callable[[int, int], float]) -> float:
+        return self.compute + exchange(self.nodes, self.message) / delay
 
 
-def gather_time(nodes: int, part: int, latency: float, bandwidth: float) -> float:
-    """Seconds of a ring all-gather of `part` bytes from each node: in every round, a node passes one part on."""
-    return (nodes - 1) * (latency + part / bandwidth)
+class Node:
+    """The part of the first of so many nodes, ready to be timed."""
 
+    def __init__(self, nodes: int, neurons: int, inputs: float, rate: float):
+        p = hpc.Parameters()
+        self.network = hpc.build(p, scale=nodes * neurons / 11250, inputs=inputs, plastic=True, seed=0)
+        self.nodes, n = nodes, self.network.excitatory.size
+        self.layout = hebbax.sharding.Layout.even(n, nodes)
+        self.synapses = [part(x, self.layout.size, n) for x in self.network.projections]
+        delay, size = self.network.delay, self.layout.size
+        capacity = math.ceil(network_loop.LISTED * delay * size)
+        self.sent = Sent(nodes, size, delay, capacity)
+        rng, probability = np.random.default_rng(nodes), rate * 1e-4
+        own = [rng.random((delay, size)) < probability for _ in range(PATTERNS)]
+        self.patterns = jnp.stack([self._gathered(x, probability, rng) for x in own])
+        self.own = jnp.asarray(np.stack(own))
+        ids = jnp.arange(size, dtype=jnp.int32)
+        weights = tuple(jnp.full(s.nse, x.weight) for s, x in self._learning())
+        traces = tuple(x.rule.init(s, at_events=True) for s, x in self._learning())
+        kept = jnp.zeros((2 * delay, size), bool)
+        self.state = network_loop.State(None, kept, jnp.int32(0), self.network.neurons.start(ids), weights, traces)
+        self.compiled = jax.jit(self._run, static_argnames="intervals", donate_argnums=0)
+        self.timed(PATTERNS)  # compiles
 
-def prepare(
-    neurons: int, indegree: int, nodes: int, probability: float, duration: float
-) -> tuple[int, Callable[[], float]]:
-    """Return the bytes of a node, and what measures the seconds of a step there.
+    def _learning(self) -> Iterator[tuple[hebbax.Synapses, network.Projection]]:
+        return ((s, x) for s, x in zip(self.synapses, self.network.projections, strict=True) if x.rule is not None)
 
-    A step is propagation, both updates, and the traces of all neurons.
-    """
-    synapses = hebbax.Synapses.random((neurons * nodes, neurons), indegree=indegree, seed=nodes)
-    rule = hebbax.PairSTDP(20.0, 20.0, 0.01, 0.0105, 0.0, 1.0)
-    rng = np.random.default_rng(nodes)
-    patterns = tuple(jnp.asarray(rng.random((PATTERNS, n)) < probability) for n in synapses.shape)
+    def _gathered(self, own: np.ndarray, probability: float, rng: np.random.Generator) -> jax.Array:
+        """The messages of all nodes: the own one, and those of others, who spike as probably."""
+        steps, size = own.shape
+        messages = [pack(jnp.asarray(own), self.sent.capacity).messages]
+        for _ in range(self.nodes - 1):
+            cells = np.flatnonzero(rng.random(steps * size) < probability)[: self.sent.capacity]
+            starts = np.searchsorted(cells, size * np.arange(steps + 1))
+            message = np.zeros(messages[0].size, np.int32)
+            message[:4] = 0, size, steps, self.sent.capacity
+            message[4 : 5 + steps], message[5 + steps :][: cells.size] = starts, cells % size
+            messages.append(message)
+        return jnp.concatenate(messages)
 
-    def run(carry: tuple, synapses: hebbax.Synapses, patterns: tuple, steps: int) -> tuple:
-        def step(carry: tuple, k: jax.Array) -> tuple:
-            weight, traces, total = carry
-            pre_spike, post_spike = (x[k % PATTERNS] for x in patterns)
-            current = synapses.propagate_on_pre(weight, pre_spike)
-            weight, traces = rule.step(synapses, weight, traces, pre_spike, post_spike, 0.1, after=current)
-            return (weight, traces, total + current), None
+    def _run(self, state: Any, synapses: list, patterns: jax.Array, own: jax.Array, intervals: int) -> Any:
+        delay = self.network.delay
+        ids = jnp.arange(self.layout.size, dtype=jnp.int32)
 
-        return jax.lax.scan(step, carry, jnp.arange(steps))[0]
+        def interval(state: Any, k: jax.Array) -> tuple[Any, None]:
+            steps = k * delay + jnp.arange(delay, dtype=jnp.int32)
+            arriving = assemble(SpikeLists, dict(messages=patterns[k % PATTERNS], sent=self.sent))
+            drive = self.network.neurons.drive(ids, steps)
+            carry, spikes = network_loop.run_interval(self.network, synapses, drive, state, arriving)
+            sent = pack(spikes, self.sent.capacity).messages  # which the exchange would send
+            kept = hebbax.fence((jnp.concatenate([state.own[delay:], own[k % PATTERNS]]), sent))[0]
+            return network_loop.State(None, kept, state.crowded, *carry), None
 
-    compiled = jax.jit(run, static_argnames="steps", donate_argnames="carry")
-    carry = jnp.full(synapses.nse, 0.5), rule.init(synapses), jnp.zeros(neurons)
-    size = sum(x.nbytes for x in jax.tree.leaves((synapses, carry[0])))
+        return jax.lax.scan(interval, state, jnp.arange(intervals, dtype=jnp.int32))[0]
 
-    def timed(steps: int) -> float:
-        nonlocal carry
+    def timed(self, intervals: int) -> float:
+        """Seconds of a step, over so many intervals of one delay."""
         started = time.perf_counter()
-        carry = jax.block_until_ready(compiled(carry, synapses, patterns, steps=steps))
-        return (time.perf_counter() - started) / steps
+        self.state = self.compiled(self.state, self.synapses, self.patterns, self.own, intervals=intervals)
+        jax.block_until_ready(self.state)
+        return (time.perf_counter() - started) / (intervals * self.network.delay)
 
-    timed(PATTERNS)  # compiles
-    steps = PATTERNS * max(1, math.ceil(duration / (timed(PATTERNS) * PATTERNS)))
-    return size, lambda: timed(steps)
-
-
-def rows(neurons, indegree, rate, dt, nodes, latency, bandwidth, rounds, duration, say=lambda _: None) -> list[Row]:
-    """A row for each number of nodes; all units are SI's."""
-    probability = rate * dt
-    say("building what a node holds")
-    ready = [prepare(neurons, indegree, n, probability, duration) for n in nodes]
-    samples: list[list[float]] = [[] for _ in nodes]
-    for k in range(rounds):  # in turn, so that a busy machine is slow for all of them
-        say(f"round {k + 1} of {rounds}")
-        for (_, measure), own in zip(ready, samples, strict=True):
-            own.append(measure())
-    found: list[Row] = []
-    for n, (size, _), own in zip(nodes, ready, samples, strict=True):
-        compute = statistics.median(own)
-        gather = gather_time(n, neurons, latency, bandwidth)
-        step = compute + gather
-        first = found[0].step if found else step
-        found.append(
-            Row(
-                nodes=n, neurons=n * neurons, synapses=n * neurons * indegree, node_bytes=size,
-                spikes=n * neurons * probability, compute=compute, gather_bytes=(n - 1) * neurons, gather=gather,
-                step=step, real_time=step / dt, efficiency=first / step,
-            )
+    def row(self, compute: float, rate: float) -> Row:
+        size = sum(x.nbytes for x in jax.tree.leaves((self.synapses, self.state.weights, self.state.traces)))
+        n, synapses = self.network.excitatory.size, sum(s.nse for s in self.synapses)
+        plastic, x = next(self._learning())
+        return Row(
+            nodes=self.nodes, neurons=n, synapses=self.nodes * synapses, node_bytes=size, spikes=n * rate * 1e-4,
+            row=plastic.nse / self.network.excitatory.sum(), compute=compute, message=4 * (self.patterns.shape[1] // self.nodes),
         )  # fmt: skip
+
+
+def part(projection: network.Projection, size: int, n: int) -> hebbax.Synapses:
+    """The synapses onto the first `size` of `n` neurons."""
+    return projection.part(0, size)
+
+
+def measure(nodes, neurons, inputs, rate, rounds, duration, say=lambda _: None) -> list[Row]:
+    """A row for each number of nodes; the first of them is measured again beside every other, in turn."""
+    say("building what one node holds")
+    first = Node(nodes[0], neurons, inputs, rate)
+    intervals = PATTERNS * max(1, math.ceil(duration / (first.timed(PATTERNS) * PATTERNS * first.network.delay)))
+    alone = statistics.median(first.timed(intervals) for _ in range(rounds))
+    found = [first.row(alone, rate)]
+    for n in nodes[1:]:
+        say(f"building what one of {n} nodes holds")
+        node, pairs = Node(n, neurons, inputs, rate), []
+        for k in range(rounds):
+            say(f"{n} nodes, round {k + 1} of {rounds}")
+            pairs.append((first.timed(intervals), node.timed(intervals)))
+        ratio = statistics.median(b / a for a, b in pairs)
+        found.append(node.row(alone * ratio, rate))
+        del node
+        gc.collect()
+        jax.clear_caches()
     return found
-
-
-def cells(row: Row) -> list[str]:
-    """A row of the table, as `COLUMNS`."""
-    return [
-        str(row.nodes), f"{row.neurons:,}", f"{row.synapses:.3g}", f"{row.node_bytes / 1e6:.0f} MB",
-        f"{row.spikes:,.0f}", f"{row.gather_bytes / 1e3:,.0f} kB", f"{row.compute * 1e6:,.0f} µs",
-        f"{row.gather * 1e6:,.0f} µs", f"{row.step * 1e6:,.0f} µs",
-        f"{row.real_time:.2g} times", f"{row.efficiency:.0%}",
-    ]  # fmt: skip
-
-
-def markdown(tables: dict[str, list[Row]], text: list[str]) -> str:
-    """The tables and what they rest on."""
-    out = ["# Weak scaling, by model"]
-    for title, found in tables.items():
-        lines = [" | ".join(COLUMNS), "|".join(["---:"] * len(COLUMNS)), *(" | ".join(cells(row)) for row in found)]
-        out += [f"## {title}", "\n".join(f"| {line} |" for line in lines)]
-    return "\n\n".join([*out, *text]) + "\n"
-
-
-def show(console: Console, title: str, found: list[Row]) -> None:
-    table = Table(*COLUMNS, title=title, title_justify="left")
-    for column in table.columns:
-        column.justify = "right"
-    for row in found:
-        table.add_row(*cells(row))
-    # As wide as the table needs: a narrower terminal breaks lines rather than leave out figures.
-    console.width = max(console.width, Console(width=1000).measure(table).maximum)
-    console.print(table)
-
-
-def main(
-    neurons: Annotated[int, typer.Option(min=1, help="Neurons a node.")] = 15625,
-    synapses: Annotated[int, typer.Option(min=1, help="Synapses onto each neuron.")] = 1000,
-    rate: Annotated[float, typer.Option(min=0, help="Firing rate of every neuron in Hz.")] = 5.0,
-    dt: Annotated[list[float], typer.Option(min=1e-3, help="Time step in milliseconds, one or several.")] = STEPS,
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes, at most: 1, 2, 4, ... are computed.")] = 64,
-    latency: Annotated[float, typer.Option(min=0, help="Assumed time of a message between nodes, in µs.")] = 30.0,
-    bandwidth: Annotated[float, typer.Option(min=1e-3, help="Assumed bandwidth of a node, in GB/s.")] = 10.0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads.", show_default="as in `hebbax info`")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Measurements, of which the median counts.")] = 9,
-    duration: Annotated[float, typer.Option(min=0, help="Seconds that a measurement takes, about.")] = 0.3,
-    output: Annotated[Path, typer.Option(help="Folder for the file.")] = RESULTS,
-) -> None:
-    """Measure one node's part, add the network by model, print a table and write it as Markdown.
-
-    The defaults of the network are what TCP makes of Ethernet with 100 Gbit/s, about: JAX's own communication between
-    CPUs is TCP. For MPI on InfiniBand, 2 µs and 25 GB/s are usual.
-    """
-    if threads is not None:
-        hebbax.set_num_threads(threads)
-    if rate * max(dt) > 1000:
-        raise typer.BadParameter(f"got {rate:g} Hz in steps of {max(dt):g} ms, expected at most a spike a step")
-    counts = [2**k for k in range(nodes.bit_length())]
-    tables = {}
-    with Console(stderr=True).status("") as status:
-        for step in dt:
-            measured = neurons, synapses, rate, step / 1e3, counts, latency / 1e6, bandwidth * 1e9, rounds, duration
-            tables[f"{rate:g} Hz, steps of {step:g} ms"] = rows(*measured, say=status.update)
-    about, known = machine(), versions()
-    used = ", ".join(f"{name} {known[name]}" for name in ("python", "hebbax", "jax", "jaxlib"))
-    text = [
-        f"Not run on a cluster. A node here is a device as fast as the one measured: {about['cpu']}, "
-        f"{hebbax.get_num_threads()} threads; {used}. From "
-        f"`{shlex.join(['python', 'benchmarks/weak_scaling.py', *sys.argv[1:]])}` at {commit()}, "
-        f"{datetime.date.today().isoformat()}.",
-        f"Measured (median of {rounds}, all sizes in turn; load average {about['load_average'][0]:.1f} at the end): a "
-        f"step of one node's part in `lax.scan`, with `propagate_on_pre` and `PairSTDP.step`; without a model of the "
-        f"neurons. Bytes: weights, CSR and CSC structure, of these arrays.",
-        f"Assumed: {latency:g} µs a message, {bandwidth:g} GB/s a node (by default what TCP, which JAX uses between "
-        f"CPUs, makes of 100 Gbit/s Ethernet, about; MPI on InfiniBand: 2 µs and 25 GB/s), one "
-        f"process a node, no overlap of computing "
-        f"and sending, no waiting for the slowest node; a ring all-gather of one byte a neuron, which takes "
-        f"(nodes - 1) (latency + neurons of a node / bandwidth).",
-        "Efficiency: a step on one node over a step on so many. It falls because of the ring's latency, because every "
-        "node decays the traces of all neurons of the network and looks for their spikes, and because the same number "
-        "of synapses lies in ever more, ever shorter rows.",
-    ]
-    console = Console()
-    for title, found in tables.items():
-        show(console, title, found)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "weak_scaling.md").write_text(markdown(tables, text))
-    for line in text:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"wrote {output / 'weak_scaling.md'}", highlight=False, markup=False, soft_wrap=True)
-
-
-if __name__ == "__main__":
-    typer.run(main)

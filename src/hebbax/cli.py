@@ -87,7 +87,8 @@ Devices = Annotated[
 DevicesThatPay = Annotated[
     int | None,
     typer.Option(
-        callback=_within(1), help="Devices that share the network.", show_default="the CPUs, if it is large enough"
+        callback=_within(1), help="Devices of a process that share the network.",
+        show_default="the CPUs, if it is large enough; with --distributed 1",
     ),
 ]
 Static = Annotated[bool, typer.Option("--static", help="Without plasticity.")]
@@ -172,6 +173,7 @@ def run_cuba(
     backend: BackendName = None,
     threads: Threads = None,
     devices: DevicesThatPay = None,
+    distributed: Distributed = False,
     output: Output = Path("cuba"),
 ) -> None:
     """A network that keeps itself going: Vogels & Abbott (2005), Journal of Neuroscience 25:10786, with plasticity.
@@ -179,7 +181,7 @@ def run_cuba(
     Neurons with exponential currents; synapses between excitatory ones learn by pairs of spikes.
     """
     parameters = cuba.Parameters(time_step=dt * u.ms, connectivity=connectivity)
-    _run_network(cuba, parameters, static, seconds, backend, threads, devices, output, neurons=neurons, seed=seed)
+    _run_network(cuba, parameters, static, seconds, backend, threads, (devices, distributed), output, neurons=neurons, seed=seed)
 
 
 @simulate.command("brunel10k")
@@ -192,6 +194,7 @@ def run_brunel10k(
     backend: BackendName = None,
     threads: Threads = None,
     devices: DevicesThatPay = None,
+    distributed: Distributed = False,
     output: Output = Path("brunel10k"),
 ) -> None:
     """The plastic network on which simulators are compared: Ahmad, Isbister, Smithe & Stringer (2018), after Brunel.
@@ -199,7 +202,7 @@ def run_brunel10k(
     10 000 neurons, 10 million synapses, 35 spikes a second of each neuron.
     """
     parameters = brunel10k.Parameters(time_step=dt * u.ms)
-    _run_network(brunel10k, parameters, static, seconds, backend, threads, devices, output, neurons=neurons, seed=seed)
+    _run_network(brunel10k, parameters, static, seconds, backend, threads, (devices, distributed), output, neurons=neurons, seed=seed)
 
 
 @simulate.command("hpc")
@@ -218,6 +221,7 @@ def run_hpc(
     backend: BackendName = None,
     threads: Threads = None,
     devices: DevicesThatPay = None,
+    distributed: Distributed = False,
     output: Output = Path("hpc"),
 ) -> None:
     """NEST's benchmark for supercomputers: Morrison, Aertsen & Diesmann (2007), Neural Computation 19:1437.
@@ -227,7 +231,7 @@ def run_hpc(
     """
     options: Any = dict(scale=scale, inputs=inputs, seed=seed)
     _run_network(
-        hpc, hpc.Parameters(time_step=dt * u.ms), static, seconds, backend, threads, devices, output, **options
+        hpc, hpc.Parameters(time_step=dt * u.ms), static, seconds, backend, threads, (devices, distributed), output, **options
     )
 
 
@@ -281,21 +285,22 @@ def run_digits(
 
 def _run_network(
     experiment: ModuleType, parameters: Any, static: bool, seconds: float, backend: str | None, threads: int | None,
-    devices: int | None, output: Path, **options: Any,
+    places: tuple[int | None, bool], output: Path, **options: Any,
 ) -> None:  # fmt: skip
     try:
         parameters.delay_steps  # noqa: B018
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="'--dt'") from error
-    if devices is None:  # there are to be as many as may pay
-        with suppress(RuntimeError):
-            most = threads or hebbax.get_num_threads()
-            jax.config.update("jax_num_cpu_devices", min(most, _cpu.most_devices()))
-    mesh = None if devices is None else _mesh(devices, False)
     try:
         steps = network_loop.steps_in(seconds, parameters.time_step)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="'--seconds'") from error
+    devices, distributed = places
+    if devices is None and not distributed:  # there are to be as many as may pay
+        with suppress(RuntimeError):
+            most = threads or hebbax.get_num_threads()
+            jax.config.update("jax_num_cpu_devices", min(most, _cpu.most_devices()))
+    mesh = _mesh(devices or 1, distributed) if devices or distributed else None
     _run(
         experiment, output, seconds, steps, backend, threads, report=network_report, figure=FIGURE,
         parameters=parameters, plastic=not static, seconds=seconds, mesh=mesh, **options,

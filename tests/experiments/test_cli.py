@@ -215,14 +215,19 @@ def test_a_failed_write_leaves_the_file_of_before(run, tmp_path, monkeypatch):
     assert (tmp_path / "song2000.npz").read_bytes() == b"whole"
 
 
-def simulate_in(tmp_path, environments, *options):
+SHARED_OUT = {  # and what must have happened
+    "song2000": (("--neurons", "3", "--inputs", "1000", "--seconds", "0.2"), lambda x: x["rate_hz"].min() > 0),
+    "hpc": (("--scale", "0.02", "--inputs", "0.05", "--seconds", "0.06"), lambda x: x["spike_neuron"].size > 100),
+}
+
+
+def simulate_in(name, tmp_path, environments, *options):
     """Run the command in processes of their own; return what they printed, and the data."""
-    command = [sys.executable, "-c", "from hebbax.cli import main; main()", "simulate", "song2000"]
-    sizes = ["--neurons", "3", "--inputs", "1000", "--seconds", "0.2"]
-    commands = [[*command, *sizes, "--output", str(tmp_path), *options]] * len(environments)
+    command = [sys.executable, "-c", "from hebbax.cli import main; main()", "simulate", name]
+    commands = [[*command, *SHARED_OUT[name][0], "--output", str(tmp_path), *options]] * len(environments)
     statuses, outputs = run_together(commands, environments)
     assert set(statuses) == {0}, "\n".join(outputs)
-    return outputs, dict(np.load(tmp_path / "song2000.npz"))
+    return outputs, dict(np.load(tmp_path / f"{name}.npz"))
 
 
 def slurm(rank, port):
@@ -233,15 +238,16 @@ def slurm(rank, port):
 
 
 @pytest.mark.slow
-def test_devices_and_processes_give_the_same_result_as_one_device(tmp_path):
-    (one,), expected = simulate_in(tmp_path / "one", [environment()])
-    _, two = simulate_in(tmp_path / "two", [environment()], "--devices", "2")
+@pytest.mark.parametrize("name", SHARED_OUT)
+def test_devices_and_processes_give_the_same_result_as_one_device(name, tmp_path):
+    (one,), expected = simulate_in(name, tmp_path / "one", [environment()])
+    _, two = simulate_in(name, tmp_path / "two", [environment()], "--devices", "2")
     port = free_port()
-    outputs, far = simulate_in(tmp_path / "far", [slurm(0, port), slurm(1, port)], "--distributed")
+    outputs, far = simulate_in(name, tmp_path / "far", [slurm(0, port), slurm(1, port)], "--distributed")
     for result in (two, far):
-        for name in result.keys() - {"metadata"}:
-            np.testing.assert_array_equal(result[name], expected[name], err_msg=name)
-    assert expected["rate_hz"].min() > 0 and (expected["weight_end"] != expected["weight_start"]).mean() > 0.5
+        for field in result.keys() - {"metadata"}:
+            np.testing.assert_array_equal(result[field], expected[field], err_msg=field)
+    assert SHARED_OUT[name][1](expected) and (expected["weight_end"] != expected["weight_start"]).mean() > 0.5
     assert "firing rate" in one and ["firing rate" in output for output in outputs] == [True, False]
     assert ["wrote " in output for output in outputs] == [True, False]
 

@@ -99,7 +99,10 @@ class Network:
 
 @dataclass(frozen=True)
 class Run:
-    """A simulation's result; weights are those of the first projection that learns, in CSR order."""
+    """A simulation's result; weights are those of the first projection that learns, in CSR order.
+
+    Where several processes have more than 2^27 of these, they are those of the process's own devices.
+    """
 
     network: Network
     seed: int

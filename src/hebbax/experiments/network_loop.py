@@ -27,6 +27,7 @@ from hebbax._core.layout import place
 from hebbax._core.sent import nobody
 from hebbax._core.specs import Sent
 from hebbax.experiments.network import Network, Run
+from hebbax.experiments.processes import any_process, concatenated
 from hebbax.sharding import Layout, exchange, exchange_all
 
 CHUNK_STEPS = 1000  # after so many steps, spikes are fetched, and progress is told
@@ -34,6 +35,7 @@ MOST_STEPS = 2_000_000_000  # which fit int32
 # Between processes, so many of a device's neurons may spike in a step before their spikes are sent as bits: these would
 # take four times as many bytes. In steps of 0.1 ms it is 78 spikes a second of every neuron.
 LISTED = 1 / 128
+JOINED = 1 << 27  # weights that every process may have
 PAYS = 2_500_000  # synapses for each device, with which devices of one process gain more than meeting costs them
 
 _one_at_a_time = threading.Lock()  # which is what an exchange asks for
@@ -86,10 +88,13 @@ class Split:
         return jax.jit(self.on_every_device(lambda s: init(s.local()), in_specs=part, out_specs=specs))(shard)
 
     def weight(self) -> np.ndarray:
-        """Weights of the first projection that learns, in CSR order."""
+        """Weights of the first projection that learns, in CSR order; of many, in several processes, own ones only."""
         for rule, shard in zip(self.rules, self.shards, strict=True):
-            if rule is not None:
+            if rule is not None and (jax.process_count() == 1 or shard.count <= JOINED):
                 return np.asarray(shard.join_weight(self.state.weights[0]))
+            if rule is not None:
+                own = zip(self.state.weights[0].addressable_shards, shard.indptr.addressable_shards, strict=True)
+                return np.concatenate([np.asarray(x.data)[: int(indptr.data[-1])] for x, indptr in own])
         return np.zeros(0, np.float32)
 
     def compile(self, intervals: int) -> Any:
@@ -113,13 +118,13 @@ class Split:
         """The steps of one delay, in which what arrives is known, and then the exchange of what was sent in them."""
         delay = self.network.delay
         drive = self.network.neurons.drive(own, first + jnp.arange(delay, dtype=jnp.int32))
-        run = functools.partial(self._steps, synapses, own, drive)
 
         def by_bits(state: State) -> tuple[tuple, jax.Array]:
-            return run(state, exchange_all(state.own[-delay:], self.axis))
+            everyone = exchange_all(state.own[-delay:], self.axis)
+            return run_interval(self.network, synapses, drive, state, everyone, self.backend)
 
         def by_lists(state: State) -> tuple[tuple, jax.Array]:
-            return run(state, state.arriving)
+            return run_interval(self.network, synapses, drive, state, state.arriving, self.backend)
 
         crowded = state.arriving.overflow > 0  # which all devices know
         if self.capacity == delay * self.layout.size:
@@ -129,47 +134,6 @@ class Split:
         everyone = exchange(spikes, self.axis, capacity=self.capacity, awake=True)
         kept = jnp.concatenate([state.own[delay:], spikes])
         return State(everyone, kept, state.crowded + crowded, *carry), spikes
-
-    def _steps(self, synapses: list, own: jax.Array, drive: Any, state: State, arriving: Any) -> tuple[tuple, jax.Array]:
-        """Run the steps of one delay; return the state of neurons, weights and traces, and the own spikes."""
-        network, rules, backend = self.network, self.rules, self.backend
-        neurons, dt, delay = network.neurons, network.neurons.time_step, network.delay
-        learning = [k for k, rule in enumerate(rules) if rule is not None]
-
-        def step(carry: tuple, inputs: tuple) -> tuple[tuple, jax.Array]:
-            lists, of_neurons, *of_synapses = carry
-            k, returned, drive = inputs
-            pre_spike = lists = lists.at(k)
-            weights, traces = (dict(zip(learning, x, strict=True)) for x in of_synapses)
-
-            def learn(k: int, post_spike: jax.Array, after: Any = None) -> None:
-                options: Any = dict(after=after, backend=backend)
-                weights[k], traces[k] = rules[k].step(
-                    synapses[k], weights[k], traces[k], pre_spike, post_spike, dt, **options
-                )
-
-            if network.dendritic:
-                for k in learning:
-                    learn(k, returned)
-            arriving = [
-                synapses[k].propagate_on_pre(weights.get(k, np.float32(p.weight)), pre_spike, backend=backend)
-                for k, p in enumerate(network.projections)
-            ]
-            received: dict[bool, list] = {False: [], True: []}
-            for p, x in zip(network.projections, arriving, strict=True):
-                received[p.inhibitory].append(x)
-            nothing = jnp.zeros(own.shape, np.float32)
-            excitation, inhibition = (functools.reduce(jnp.add, x or [nothing]) for x in received.values())
-            of_neurons, spike = hebbax.fence(neurons.step(of_neurons, excitation, inhibition, drive))
-            if not network.dendritic:
-                for k in learning:
-                    learn(k, spike, after=arriving[k])
-            return (lists, of_neurons, tuple(weights.values()), tuple(traces.values())), spike
-
-        returned = state.own[:delay] if network.dendritic else None
-        carry = arriving, state.neurons, state.weights, state.traces
-        (_, *carry), spikes = jax.lax.scan(step, carry, (jnp.arange(delay), returned, drive))
-        return tuple(carry), spikes
 
 
 def listed() -> float:
@@ -181,6 +145,50 @@ def _on_all(mesh: Mesh, x: Any) -> jax.Array:
     """An array that is whole on every device."""
     x = np.asarray(x)
     return jax.make_array_from_callback(x.shape, NamedSharding(mesh, P()), lambda index: x[index])
+
+
+def run_interval(
+    network: Network, synapses: list, drive: Any, state: State, arriving: hebbax.sharding.SpikeLists,
+    backend: str | None = None,
+) -> tuple[tuple, jax.Array]:  # fmt: skip
+    """Run the steps of one delay on a device; return the state of its neurons, weights and traces, and its spikes."""
+    neurons, dt, delay = network.neurons, network.neurons.time_step, network.delay
+    rules = {k: p.rule for k, p in enumerate(network.projections) if p.rule is not None}
+
+    def step(carry: tuple, inputs: tuple) -> tuple[tuple, jax.Array]:
+        lists, of_neurons, *of_synapses = carry
+        k, returned, drive = inputs
+        pre_spike = lists = lists.at(k)
+        weights, traces = (dict(zip(rules, x, strict=True)) for x in of_synapses)
+
+        def learn(k: int, post_spike: jax.Array, after: Any = None) -> None:
+            options: Any = dict(after=after, backend=backend)
+            weights[k], traces[k] = rules[k].step(
+                synapses[k], weights[k], traces[k], pre_spike, post_spike, dt, **options
+            )
+
+        if network.dendritic:
+            for k in rules:
+                learn(k, returned)
+        arriving = [
+            synapses[k].propagate_on_pre(weights.get(k, np.float32(p.weight)), pre_spike, backend=backend)
+            for k, p in enumerate(network.projections)
+        ]
+        received: dict[bool, list] = {False: [], True: []}
+        for p, x in zip(network.projections, arriving, strict=True):
+            received[p.inhibitory].append(x)
+        nothing = jnp.zeros(state.own.shape[1], np.float32)
+        excitation, inhibition = (functools.reduce(jnp.add, x or [nothing]) for x in received.values())
+        of_neurons, spike = hebbax.fence(neurons.step(of_neurons, excitation, inhibition, drive))
+        if not network.dendritic:
+            for k in rules:
+                learn(k, spike, after=arriving[k])
+        return (lists, of_neurons, tuple(weights.values()), tuple(traces.values())), spike
+
+    returned = state.own[:delay] if network.dendritic else None
+    carry = arriving, state.neurons, state.weights, state.traces
+    (_, *carry), spikes = jax.lax.scan(step, carry, (jnp.arange(delay), returned, drive))
+    return tuple(carry), spikes
 
 
 def simulate(
@@ -200,9 +208,10 @@ def simulate(
     backend : str, optional
         Of the operators.
     mesh : jax.sharding.Mesh, optional
-        Devices of this process to share the network out among, by default as many of the host's as pay.
+        Devices to share the network out among, along its one axis, by default as many of the host's as pay. If they are
+        several processes', all of these call this function alike, and have the result.
     on_progress : callable, optional
-        Called with the biological time in seconds; if what it returns is true, the run ends there.
+        Called with the biological time in seconds; if what it returns is true, the run ends there, in all processes.
 
     Returns
     -------
@@ -223,7 +232,7 @@ def simulate(
     split = Split(network, mesh, seed, backend)
     chunk, intervals = max(1, CHUNK_STEPS // delay), math.ceil(steps / delay)
     firsts = range(0, intervals, chunk)
-    with _one_at_a_time, _threads_shared_by(mesh.size):
+    with _one_at_a_time, _threads_shared_by(len(mesh.local_devices)):
         built = time.perf_counter()
         compiled = {n: split.compile(n) for n in {min(chunk, intervals - first) for first in (0, firsts[-1])}}
         ready = time.perf_counter()
@@ -236,12 +245,13 @@ def simulate(
                 spikes.append(_sparse(*before))
             before = jax.block_until_ready(raster), split.layout, first * delay
             done = min((first + length) * delay, steps)
-            if on_progress and on_progress(done * dt):
+            if any_process(bool(on_progress and on_progress(done * dt))):
                 break
         spikes.append(_sparse(*before))
         finished = time.perf_counter()
-    step, neuron = (np.concatenate(x) for x in zip(*spikes, strict=True))
-    kept = step < done  # the last interval is run to its end
+    step, neuron = (concatenated(np.concatenate(x)) for x in zip(*spikes, strict=True))
+    kept = np.lexsort((neuron, step))  # (which processes have)
+    kept = kept[step[kept] < done]  # the last interval is run to its end
     weight, first_weight = split.weight(), next((p.weight for p in network.projections if p.rule is not None), 0.0)
     return Run(
         network, seed, done, sum(shard.count for shard in split.shards), step[kept], neuron[kept],
@@ -278,7 +288,7 @@ def best_mesh(network: Network) -> Mesh:
 
 
 def _sparse(raster: jax.Array, layout: Layout, first: int) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and neurons of the spikes in `(intervals, delay, places)`."""
+    """Steps and neurons of the spikes in `(intervals, delay, places)`, of this process's devices, one by one."""
     steps, neurons = [], []
     for shard in raster.addressable_shards:
         own = np.asarray(shard.data).reshape(-1, layout.size)
@@ -287,9 +297,7 @@ def _sparse(raster: jax.Array, layout: Layout, first: int) -> tuple[np.ndarray, 
         real = place < layout.starts[k + 1] - layout.starts[k]
         steps.append(step[real] + first)
         neurons.append(place[real] + layout.starts[k])
-    step, neuron = np.concatenate(steps), np.concatenate(neurons)
-    order = np.lexsort((neuron, step))
-    return step[order].astype(np.int32), neuron[order].astype(np.int32)
+    return np.concatenate(steps).astype(np.int32), np.concatenate(neurons).astype(np.int32)
 
 
 def _spikes_in(raster: np.ndarray) -> np.ndarray:

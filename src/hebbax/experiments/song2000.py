@@ -24,13 +24,13 @@ import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import hebbax
 from hebbax.experiments.parameters import described, parameter
 from hebbax.experiments.poisson import bernoulli_cells
+from hebbax.experiments.processes import any_process
 from hebbax.rules import PairTraces
 
 LOW, HIGH = 0.1, 0.9  # of the largest weight: nearer to a bound than this is "near"
@@ -323,7 +323,7 @@ def simulate(
         new_spikes = np.asarray(sharded.join_post(new_spikes))
         spikes = spikes + new_spikes
         updates += int(input_spikes) + inputs * int(new_spikes.sum())
-        stop = _any_process(bool(on_progress and on_progress(done * (p.time_step / u.second))))
+        stop = any_process(bool(on_progress and on_progress(done * (p.time_step / u.second))))
         if stop or done == steps or (block + 1) % blocks_per_record == 0:
             weight = np.array(sharded.join_weight(state.weight)).reshape(neurons, inputs)
             records.append(_record(p, done, spikes, weight))
@@ -331,11 +331,6 @@ def simulate(
             break
     wall_time = (time.perf_counter() - started) * u.second
     return Result(p, seed, tuple(records), weight_start, weight, done, updates, wall_time)
-
-
-def _any_process(stop: bool) -> bool:
-    """Whether any process wants to stop: none may leave the others waiting for it."""
-    return stop if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(stop)).any())
 
 
 def _record(p: Parameters, steps: int, spikes: np.ndarray, weight: np.ndarray) -> Record:
