@@ -87,7 +87,8 @@ Devices = Annotated[
 DevicesThatPay = Annotated[
     int | None,
     typer.Option(
-        callback=_within(1), help="Devices of a process that share the network.",
+        callback=_within(1),
+        help="Devices of a process that share the network.",
         show_default="the CPUs, if it is large enough; with --distributed 1",
     ),
 ]
@@ -181,7 +182,9 @@ def run_cuba(
     Neurons with exponential currents; synapses between excitatory ones learn by pairs of spikes.
     """
     parameters = cuba.Parameters(time_step=dt * u.ms, connectivity=connectivity)
-    _run_network(cuba, parameters, static, seconds, backend, threads, (devices, distributed), output, neurons=neurons, seed=seed)
+    _run_network(
+        cuba, parameters, static, seconds, backend, threads, (devices, distributed), output, neurons=neurons, seed=seed
+    )
 
 
 @simulate.command("brunel10k")
@@ -202,7 +205,18 @@ def run_brunel10k(
     10 000 neurons, 10 million synapses, 35 spikes a second of each neuron.
     """
     parameters = brunel10k.Parameters(time_step=dt * u.ms)
-    _run_network(brunel10k, parameters, static, seconds, backend, threads, (devices, distributed), output, neurons=neurons, seed=seed)
+    _run_network(
+        brunel10k,
+        parameters,
+        static,
+        seconds,
+        backend,
+        threads,
+        (devices, distributed),
+        output,
+        neurons=neurons,
+        seed=seed,
+    )
 
 
 @simulate.command("hpc")
@@ -231,7 +245,15 @@ def run_hpc(
     """
     options: Any = dict(scale=scale, inputs=inputs, seed=seed)
     _run_network(
-        hpc, hpc.Parameters(time_step=dt * u.ms), static, seconds, backend, threads, (devices, distributed), output, **options
+        hpc,
+        hpc.Parameters(time_step=dt * u.ms),
+        static,
+        seconds,
+        backend,
+        threads,
+        (devices, distributed),
+        output,
+        **options,
     )
 
 

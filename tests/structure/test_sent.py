@@ -74,7 +74,7 @@ def test_rows_may_be_postsynaptic(network, rng):
 @pytest.mark.parametrize("pairing", ["all", "nearest"])
 @pytest.mark.parametrize("tau", [15.0, 0.5, 1e5])
 def test_a_rule_takes_lists(network, rng, at_events, pairing, tau):
-    """With traces that are written at events or at every step; the first are no further from float64 than the others."""
+    """With traces that are written at events, or at every step: either are those of float64."""
     synapses, weight = network
     rule = dataclasses.replace(RULE, tau_plus=tau, pairing=pairing)
     pre, post = draw(rng, 600, probability=0.02), draw(rng, 600, n=30, probability=0.05)

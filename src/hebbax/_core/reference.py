@@ -158,12 +158,16 @@ def sent(messages, sent: Sent):
     return jnp.zeros(sent.rows, bool).at[rows].set(True, mode="drop")
 
 
+def dense(events, arrivals: Arrivals | Sent):
+    """What lists of either kind say, as an array of bool."""
+    return sent(events, arrivals) if isinstance(arrivals, Sent) else arriving(events, arrivals)
+
+
 def without_lists(run: Callable, *operands: jax.Array, spec: Spec, **params: Any) -> jax.Array:
     """Run an operator of arriving spikes as one without lists and offsets."""
     arrivals, given = spec.arrivals, list(operands)
     assert arrivals is not None
     lists, at = given[4], spec.operands.index("trace") if "trace" in spec.operands else None
-    dense = sent if isinstance(arrivals, Sent) else arriving
     given[4] = jnp.vectorize(lambda events: dense(events, arrivals), signature="(e)->(n)")(lists)
     roll = jnp.vectorize(lambda x, events, sign: jnp.roll(x, sign * events[SHIFT]), signature="(n),(e),()->(n)")
     if arrivals.shifted and at is not None:

@@ -14,7 +14,6 @@ Starts go on where the room ends: so it shows how much there should be. Operator
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +100,7 @@ def nobody(sent: Sent) -> SpikeLists:
 
 
 def fade(trace: jax.Array, keep: Any, amount: Any, lists: SpikeLists, *, sets: bool) -> jax.Array:
-    """`keep * trace`, with `amount` added to, or set at, the neurons that spike; in place, and no pass if `keep` is 1."""
+    """`keep * trace`, `amount` added to it, or set, where neurons spike; in place, and no pass if `keep` is 1."""
     numbers = jnp.stack([jnp.asarray(x, trace.dtype) for x in (keep, amount, sets)])
     return bind(fade_p, trace, lists.messages, numbers, sent=lists.sent)
 
@@ -147,7 +146,9 @@ def _batch_pack(operands, axes, *, capacity: int):
 
 def _batch_fade(operands, axes, **params):
     size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
-    return bind(fade_p, *(batching.bdim_at_front(x, axis, size) for x, axis in zip(operands, axes, strict=True)), **params), 0
+    return bind(
+        fade_p, *(batching.bdim_at_front(x, axis, size) for x, axis in zip(operands, axes, strict=True)), **params
+    ), 0
 
 
 def _register(primitive: Primitive, natively, in_jax) -> None:

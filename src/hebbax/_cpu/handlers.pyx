@@ -8,7 +8,8 @@ from hebbax._cpu.buffers cimport (
 )
 from hebbax._cpu.calls cimport (
     COLLECT_OPERANDS, DELIVER_OPERANDS, FADE_OPERANDS, MESSAGE, PERMUTED, PROPAGATE_OPERANDS, RECORD_OPERANDS,
-    UPDATE_OPERANDS, Attributes, Run, fit, run_batch, run_collect, run_deliver, run_fade, run_propagate, run_record, run_update,
+    UPDATE_OPERANDS, Attributes, Run, fit, run_batch, run_collect, run_deliver, run_fade, run_propagate, run_record,
+    run_update,
 )
 from hebbax._cpu.threads cimport Pool
 from hebbax._cpu.tiles cimport TILE_OPERANDS, run_tile

@@ -1,8 +1,8 @@
 """The loop that runs a network on devices.
 
 A device has its own neurons and all synapses onto them: it updates, delivers and learns by itself, and the devices
-exchange spikes once in the delay of the network, when nothing waits for them, as lists. A step costs what a device's own
-neurons do, and the spikes that arrive. No result depends on the number of devices.
+exchange spikes once in the delay of the network, when nothing waits for them, as lists. A step costs what a device's
+own neurons do, and the spikes that arrive. No result depends on the number of devices.
 """
 
 from __future__ import annotations
@@ -186,8 +186,8 @@ def run_interval(
         return (lists, of_neurons, tuple(weights.values()), tuple(traces.values())), spike
 
     returned = state.own[:delay] if network.dendritic else None
-    carry = arriving, state.neurons, state.weights, state.traces
-    (_, *carry), spikes = jax.lax.scan(step, carry, (jnp.arange(delay), returned, drive))
+    start = arriving, state.neurons, state.weights, state.traces
+    (_, *carry), spikes = jax.lax.scan(step, start, (jnp.arange(delay), returned, drive))
     return tuple(carry), spikes
 
 
