@@ -51,8 +51,8 @@ def exchange(spikes: Any, axis: str, *, capacity: int | None = None, awake: bool
     Notes
     -----
     That spikes are exchanged once in the smallest delay, as lists of who spiked, is the scheme of Morrison, Mehring,
-    Geisel, Aertsen & Diesmann (2005), Neural Computation 17:1776, doi:10.1162/0899766054026648. For a mean of `s` spikes
-    of a device, lists are shorter than bits below `s = steps * own / 32`: of 3% of neurons in a step.
+    Geisel, Aertsen & Diesmann (2005), Neural Computation 17:1776, doi:10.1162/0899766054026648. Lists are shorter than
+    bits where fewer than 1 in 32 neurons spike in a step.
 
     Examples
     --------
