@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import sys
 from pathlib import Path
 
 import brainunit as u

@@ -15,10 +15,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import hebbax
-import oracle
 from hebbax.delays import DelayedSynapses
 from hlo import at_least
-from problems import UPDATES, call, operands, random_network
+from problems import call, operands, random_network
 
 pytestmark = pytest.mark.together(1)
 SHAPE, NSE, MEMBERS = (23, 17), 130, 8
@@ -341,6 +340,27 @@ def test_shard_map_around_vmap(spec, problem, mesh):
     text = compiled_text(own, put(batch, mesh, "devices"))
     assert calls(text, spec.kind) == [(MEMBERS // 4,)] and sent(text) == []
     same(jax.jit(own)(put(batch, mesh, "devices")), function(batch))
+
+
+def test_networks_that_are_split_themselves(rng):
+    """Over another axis than the members, which `vmap` has to be told."""
+    mesh = Mesh(np.array(jax.devices()).reshape(2, 2), ("members", "neurons"))
+    synapses = hebbax.Synapses.random(SHAPE, prob=0.3, seed=1)
+    sharded = hebbax.sharding.split(synapses, mesh, "neurons")
+    weight = np.float32(rng.uniform(0, 1, (MEMBERS, synapses.nse)))
+    pre, trace = rng.random(SHAPE[0]) < 0.5, np.float32(rng.uniform(-1, 1, SHAPE[1]))
+    given = sharded.split_pre(pre, replicated=True), sharded.split_post(trace)
+    split = put(sharded.split_weight(weight), mesh, "members", "neurons")
+
+    def update(weight):
+        return sharded.update_on_pre(weight, *given, 0.0, 1.0)
+
+    expected = jax.vmap(lambda weight: synapses.update_on_pre(weight, pre, trace, 0.0, 1.0))(weight)
+    for options, batch in (({}, MEMBERS), ({"spmd_axis_name": "members"}, MEMBERS // 2)):
+        function = jax.vmap(update, **options)
+        text = compiled_text(function, split)
+        assert calls(text, "update") == [(batch,)] and bool(sent(text)) == (batch == MEMBERS)
+        same(sharded.join_weight(jax.jit(function)(split)), expected)
 
 
 def test_explicit_axes(spec, problem):

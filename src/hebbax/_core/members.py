@@ -1,9 +1,9 @@
 """Batches that `jit` splits over devices: each device calls a kernel for its own members.
 
 XLA cannot look into a call: every device would gather the whole batch and work on all of it. So XLA is told, by
-`jax.experimental.custom_partitioning`, which dimensions are the batch, and given the same call of a part of it. (What it
-has for calls by themselves, `jax.ffi.register_ffi_target_as_batch_partitionable`, would split the structure too, whose
-first dimension is no batch, and operands of one for all members, and would copy what is updated in place.)
+`jax.experimental.custom_partitioning`, which dimensions are the batch, and given the same call of a part of it. (What
+it has for calls by themselves, `jax.ffi.register_ffi_target_as_batch_partitionable`, would split the structure too,
+whose first dimension is no batch, and operands of one for all members, and would copy what is updated in place.)
 """
 
 from __future__ import annotations
@@ -64,9 +64,8 @@ def _partitioned(call: Callable, out: Any, operands: Sequence[Any], read: int, d
         mesh, axes = next((x for x in layouts if x), (Mesh(np.array(devices), ("devices",)), (None,) * (out.ndim - 1)))
 
         def sharding(x: Any) -> NamedSharding:
-            has_batch = x.ndim == out.ndim
-            own = [axis if n == size else None for n, size, axis in zip(x.shape, out.shape, axes) if has_batch]
-            return NamedSharding(mesh, PartitionSpec(*own))
+            own = zip(_has_members(x, out), axes, strict=True)
+            return NamedSharding(mesh, PartitionSpec(*(axis if has else None for has, axis in own)))
 
         return mesh, sharding
 
@@ -89,12 +88,16 @@ def _rule(out: Any, operands: Sequence[Any], read: int) -> str:
     """The same for Shardy: a name for every dimension, of which only those of the batch are in several arrays."""
     other = (f"other{k}" for k in itertools.count())
 
-    def names(x: Any, has_batch: bool) -> str:
-        batch = [n == size > 1 for n, size in zip(x.shape, out.shape[:-1])] if has_batch and x.ndim == out.ndim else []
-        batch += [False] * (x.ndim - len(batch))
-        return " ".join(f"member{k}" if is_batch else next(other) for k, is_batch in enumerate(batch))
+    def names(x: Any, is_read: bool) -> str:
+        has = dict(enumerate(_has_members(x, out) if is_read else []))
+        return " ".join(f"member{k}" if has.get(k) else next(other) for k in range(x.ndim))
 
     return f"{', '.join(names(x, k < read) for k, x in enumerate(operands))} -> {names(out, True)}"
+
+
+def _has_members(x: Any, out: Any) -> list[bool]:
+    """Whether an array has members of its own in each of the dimensions that are the batch."""
+    return [x.ndim == out.ndim and x.shape[k] == out.shape[k] > 1 for k in range(out.ndim - 1)]
 
 
 def _layout(x: Any, devices: list[jax.Device]) -> tuple[Mesh, tuple] | None:
@@ -105,14 +108,14 @@ def _layout(x: Any, devices: list[jax.Device]) -> tuple[Mesh, tuple] | None:
     part = _parts(x.sharding, x.shape, devices)
     if part is None or not part.any() or (axes := _mesh_axes(part)) is None:
         return None
-    names = {f"axis{k}": step for k, (_, step) in enumerate(axes)}
-    mesh = Mesh(np.array(devices).reshape([size for size, _ in axes]), tuple(names))
-    split = []
+    names = [f"axis{k}" for k in range(len(axes))]
+    mesh = Mesh(np.array(devices).reshape([size for size, _ in axes]), names)
+    split: list[tuple | None] = []
     for k in range(part.shape[1]):
-        own = [name for name, step in names.items() if step[k]]
-        split.append(tuple(sorted(own, key=lambda name, k=k: -names[name][k])) or None)
+        along = sorted((-step[k], name) for name, (_, step) in zip(names, axes, strict=True) if step[k])
+        split.append(tuple(name for _, name in along) or None)
     found = _parts(NamedSharding(mesh, PartitionSpec(*split)), x.shape, devices)
-    return (mesh, tuple(split)) if np.array_equal(found, part) else None
+    return (mesh, tuple(split)) if found is not None and (found == part).all() else None
 
 
 def _parts(sharding: Any, shape: tuple, devices: list[jax.Device]) -> np.ndarray | None:
