@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -36,6 +37,14 @@ def run_together(commands, environments):
             child.kill()
             child.wait()
     return [child.returncode for child in children], outputs
+
+
+def run_tests(path, marks, devices):
+    """Run a file's tests, those that `marks` chooses, in a process that has several devices; none may skip."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", marks, str(path)]
+    (status,), (output,) = run_together([command], [environment(devices=devices)])
+    assert status == 0, output
+    assert " passed" in output and "skipped" not in output.splitlines()[-1]
 
 
 def free_port():

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import sys
 from pathlib import Path
 
 import brainunit as u
@@ -18,7 +17,7 @@ from network_reference import DT, passed_thresholds, pre_of, raster, weights_and
 from small_networks import EXPERIMENTS, RUNS, Repeating, echoes
 
 import hebbax
-from children import environment, run_together
+from children import run_tests
 from hebbax.experiments import brunel10k, cuba, hpc, network, network_loop, network_report
 from hebbax.experiments.network_figure import figure
 from hebbax.experiments.poisson import LARGEST_MEAN, poisson_counts
@@ -29,11 +28,7 @@ SETTLING = 1e-3  # mV: a threshold that is passed by less may be passed in float
 
 def test_on_four_devices(pytestconfig):
     """The tests in on_four_devices.py."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    chosen = ["-m", pytestconfig.getoption("markexpr"), str(HERE / "on_four_devices.py")]
-    (status,), (output,) = run_together([[*command, *chosen]], [environment(devices=4)])
-    assert status == 0, output
-    assert " passed" in output and "skipped" not in output.splitlines()[-1]
+    run_tests(HERE / "on_four_devices.py", pytestconfig.getoption("markexpr"), devices=4)
 
 
 # -- neurons

@@ -16,7 +16,7 @@ LAYERS = [
     ["_core", "_core.specs", "_core.docs", "_core.compat", "_core.pytree", "_core.dlpack", "errors"],
     ["_core.foreign"],
     ["_core.forks", "_core.sides", "_core.numbers"],
-    ["_cpu", "_cuda", "_core.reference"],
+    ["_cpu", "_cuda", "_core.reference", "_core.members"],
     ["_core.lowering", "_core.fence"],
     ["_core.primitives"],
     ["_core.events", "_core.delivery", "_core.sent"],

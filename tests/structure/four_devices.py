@@ -563,22 +563,6 @@ def test_vmap_is_one_network_after_the_other(spec, rng, mesh):
         np.testing.assert_array_equal(out[k], call(spec, sharded, member))
 
 
-def test_a_batch_that_is_split_is_gathered_unless_shard_map_is_around_vmap(update, rng, mesh):
-    """Then each device runs the kernel on its own members only."""
-    synapses = network(rng, (41, 23), 300)
-    members = [make_operands(update, rng, synapses) for _ in range(2 * SHARDS)]
-    part = jax.sharding.PartitionSpec("devices")
-    over_devices = jax.sharding.NamedSharding(mesh, part)
-    batch = {name: jax.device_put(np.stack([x[name] for x in members]), over_devices) for name in members[0]}
-    of_all = jax.vmap(lambda x: call(update, synapses, x))
-    of_own = jax.jit(jax.shard_map(of_all, mesh=mesh, in_specs=part, out_specs=part))
-    assert "all-gather" in collectives(of_all, batch) and collectives(of_own, batch) == []
-    kernel = rf"= f32\[(\d+),{synapses.nse}\]\S* custom-call\([^\n]*hebbax_update"
-    text = of_own.lower(batch).compile().as_text()
-    assert re.findall(kernel, text) == ["2"]
-    np.testing.assert_array_equal(of_own(batch), of_all(batch))
-
-
 def test_a_fence_gathers_nothing(mesh):
     part = jax.sharding.PartitionSpec("devices")
     x = jax.device_put(np.arange(8.0 * SHARDS), jax.sharding.NamedSharding(mesh, part))

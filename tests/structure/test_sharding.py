@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import Mesh
 
 import hebbax
-from children import environment, free_port, run_together
+from children import environment, free_port, run_tests, run_together
 from hebbax import sharding
 
 HERE = Path(__file__).parent
@@ -21,23 +21,7 @@ NO_COLLECTIVES = 77  # the exit status of two_processes.py
 
 def test_on_four_devices(pytestconfig):
     """The tests in four_devices.py, with four virtual devices; as many cases as here."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        "-m",
-        pytestconfig.getoption("markexpr"),
-        str(HERE / "four_devices.py"),
-    ]
-    env = environment(devices=4)
-    (status,), (output,) = run_together([command], [env])
-    assert status == 0, output
-    assert " passed" in output and "skipped" not in output.splitlines()[-1]
+    run_tests(HERE / "four_devices.py", pytestconfig.getoption("markexpr"), devices=4)
 
 
 @pytest.mark.slow

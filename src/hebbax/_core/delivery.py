@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.interpreters import ad, batching, mlir
 
-from hebbax._core import lowering
+from hebbax._core import lowering, members
 from hebbax._core.compat import Primitive
 from hebbax._core.primitives import Network, bind, propagate_p, run_compiled, sum_to
 from hebbax._core.specs import Spec
@@ -57,8 +57,7 @@ def _vectorized(function, *arrays):
     return jnp.vectorize(function, signature=f"{','.join(f'({k})' for k in 'ab'[: len(arrays)])}->(c)")(*arrays)
 
 
-def _deliver_natively(*operands, spec: Spec, **_):
-    sums = operands[6]
+def _deliver_natively(sums, *operands, spec: Spec, **_):
     call = jax.ffi.ffi_call("hebbax_deliver", jax.ShapeDtypeStruct(sums.shape, sums.dtype), input_output_aliases={6: 0})
     return call(*operands, **lowering.attributes(spec))
 
@@ -75,8 +74,10 @@ def _deliver_in_jax(*operands, n: int, spec: Spec, backend: str | None):
 def _lowering(platform: str):
     def lower(ctx, *operands, backend: str | None, **params):
         backend = lowering.chosen_backend(ctx, platform, params["spec"], backend)
-        run = _deliver_natively if backend == "cython" else functools.partial(_deliver_in_jax, backend=backend)
-        return mlir.lower_fun(functools.partial(run, **params), multiple_results=False)(ctx, *operands)
+        if backend == "cython":
+            return members.lower(ctx, functools.partial(_deliver_natively, **params), *operands)
+        run = functools.partial(_deliver_in_jax, backend=backend, **params)
+        return mlir.lower_fun(run, multiple_results=False)(ctx, *operands)
 
     return lower
 

@@ -23,7 +23,7 @@ import numpy as np
 from jax.interpreters import batching, mlir
 
 from hebbax import _cpu
-from hebbax._core import lowering, reference
+from hebbax._core import lowering, members, reference
 from hebbax._core.compat import Primitive
 from hebbax._core.primitives import bind, run_compiled
 from hebbax._core.reference import HEADER
@@ -49,12 +49,14 @@ def record(
     return bind(record_p, events, spike, places, jax.lax.stop_gradient(after), arrivals=arrivals)
 
 
-def _record_natively(events, spike, places, after, *, arrivals: Arrivals):
+def _record_natively(out, *operands):
+    call = jax.ffi.ffi_call("hebbax_record", jax.ShapeDtypeStruct(out.shape, out.dtype), input_output_aliases={0: 0})
+    return call(*operands, flags=np.int32(0))
+
+
+def _lower_natively(ctx, *operands, arrivals: Arrivals):
     del arrivals  # which the array says
-    call = jax.ffi.ffi_call(
-        "hebbax_record", jax.ShapeDtypeStruct(events.shape, events.dtype), input_output_aliases={0: 0}
-    )
-    return call(events, spike, places, after, flags=np.int32(0))
+    return members.lower(ctx, _record_natively, *operands, read=3)
 
 
 def _record_in_jax(events, spike, places, after, *, arrivals: Arrivals):
@@ -79,5 +81,5 @@ record_p.def_abstract_eval(lambda events, *_, **__: events.update(weak_type=Fals
 batching.primitive_batchers[record_p] = _batch
 for _platform in lowering.PLATFORMS:
     _native = _platform == "cpu" and _cpu.missing is None
-    _rule = mlir.lower_fun(_record_natively if _native else _record_in_jax, multiple_results=False)
+    _rule = _lower_natively if _native else mlir.lower_fun(_record_in_jax, multiple_results=False)
     mlir.register_lowering(record_p, _rule, platform=_platform)

@@ -16,7 +16,7 @@ import numpy as np
 from jax.interpreters import mlir
 
 from hebbax import _cpu
-from hebbax._core import reference
+from hebbax._core import members, reference
 from hebbax._core.compat import buffer_callback, cuda_plugin_missing
 from hebbax._core.specs import OPERANDS, Sent, Spec
 from hebbax._cuda import launch
@@ -179,16 +179,18 @@ def lowering_rule(platform: str):
         backend = chosen_backend(ctx, platform, params["spec"], backend)
         run = _call_back_on_cuda if (backend, platform) == ("callback", "cuda") else _RUNNERS[backend]
 
-        def function(weight, indices, indptr, weight_indices, spike, *others):
+        def function(out, weight, indices, indptr, weight_indices, spike, *others):
             lists = params["spec"].arrivals is not None
             spike = spike if spike.dtype == bool or lists else spike != 0
             operands = weight, indices, indptr, weight_indices, spike, *others
-            called = functools.partial(run, avals_out=ctx.avals_out)
+            called = functools.partial(run, out=out)
             if lists and backend != "cython":
                 return reference.without_lists(called, *operands, **params)
             return called(*operands, **params)
 
-        return mlir.lower_fun(function, multiple_results=False)(ctx, *operands)
+        if backend in ("cython", "cupy"):  # the others XLA splits itself, or keeps no Python function of a part
+            return members.lower(ctx, function, *operands, read=len(params["spec"].operands))
+        return mlir.lower_fun(functools.partial(function, *ctx.avals_out), multiple_results=False)(ctx, *operands)
 
     return lower
 
@@ -210,8 +212,7 @@ def attributes(spec: Spec, clip_all: bool = False, soft_bound: str | None = None
     return told | {"mu": np.float64(mu)} if spec.kind == "update" else told
 
 
-def _run_cython(*operands, avals_out, spec: Spec, **params):
-    (out,) = avals_out
+def _run_cython(*operands, out, spec: Spec, **params):
     call = jax.ffi.ffi_call(
         f"hebbax_{spec.kind}",
         jax.ShapeDtypeStruct(out.shape, out.dtype),
@@ -220,8 +221,7 @@ def _run_cython(*operands, avals_out, spec: Spec, **params):
     return call(*operands, **attributes(spec, **params))
 
 
-def _run_callback(*operands, avals_out, spec: Spec, **params):
-    (out,) = avals_out
+def _run_callback(*operands, out, spec: Spec, **params):
     kernel, told = _cpu.kernels()[spec.kind], attributes(spec, **params)
 
     def callback(ctx, result, *buffers):
@@ -244,8 +244,7 @@ def _device_numbers() -> list[int]:
         return []
 
 
-def _run_cupy(*operands, avals_out, spec: Spec, **params):
-    (out,) = avals_out
+def _run_cupy(*operands, out, spec: Spec, **params):
     encoded, scratch = _encode(operands, out, spec, **params)
     call = jax.ffi.ffi_call(
         f"hebbax_cuda_{spec.kind}",
@@ -255,8 +254,7 @@ def _run_cupy(*operands, avals_out, spec: Spec, **params):
     return call(*operands, **encoded)[0]
 
 
-def _call_back_on_cuda(*operands, avals_out, spec: Spec, **params):
-    (out,) = avals_out
+def _call_back_on_cuda(*operands, out, spec: Spec, **params):
     encoded, scratch = _encode(operands, out, spec, **params)
     launcher, count = native.Launcher(**encoded), len(spec.operands)
 
@@ -283,8 +281,8 @@ def _encode(operands, out, spec: Spec, **params) -> tuple[dict[str, Any], jax.Sh
     return encoded, jax.ShapeDtypeStruct((plan.scratch,), np.uint8)
 
 
-def _run_reference(*operands, avals_out, spec: Spec, **params):
-    del avals_out
+def _run_reference(*operands, out, spec: Spec, **params):
+    del out
     return reference.run(spec, operands[: len(spec.operands)], **params)
 
 
