@@ -71,7 +71,6 @@ def loop(case: Case) -> Callable[[int], None]:
     synapses = hebbax.Synapses.random((n, n), outdegree=case.row)
     rng = np.random.default_rng(0)
     patterns = jnp.asarray(rng.random((PATTERNS, n)) < case.elements / synapses.nse)
-    update = synapses.update_on_pre if case.operator == "update pre" else synapses.update_on_post
 
     def run(state: tuple, synapses: hebbax.Synapses, patterns: jax.Array, steps: int) -> tuple:
         def step(state: tuple, k: jax.Array) -> tuple:
@@ -80,7 +79,11 @@ def loop(case: Case) -> Callable[[int], None]:
             if case.operator == "propagate pre":
                 return (weight, 0.99 * values + synapses.propagate_on_pre(weight, spike)), None
             values = 0.99 * values + 1e-7
-            return (update(weight, values, spike, 0.0, 1.0, weight_in_bounds=True), values), None
+            if case.operator == "update pre":
+                weight = synapses.update_on_pre(weight, spike, values, 0.0, 1.0, weight_in_bounds=True)
+            else:
+                weight = synapses.update_on_post(weight, values, spike, 0.0, 1.0, weight_in_bounds=True)
+            return (weight, values), None
 
         return jax.lax.scan(step, state, jnp.arange(steps))[0]
 
@@ -180,7 +183,7 @@ def main(
     elements: Annotated[list[int], typer.Option(min=1, help="Elements a step.")] = [  # noqa: B006
         10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000,
     ],
-    synapses: Annotated[int, typer.Option(min=1, help="Of the network.")] = 10_000_000,
+    synapses: Annotated[int, typer.Option(min=1, help="Of the network.")] = 4_000_000,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements, of which the median counts.")] = 9,
     duration: Annotated[float, typer.Option(min=0, help="Seconds that a measurement takes, about.")] = 0.1,
     output: Annotated[Path, typer.Option(help="Folder for the file.")] = RESULTS,

@@ -20,7 +20,7 @@ from hebbax._cpu.buffers cimport (
 from hebbax._cpu.rows cimport BAD_ELEMENT, OK, Network, Row, Rows, Status, index_t, next_batch
 from hebbax._cpu.threads cimport add_and_get, chunks_for, run_chunks
 
-cdef enum:
+cpdef enum:
     AHEAD = 128      # elements between a prefetch and the use, at most
     ROWS_AHEAD = 16  # and rows
     GRAIN = 32768    # elements that are worth another thread
@@ -34,6 +34,7 @@ cdef struct Job:
     Propagate* call
     Rows* rows
     void* values   # the sums
+    bint clears    # the sums first: each thread its own
     int64_t added  # elements
 
 
@@ -100,6 +101,8 @@ cdef hot_void span(
     cdef double place = <double> start / max(n_other, 1), share = <double> (stop - start) / max(n_other, 1)
     part = <int64_t> (share * (job.rows.elements // count)) + 1  # of an average row
     cdef int64_t ahead = min(AHEAD, part // 4), far = max(2, min(AHEAD // part, ROWS_AHEAD)), near = far // 2
+    if job.clears:
+        memset(&out[start], 0, (stop - start) * sizeof(arith_t))
     # Three walks: the first fetches, the second finds where a part begins (and fetches its weights), the third adds.
     for tick in range(count + far):
         if tick < count:
@@ -167,18 +170,20 @@ cdef Status propagate_in(Propagate* call, bint parallel) noexcept nogil:
     cdef Job job
     cdef Status status
     cdef int64_t n_out = call.network.n_other, parts
-    if not call.adds:
-        memset(call.out, 0, n_out * (8 if call.network.weight.dtype == FLOAT64 else 4))
     rows.next_event = rows.next_list = 0
     job.call = call
     job.rows = &rows
     job.values = call.out
+    job.clears = not call.adds
     status = next_batch(&call.network, &rows)
     while status == OK and rows.count:
         job.added = 0
         parts = parts_for(&call.network, &rows) if parallel else 1
         run_chunks(&call.network.pool, task, &job, (n_out + LINE - 1) // LINE, parts)
+        job.clears = False
         status = next_batch(&call.network, &rows) if job.added == rows.elements else BAD_ELEMENT
+    if job.clears:  # no row was found
+        memset(call.out, 0, n_out * (8 if call.network.weight.dtype == FLOAT64 else 4))
     return status
 
 
