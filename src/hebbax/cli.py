@@ -31,6 +31,7 @@ from rich.table import Table
 
 import hebbax
 from hebbax import _cpu
+from hebbax._cpu import cpus
 from hebbax.experiments import (
     brunel10k,
     cuba,
@@ -109,7 +110,7 @@ def main() -> None:
 
 @app.command()
 def info() -> None:
-    """Show versions, backends and why one is missing, OpenMP and threads, and devices."""
+    """Show versions, backends and why one is missing, OpenMP, threads and NUMA domains, and devices."""
     console = Console()
     versions = {name: _version(name) for name in ("hebbax", "jax", "jaxlib", "numpy", "scipy", "brainunit")}
     versions["cupy"] = _version("cupy-cuda13x", "cupy-cuda12x", "cupy")
@@ -127,8 +128,10 @@ def info() -> None:
     kernels = {
         "OpenMP": f"standard of {openmp // 100}-{openmp % 100:02}" if openmp else "not built in",
         "threads": str(hebbax.get_num_threads()),
-        "usable CPUs": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "usable CPUs": str(len(cpus.usable_cpus())),
     }
+    for domain, own in cpus.numa_domains().items():
+        kernels[f"NUMA domain {domain}"] = f"{len(own & cpus.usable_cpus())} of its {len(own)} CPUs usable"
     console.print(_table("CPU kernels", kernels))
     console.print(_table("Devices", {f"{d.platform}:{d.id}": d.device_kind for d in jax.devices()}))
 

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 import hebbax
 from children import environment, free_port, run_together
 from hebbax import _cpu, cli
+from hebbax._cpu import cpus
+from hebbax._cpu.cpus import numa_domains
 from hebbax.experiments import brunel10k, cuba, digits, hpc, network_loop, reward, song2000
 
 TINY = ["--neurons", "2", "--inputs", "20", "--seconds", "0.3"]
@@ -52,6 +54,26 @@ def test_info_shows_versions_backends_threads_and_devices(run):
     for backend in hebbax.backends():
         assert backend.name in result.output
         assert backend.description in result.output
+
+
+def test_info_shows_numa_domains_and_which_cpus_of_them_are_usable(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(cpus, "usable_cpus", lambda: {2, 3, 8})
+    monkeypatch.setattr(cpus, "numa_domains", lambda: numa_domains(tmp_path))
+    assert "NUMA" not in run("info").output
+    for node, listed in {"node0": "0-3", "node10": "4-6,8", "node2": "7", "power": "", "node": "9"}.items():
+        (tmp_path / node).mkdir()
+        (tmp_path / node / "cpulist").write_text(f"{listed}\n")
+    assert list(numa_domains(tmp_path).items()) == [(0, {0, 1, 2, 3}), (2, {7}), (10, {4, 5, 6, 8})]
+    lines = [line for line in run("info").output.splitlines() if "NUMA" in line]
+    for line, text in zip(lines, ("0 │ 2 of its 4", "2 │ 0 of its 1", "10 │ 1 of its 4"), strict=True):
+        assert text in " ".join(line.split())
+
+
+@pytest.mark.parametrize("cpulist", ["", "0-", "many"])
+def test_a_numa_domain_without_cpus_or_of_nonsense_is_no_error(tmp_path, cpulist):
+    (tmp_path / "node0").mkdir()
+    (tmp_path / "node0" / "cpulist").write_text(cpulist)
+    assert numa_domains(tmp_path) == ({0: set()} if cpulist == "" else {})
 
 
 def test_info_says_why_a_backend_is_missing(run, monkeypatch):

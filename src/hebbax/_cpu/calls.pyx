@@ -95,6 +95,8 @@ cdef bint run_propagate(
         status = shift(&out, call.network.lists.shift)
     call.network.n_other = out.size
     call.gain, call.out, call.adds = operands[5], out.data, False
+    use_huge_pages(operands[0].data, operands[0].size * itemsize(operands[0].dtype))
+    use_huge_pages(operands[1].data, operands[1].size * itemsize(operands[1].dtype))
     if status == OK:
         memset(result.data, 0, <char*> out.data - <char*> result.data)
         status = propagate(&call)

@@ -16,8 +16,12 @@ def default_num_threads() -> int:
     outermost = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # one number per level of nesting
     if outermost.isdecimal() and 1 <= int(outermost) <= MAX_THREADS:
         return int(outermost)
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(cpus, MAX_THREADS, _cgroup_quota())))
+    return max(1, math.ceil(min(len(usable_cpus()), MAX_THREADS, _cgroup_quota())))
+
+
+def usable_cpus() -> set[int]:
+    """The CPUs that the process's affinity leaves it."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def check_num_threads(name: str, n: object) -> int:
@@ -56,3 +60,20 @@ def _quota_of(folder: Path) -> float:
         return math.inf if allowed in ("max", "-1") else int(allowed) / int(period)
     except (OSError, ValueError):
         return math.inf
+
+
+def numa_domains(nodes: Path = Path("/sys/devices/system/node")) -> dict[int, set[int]]:
+    """The CPUs of each domain of memory, by the domain's number; empty where the system does not say."""
+    found = {}
+    for path in nodes.glob("node[0-9]*/cpulist"):
+        try:
+            found[int(path.parent.name.removeprefix("node"))] = _listed(path.read_text().strip())
+        except (OSError, ValueError):
+            continue
+    return dict(sorted(found.items()))
+
+
+def _listed(ranges: str) -> set[int]:
+    """The numbers of a list such as '0-3,8'."""
+    ends = [[int(end) for end in part.split("-")] for part in ranges.split(",") if part]
+    return {number for first, *last in ends for number in range(first, (last or [first])[0] + 1)}

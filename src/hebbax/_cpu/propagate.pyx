@@ -1,64 +1,76 @@
 """out[indices[k]] += gain[j] * weight[slot(k)] for every element k of every spiking row j.
 
 Every target is summed in the order of the rows, whatever the number of threads: a thread owns a range of targets. In a
-sorted row its elements are a run, whose ends are searched for. Should a thread then meet a target that is not its own,
-or should an element be left to nobody, the rows are not sorted (or an index is bad), and one thread starts all over.
+sorted row its elements are a run, whose beginning is searched for, and which ends at the first target of another one.
+Each thread adds only what is its own, so if all threads together have added as many elements as there are, each was
+added once, in order. If fewer, the rows are not sorted (or an index is bad), and one thread starts all over.
+
+A run of few elements takes less time than its first cache line takes to come, and the branches of a search are
+mispredicted: so runs are fetched some rows ahead, and found some rows ahead, while earlier ones are summed. That, and
+huge pages (a run is two misses in the table of pages), split the work of rows of 100 into two halves of 0.5 to 0.6 of
+the whole each; a search right before each run, with one row fetched ahead, into two of 0.7.
 """
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memset
 
 from hebbax._cpu.buffers cimport (
-    FLOAT64, arith_t, hot_void, inline_int, load, prefetch, prefetch_lines, weight_t,
+    FLOAT64, INT32, arith_t, hot_void, load, prefetch, prefetch_lines, weight_t,
 )
-from hebbax._cpu.rows cimport BAD_ELEMENT, OK, Rows, Status, index_t, next_batch
+from hebbax._cpu.rows cimport BAD_ELEMENT, OK, Network, Row, Rows, Status, index_t, next_batch
 from hebbax._cpu.threads cimport add_and_get, chunks_for, run_chunks
 
-cdef enum:
-    AHEAD = 128         # elements between a prefetch and the use, at most
-    GRAIN = 131072      # elements that are worth another thread
-    NEXT_ROW = 96       # elements of the next row that are fetched while this one is summed
-    SEARCH = 1024       # and splitting a row costs: with rows of 1000, two threads were no faster than one
+cpdef enum:
+    AHEAD = 128      # elements between a prefetch and the use, at most
+    ROWS_AHEAD = 16  # and rows
+    GRAIN = 32768    # elements that are worth another thread
+    RUN = 16         # elements of a thread's part of an average row, at least: a cache line of indices
+    LINE = 16        # sums that threads do not share, a cache line or two of them
+    WINDOW = 16      # elements that a search looks at at once
+    SAMPLE = 256     # elements by which rows are taken to be sorted
 
 
 cdef struct Job:
     Propagate* call
     Rows* rows
     void* values   # the sums
-    Status status
+    bint clears    # the sums first: each thread its own
     int64_t added  # elements
 
 
-cdef inline int64_t search(
-    const index_t* indices, int64_t begin, int64_t end, int64_t target, int64_t n_other
+cdef inline int64_t first_of(
+    const index_t* indices, int64_t begin, int64_t end, int64_t target, double place
 ) noexcept nogil:
-    """Where `target` would go in the sorted `indices[begin:end]`.
+    """Where in the sorted `indices[begin:end]` targets from `target` on begin, if in an even row at `place` in [0, 1].
 
-    It is sought from where it would be in an even row, in strides that double: that touches few cache lines.
+    What is smaller is counted, many elements at once, and not compared one by one: mostly that takes no branch.
     """
-    cdef int64_t low = begin, high = end, stride = 8
-    cdef int64_t middle = begin + <int64_t> (<double> (end - begin) * target / n_other)
-    while low < high:
-        if indices[middle] < target:
-            low = middle + 1
-            middle = min(low + stride, (low + high) // 2)
-        else:
-            high = middle
-            middle = max(high - stride, (low + high) // 2)
+    cdef int64_t k = max(begin, begin + <int64_t> (place * (end - begin)) - WINDOW // 2), stride = WINDOW, i
+    cdef int smaller
+    while k > begin and indices[k - 1] >= target:
+        k = max(begin, k - stride)
         stride *= 2
-    return low
+    while k + WINDOW <= end:
+        smaller = 0
+        for i in range(WINDOW):
+            smaller += indices[k + i] < target
+        k += smaller
+        if smaller < WINDOW:
+            return k
+    while k < end and indices[k] < target:
+        k += 1
+    return k
 
 
-cdef inline_int propagate_row(
+cdef inline int64_t propagate_run(
     const weight_t* weight, const index_t* indices, const index_t* slots, arith_t* out, int64_t begin, int64_t end,
     int64_t start, uint64_t size, uint64_t nse, int64_t ahead, arith_t factor, bint permuted,
     bint shared
 ) noexcept nogil:
-    """Add up a run of elements whose targets are `start` and the `size` next; return whether an index is not so."""
+    """Add up elements from `begin` on while their targets are `start` and the `size` next; return how many those are."""
     cdef int64_t k
     cdef uint64_t slot
     cdef arith_t x
-    cdef int bad = False
     if shared:
         load(weight, &x)
     for k in range(begin, end):
@@ -66,81 +78,113 @@ cdef inline_int propagate_row(
         if permuted:
             prefetch(&weight[slots[k + ahead if k + ahead < <int64_t> nse else k]], 0)
         if <uint64_t> (indices[k] - start) >= size or slot >= nse:
-            bad = True
-            continue
+            return k - begin
         if not shared:
             load(&weight[slot], &x)
         out[indices[k]] += factor * x
-    return bad
+    return end - begin
 
 
 cdef hot_void span(
     Job* job, const weight_t* weight, const index_t* indices, arith_t* out, int64_t start, int64_t stop
 ) noexcept nogil:
-    """Add up the batch's elements whose targets lie in `start` to `stop`."""
+    """Add up the batch's elements whose targets lie in the lines `start` to `stop` of the sums."""
     cdef const Network* network = &job.call.network
-    cdef const Rows* rows = job.rows
+    cdef const Row* row = job.rows.row
     cdef const index_t* slots = <const index_t*> network.slots.data
     cdef const arith_t* gain = <const arith_t*> job.call.gain.data
     cdef arith_t factor = gain[0] if job.call.gain.size == 1 else 1
-    cdef int64_t ahead = min(AHEAD, rows.elements // (4 * rows.count))
-    cdef int64_t nse = network.indices.size, n_other = network.n_other, added = 0, row, begin, end, following
-    cdef int bad = False
-    for row in range(rows.count):
-        begin = rows.row[row].begin
-        end = begin + rows.row[row + 1].before - rows.row[row].before
-        if row + 1 < rows.count:
-            following = rows.row[row + 1].begin  # about where this thread's elements begin in the next row
-            following += (rows.row[row + 2].before - rows.row[row + 1].before) * start // max(n_other, 1)
-            prefetch_lines(indices, following, following + NEXT_ROW, 0)
+    cdef int64_t nse = network.indices.size, n_other = network.n_other, count = job.rows.count, added = 0
+    cdef int64_t begins[ROWS_AHEAD]  # of this thread's part of the coming rows
+    cdef int64_t tick, coming, begin, end, part, fetched
+    start, stop = start * LINE, min(stop * LINE, n_other)
+    cdef double place = <double> start / max(n_other, 1), share = <double> (stop - start) / max(n_other, 1)
+    part = <int64_t> (share * (job.rows.elements // count)) + 1  # of an average row
+    cdef int64_t ahead = min(AHEAD, part // 4), far = max(2, min(AHEAD // part, ROWS_AHEAD)), near = far // 2
+    if job.clears:
+        memset(&out[start], 0, (stop - start) * sizeof(arith_t))
+    # Three walks: the first fetches, the second finds where a part begins (and fetches its weights), the third adds.
+    for tick in range(count + far):
+        if tick < count:
+            begin = row[tick].begin + <int64_t> (place * (row[tick + 1].before - row[tick].before))
+            fetched = begin + min(AHEAD, <int64_t> (share * (row[tick + 1].before - row[tick].before)))
+            begin = max(row[tick].begin, begin - WINDOW // 2 if start else begin)
+            prefetch_lines(indices, begin, fetched, 0)
             if network.permuted:
-                prefetch_lines(slots, following, following + NEXT_ROW, 0)
+                prefetch_lines(slots, begin, fetched, 0)
             elif not network.shared:
-                prefetch_lines(weight, following, following + NEXT_ROW, 0)
-        if stop < n_other:
-            end = search(indices, begin, end, stop, n_other)
-        if start > 0:
-            begin = search(indices, begin, end, start, n_other)
-        added += end - begin
+                prefetch_lines(weight, begin, fetched, 0)
+        coming = tick + near - far
+        if 0 <= coming < count:
+            begin, end = row[coming].begin, row[coming].begin + row[coming + 1].before - row[coming].before
+            if start > 0:
+                begin = first_of(indices, begin, end, start, place)
+            begins[coming % ROWS_AHEAD] = begin
+            if network.permuted:
+                for fetched in range(begin, min(begin + ahead, end)):
+                    prefetch(&weight[slots[fetched]], 0)
+        coming = tick - far
+        if coming < 0:
+            continue
+        begin, end = begins[coming % ROWS_AHEAD], row[coming].begin + row[coming + 1].before - row[coming].before
         if job.call.gain.size > 1:
-            factor = gain[rows.row[row].event]
+            factor = gain[row[coming].event]
         if network.permuted:
-            bad |= propagate_row(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, factor,
-                                 True, False)
+            added += propagate_run(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, factor,
+                                   True, False)
         elif network.shared:
-            bad |= propagate_row(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, factor,
-                                 False, True)
+            added += propagate_run(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, factor,
+                                   False, True)
         else:
-            bad |= propagate_row(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, factor,
-                                 False, False)
+            added += propagate_run(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, factor,
+                                   False, False)
     add_and_get(&job.added, added)
-    if bad:
-        job.status = BAD_ELEMENT
 
 
 include "variants.pxi"  # defines `task`
 
 
+cdef inline bint looks_sorted(const index_t* indices, int64_t size) noexcept nogil:
+    cdef int64_t k, falls = 0
+    for k in range(1, size):
+        falls += indices[k] < indices[k - 1]
+    return falls == 0
+
+
+cdef int64_t parts_for(const Network* network, const Rows* rows) noexcept nogil:
+    """Into how many ranges of targets to divide a batch: no more than its rows' parts are worth, and 1 if unsorted."""
+    cdef int64_t size = min(rows.row[1].before, SAMPLE), begin = rows.row[0].begin
+    cdef int64_t lines = (network.n_other + LINE - 1) // LINE
+    cdef int64_t parts = min(chunks_for(&network.pool, rows.elements, GRAIN, 1), rows.elements // (RUN * rows.count))
+    if parts > 1 and network.indices.dtype == INT32 and not looks_sorted(
+            <const int32_t*> network.indices.data + begin, size):
+        return 1
+    if parts > 1 and network.indices.dtype != INT32 and not looks_sorted(
+            <const int64_t*> network.indices.data + begin, size):
+        return 1
+    return max(1, min(parts, lines))
+
+
 cdef Status propagate_in(Propagate* call, bint parallel) noexcept nogil:
     cdef Rows rows
     cdef Job job
-    cdef int64_t n_out = call.network.n_other, chunks
-    if not call.adds:
-        memset(call.out, 0, n_out * (8 if call.network.weight.dtype == FLOAT64 else 4))
+    cdef Status status
+    cdef int64_t n_out = call.network.n_other, parts
     rows.next_event = rows.next_list = 0
     job.call = call
     job.rows = &rows
     job.values = call.out
-    job.status = next_batch(&call.network, &rows)
-    while job.status == OK and rows.count:
+    job.clears = not call.adds
+    status = next_batch(&call.network, &rows)
+    while status == OK and rows.count:
         job.added = 0
-        chunks = chunks_for(&call.network.pool, rows.elements - SEARCH * rows.count, GRAIN, 1) if parallel else 1
-        run_chunks(&call.network.pool, task, &job, n_out, max(1, min(chunks, n_out)))
-        if job.added < rows.elements:
-            job.status = BAD_ELEMENT
-        if job.status == OK:
-            job.status = next_batch(&call.network, &rows)
-    return job.status
+        parts = parts_for(&call.network, &rows) if parallel else 1
+        run_chunks(&call.network.pool, task, &job, (n_out + LINE - 1) // LINE, parts)
+        job.clears = False
+        status = next_batch(&call.network, &rows) if job.added == rows.elements else BAD_ELEMENT
+    if job.clears:  # no row was found
+        memset(call.out, 0, n_out * (8 if call.network.weight.dtype == FLOAT64 else 4))
+    return status
 
 
 cdef Status propagate(Propagate* call) noexcept nogil:

@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t
 from hebbax._cpu.buffers cimport Buffer
 from hebbax._cpu.threads cimport Pool
 
-cdef enum:
+cpdef enum:
     BATCH = 2048  # rows that are found before they are worked on; they lie on the stack, 48 KiB
     PIECE = 128   # elements of a row that are worked on in one go
 

@@ -7,7 +7,15 @@ from hebbax._cpu.buffers cimport INT32, itemsize, prefetch
 cdef enum:
     HEADER = 5   # of `_core.events`, before the delays
     SENT_HEADER = 4  # of `_core.sent`, before the starts
+    BLOCK = 64   # neurons whose spikes are looked at at once
     FETCHED = 64  # of a list's rows, while those of the list before are found
+
+
+cdef extern from *:
+    """
+    #define HEBBAX_LOWEST_BIT(word) ((int64_t)__builtin_ctzll(word))
+    """
+    int64_t lowest_bit "HEBBAX_LOWEST_BIT"(uint64_t) noexcept nogil
 
 
 cdef inline int64_t at(const Buffer* integers, int64_t k) noexcept nogil:
@@ -118,19 +126,34 @@ cdef inline bint add_row(const Network* network, Rows* rows, int64_t j) noexcept
     return True
 
 
+cdef inline uint64_t spikes_in_block(const uint8_t* spike, int64_t size) noexcept nogil:
+    """A bit for each of up to 64 neurons, by multiplying 8 bytes at a time, which are 0 or 1."""
+    cdef uint64_t word, found = 0
+    cdef int64_t k
+    for k in range(0, size - 7, 8):
+        memcpy(&word, spike + k, 8)
+        found |= (word * <uint64_t> 0x0102040810204080 >> 56) << k
+    for k in range(size // 8 * 8, size):
+        found |= <uint64_t> (spike[k] != 0) << k
+    return found
+
+
 cdef Status find_rows(const Network* network, Rows* rows) noexcept nogil:
+    """Of 64 neurons at once: a branch for each neuron is mispredicted at each spike, 3 times, and rows wait for it."""
     cdef const uint8_t* spike = <const uint8_t*> network.spike.data
-    cdef int64_t n = network.spike.size, j = rows.next_event, last
-    while rows.count < BATCH:
+    cdef int64_t n = network.spike.size, j = rows.next_event
+    cdef uint64_t found
+    while rows.count <= BATCH - BLOCK:
         j = skip_silent(spike, j, n)
         if j >= n:
             break
-        last = min(j + 8, n)
-        while j < last and rows.count < BATCH:
-            if spike[j] and not add_row(network, rows, j):
+        found = spikes_in_block(spike + j, min(<int64_t> BLOCK, n - j))
+        while found:
+            if not add_row(network, rows, j + lowest_bit(found)):
                 return BAD_INDPTR
-            j += 1
-    rows.next_event = j
+            found &= found - 1
+        j += BLOCK
+    rows.next_event = min(j, n)
     return OK
 
 

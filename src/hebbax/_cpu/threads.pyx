@@ -64,6 +64,16 @@ def openmp_version():
     return OPENMP
 
 
+def chunks(work, grain, per_thread):
+    """`chunks_for` a call by XLA."""
+    cdef Pool pool = Pool(nothing, NULL, False)
+    return chunks_for(&pool, work, grain, per_thread)
+
+
+cdef bint nothing(void* lender, void (*work)(void*) noexcept nogil, void* shared) noexcept nogil:
+    return False
+
+
 # A borrowed thread may come late, even after the work is done: so this outlives the call, until the last one lets go.
 cdef struct Shared:
     Task task

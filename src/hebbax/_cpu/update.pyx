@@ -19,10 +19,10 @@ from hebbax._cpu.rows cimport (
 )
 from hebbax._cpu.threads cimport chunks_for, run_chunks
 
-cdef enum:
+cpdef enum:
     PIECES_AHEAD = 2         # pieces between a prefetch and the use
-    LONG_ROW = 64            # elements of an average row that threads may share out
-    PLACES = 1 << 20         # into which they divide it
+    RUN = 16                 # elements of a chunk's part of an average row, at least, if threads share out rows' places
+    PLACES = 1 << 20         # of a row
     CACHED = 1 << 21         # weights that a last-level cache holds
     GRAIN = 16384            # elements that are worth another thread
     CLIP_GRAIN = 1 << 18     # the same for the full clip pass, which streams
@@ -359,17 +359,16 @@ cdef inline void span(
 include "variants.pxi"  # defines `task`
 
 
-cdef bint shares_out_places(const Update* call, const Rows* rows) noexcept nogil:
+cpdef bint by_places(int64_t chunks, bint permuted, int64_t nse, int64_t rows, int64_t elements) noexcept nogil:
     """Whether threads should each take a part of every row, which lie in distant parts of `weight`, and not some rows.
 
-    Then no two threads write to the same cache lines (2 threads on 10^5 of 10^6 weights: 1.5 instead of 1.06 times as
+    Then threads seldom write to the same cache lines (2 threads on 10^5 of 10^6 weights: 1.5 instead of 1.06 times as
     fast as one). But where most lines of a large `weight` are touched, what one thread has fetched the other finds in
     the cache if they share out the rows (on 10^6 of 10^7 weights: 1.7 instead of 1.3). Contiguous rows share no lines.
     """
-    cdef int64_t nse = call.network.weight.size
-    if not call.network.permuted or rows.elements < rows.count * LONG_ROW:
+    if chunks == 1 or not permuted or elements < rows * chunks * RUN:
         return False
-    return nse < CACHED or rows.elements < nse // 16
+    return nse < CACHED or elements < nse // 16
 
 
 cdef Status update(Update* call) noexcept nogil:
@@ -385,7 +384,8 @@ cdef Status update(Update* call) noexcept nogil:
     job.status = next_batch(&call.network, &rows)
     while job.status == OK and rows.count:
         chunks = chunks_for(&call.network.pool, rows.elements, GRAIN, 2)
-        job.by_place = chunks > 1 and shares_out_places(call, &rows)
+        job.by_place = by_places(
+            chunks, call.network.permuted, call.network.weight.size, rows.count, rows.elements)
         run_chunks(&call.network.pool, task, &job, PLACES if job.by_place else rows.elements, chunks)
         if job.status == OK:
             job.status = next_batch(&call.network, &rows)
