@@ -16,13 +16,6 @@ BIN = $(abspath $(VENV))/bin
 WITH_PATH = PATH="$(BIN):$$PATH"
 # In a few processes, each with tests that are side by side, which share what is compiled: most of the time goes there.
 PYTEST = "$(BIN)/python" -m pytest -n auto --maxprocesses 4 --dist worksteal
-# For `make test`: plain JAX compiles in a third of the time, to slower code, by those of these flags that XLA knows (it
-# ends a process where it does not), and JAX does not look up the lines of the tests that operations come from.
-QUICK_XLA = backend_optimization_level=0 llvm_disable_expensive_passes=true \
-  cpu_use_fusion_emitters=false cpu_parallel_codegen_split_count=1
-QUICKLY = export JAX_TRACEBACK_IN_LOCATIONS_LIMIT=0 JAX_TRACEBACK_FILTERING=off; for flag in $(QUICK_XLA:%=--xla_%); do \
-  XLA_FLAGS=$$flag "$(BIN)/python" -c 'from jaxlib.xla_client import CompileOptions as parse; parse()' 2>/dev/null && \
-  export XLA_FLAGS="$$XLA_FLAGS $$flag"; done;
 PIP = $(WITH_PATH) "$(BIN)/python" -m pip install -qq
 # Folders too, because a deleted file changes only its folder.
 SOURCES := meson.build meson.options $(shell find src cuda -not -name __pycache__ -not -name '*.pyc')
@@ -33,7 +26,7 @@ demo: $(VENV)/.with-plot
 	"$(BIN)/hebbax" simulate song2000 --output demo
 
 test: $(VENV)/.with-test
-	$(QUICKLY) $(PYTEST) -m "not slow" $(PYTEST_ARGS)
+	.ci/quickly $(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 # Ten deliberate faults, which `make test` must find.
 test-mutations: $(VENV)/.with-test

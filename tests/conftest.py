@@ -41,27 +41,34 @@ def pytest_generate_tests(metafunc):
 
 @pytest.hookimpl(tryfirst=True)  # before cases are selected by their marks
 def pytest_collection_modifyitems(items):
-    """Mark as slow, and as combinations, the cases of a test without which every two of its parameters' values, or as
-    many as its mark `together` says, still meet in another one: an operator and a backend, a backend and a dtype.
+    """Mark cases that others make up for: most of the time of one goes into compiling it.
 
-    For most of the time of a case goes into compiling it. CI leaves these out; `make test-all` runs all cases.
+    As slow, which `make test` leaves out, those without which each value of each parameter is still in a case; as
+    combinations, those without which every two values still meet in one, an operator and a backend, a backend and a
+    dtype: CI leaves these out too, and `make test-all` runs all. The mark `together` says how many meet for both. Cases
+    that are slow by themselves are looked at by themselves.
     """
     tests = defaultdict(list)
     for item in items:
-        if hasattr(item, "callspec") and item.get_closest_marker("slow") is None:
+        if hasattr(item, "callspec"):
             mark, values = item.get_closest_marker("together"), values_of(item)
             meetings = set(itertools.combinations(values, min(mark.args[0] if mark else 2, len(values))))
-            tests[item.nodeid.partition("[")[0]].append((item, meetings))
+            name, slow = item.nodeid.partition("[")[0], item.get_closest_marker("slow") is not None
+            alone = set() if mark else set(values)
+            tests[name, slow].append((meetings, zlib.crc32(item.nodeid.encode()), alone, item))
     for cases in tests.values():
-        met = set()
+        met, seen = set(), set()
         while cases:
             # Which brings most together that have not met: of several, one or another, so that tests differ in it.
-            best = max(cases, key=lambda case: (len(case[1] - met), zlib.crc32(case[0].nodeid.encode())))
+            best = max(cases, key=lambda case: (len(case[0] - met), case[1]))
             cases.remove(best)
-            if best[1] <= met:
-                best[0].add_marker("slow")
-                best[0].add_marker("combination")
-            met |= best[1]
+            meetings, _, alone, item = best
+            if meetings <= met:
+                item.add_marker("combination")
+            if meetings <= met or (alone and alone <= seen):
+                item.add_marker("slow")
+            met |= meetings
+            seen |= alone
 
 
 def values_of(item):

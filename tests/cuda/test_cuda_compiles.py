@@ -26,6 +26,7 @@ def check(compiled):
 
 
 @pytest.mark.slow  # machine code of all updates for one architecture takes 50 s
+@pytest.mark.together(1)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_variants_compile(kind, architecture):
@@ -37,6 +38,7 @@ def test_all_variants_compile(kind, architecture):
     check(compiled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_variants_of_float32_compile(kind):
     compiled = resources.compiled(kind, "sm_90", "float")

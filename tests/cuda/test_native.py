@@ -213,6 +213,7 @@ xla_client.register_custom_call_handler("CUDA", of_a_plugin)
 """
 
 
+@pytest.mark.slow
 def test_the_handlers_are_there_for_a_plugin_that_comes_later():
     (status,), (printed,) = run_together([[sys.executable, "-c", REGISTERED]], [environment()])
     assert status == 0 and printed.splitlines() == [
@@ -244,6 +245,7 @@ print("RESULT" + json.dumps(out))
 """
 
 
+@pytest.mark.slow
 def test_a_program_from_the_persistent_cache_runs_in_another_process(tmp_path):
     """Whose addresses are others: nothing in the program depends on them."""
     results = []

@@ -10,6 +10,8 @@ import hebbax
 from hebbax import _cpu
 from hebbax.experiments import network_loop
 
+pytestmark = pytest.mark.optimised
+
 
 def mesh(size):
     assert jax.device_count() == 4

@@ -112,6 +112,7 @@ def test_simulate_prints_a_summary_and_writes_data_and_figure(run, tmp_path):
     assert data["rate_hz"].shape == (len(data["time_s"]) - 1, 2)
 
 
+@pytest.mark.slow
 def test_reward_prints_a_summary_and_writes_data_and_figure(run, tmp_path):
     result = run("simulate", "reward", "--seconds", "0.3", "--seed", "2", "--output", tmp_path)
     assert result.exit_code == 0, result.output
@@ -292,6 +293,7 @@ def test_without_other_processes_it_says_so(run, tmp_path, monkeypatch):
 FEW = ["--neurons", 10, "--epochs", 1, "--images", 100]
 
 
+@pytest.mark.slow
 def test_digits_are_summed_up_and_written(run, tmp_path):
     result = run("simulate", "digits", *FEW, "--seed", 3, "--output", tmp_path)
     assert result.exit_code == 0, result.output
@@ -407,6 +409,7 @@ def test_a_network_has_as_many_devices_as_threads_but_not_more_than_cpus(run, tm
     assert seen == {"jax_num_cpu_devices": most}
 
 
+@pytest.mark.slow
 def test_the_connectivity_of_cuba_may_be_chosen_even_none(run, tmp_path):
     sizes = []
     for connectivity in (0, 0.02, 1):
@@ -468,6 +471,7 @@ def test_ctrl_c_keeps_the_spikes_until_then(run, tmp_path, network, monkeypatch)
     assert signal.getsignal(signal.SIGINT) == before
 
 
+@pytest.mark.slow
 def test_devices_of_a_network_give_the_same_result(tmp_path):
     """In processes of their own, which start as many devices as they are asked for."""
     command = [sys.executable, "-c", "from hebbax.cli import main; main()", "simulate", "brunel10k"]

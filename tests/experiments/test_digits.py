@@ -162,6 +162,7 @@ def test_the_labels_are_not_learned_from(small, monkeypatch):
     assert (other.assignment != small.assignment).any()
 
 
+@pytest.mark.slow
 def test_a_shorter_or_stopped_run_is_the_beginning_of_a_longer_one(small, monkeypatch):
     monkeypatch.setattr(digits, "BLOCK", 30)
     shorter = digits.simulate(**SMALL | {"epochs": 1})
@@ -217,6 +218,7 @@ def test_every_parameter_says_what_it_is_and_whence():
         assert field.metadata["meaning"] and field.metadata["source"], field.name
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 def test_digits_are_learned():
     """As `hebbax simulate digits` does."""

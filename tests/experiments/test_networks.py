@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 SETTLING = 1e-3  # mV: a threshold that is passed by less may be passed in float32 or not
 
 
+@pytest.mark.optimised
 def test_on_four_devices(pytestconfig):
     """The tests in on_four_devices.py."""
     run_tests(HERE / "on_four_devices.py", pytestconfig.getoption("markexpr"), devices=4)

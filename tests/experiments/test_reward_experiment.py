@@ -80,6 +80,7 @@ def test_the_chosen_synapse_starts_at_0_and_connects_two_neurons():
         assert (np.diff(excitation.indptr) == 8).all() and inhibition.shape == (10, 40)
 
 
+@pytest.mark.slow
 def test_a_shorter_or_stopped_run_is_the_beginning_of_a_longer_one(monkeypatch):
     monkeypatch.setattr(reward, "BLOCK_STEPS", 100)
     monkeypatch.setattr(reward, "RECORD_BLOCKS", 2)
@@ -131,6 +132,7 @@ def test_every_parameter_says_what_it_is_and_whence():
         assert field.metadata["meaning"] and field.metadata["source"], field.name
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 def test_the_synapse_that_is_rewarded_grows_and_the_others_do_not():
     """The published picture."""

@@ -205,6 +205,7 @@ def test_every_parameter_says_what_it_is_and_whence():
         assert field.metadata["meaning"] and field.metadata["source"], field.name
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 def test_the_weights_end_near_either_bound():
     """The published picture, at the size of `make demo`."""

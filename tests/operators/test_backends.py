@@ -130,7 +130,7 @@ assert "do not load" in cupy.missing and sys.argv[1] in cupy.missing, cupy.missi
 """
 
 
-@pytest.mark.parametrize("module", ["hebbax._cuda.native", "hebbax._core.dlpack"])
+@pytest.mark.parametrize("module", ["hebbax._cuda.native", pytest.param("hebbax._core.dlpack", marks=pytest.mark.slow)])
 def test_a_module_of_the_cuda_backend_that_does_not_load_is_named(module):
     child = subprocess.run([sys.executable, "-c", WITHOUT_CUDA, module], capture_output=True, text=True)
     assert child.returncode == 0, child.stderr

@@ -12,6 +12,7 @@ import hebbax
 from hebbax._core.specs import PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE
 from problems import BACKENDS, call, operands, random_network
 
+pytestmark = pytest.mark.optimised
 SHAPE, NSE = (60, 70), 1777  # a size that nothing else here has
 BOUNDS = {"w_min": -1.0, "w_max": 1.0}
 TYPES = {"float32": "f32", "bfloat16": "bf16"}

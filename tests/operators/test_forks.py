@@ -74,6 +74,7 @@ def run(script):
     return dict(line.split(": ", 1) for line in output.strip().splitlines())
 
 
+@pytest.mark.slow
 def test_after_jax_and_openmp_have_run():
     """JAX is refused at once, with what to do instead; the kernels themselves work, on one thread."""
     said = run("""
@@ -101,6 +102,7 @@ def test_before_jax_has_run():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_cuda_does_not_survive_a_fork():
     """On CuPy's stand-in: a child of a process that has asked for CUDA says what to do, one of another may ask."""
     said = run("""

@@ -200,6 +200,7 @@ def _threads_restored():
         hebbax.set_num_threads(before)
 
 
+@pytest.mark.optimised
 @example(case=HUB)
 @example(case=replace(HUB, weights="number", unit=u.mS))
 @example(case=replace(HUB, gain="array"))

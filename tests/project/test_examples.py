@@ -108,6 +108,7 @@ def test_surrogate_gradients_are_those_of_the_dense_network(surrogate, monkeypat
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-5 * float(jnp.abs(expected).max()))
 
 
+@pytest.mark.slow
 def test_rewiring_finds_the_group_and_draws_it(rewiring, tmp_path, capsys):
     """With as many synapses at any time, which `main` checks."""
     rewiring.main(seconds=16, seeds=1, output=tmp_path)
@@ -117,6 +118,7 @@ def test_rewiring_finds_the_group_and_draws_it(rewiring, tmp_path, capsys):
     assert (tmp_path / "rewiring.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_rewiring_is_what_rebuilding_from_coo_makes(rewiring):
     """Every second, on the host, from the list of what is kept and of the first that are new."""
     hebbax, seconds = rewiring.hebbax, 4

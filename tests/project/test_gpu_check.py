@@ -300,6 +300,7 @@ def rehearse(folder, *options):
     return json.loads((folder / "gpu-rehearsal-on-a-cpu.json").read_text())["stages"]
 
 
+@pytest.mark.slow
 def test_a_small_rehearsal(tmp_path):
     """One case of the stages that measure, and of that which compares."""
     stages = rehearse(

@@ -27,7 +27,7 @@ def child(code, **environment):
     return subprocess.run([sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True)
 
 
-@pytest.fixture(scope="module", params=[pytest.param("1", marks=pytest.mark.slow), "4"])
+@pytest.fixture(scope="session", params=[pytest.param("1", marks=pytest.mark.slow), "4"])
 def imported(request):
     """A process that imports hebbax and then asks JAX for a device, which is an error there."""
     return child(CHILD, HEBBAX_NUM_THREADS=request.param, JAX_PLATFORMS="no_such_platform")

@@ -1,6 +1,6 @@
 """Pages: their examples print what they say, their links lead somewhere, and all that is public is in the reference.
 
-Sphinx is not needed here; `make docs` looks for what only it can see.
+Sphinx is not needed here; `make docs` looks for what only it can see, and runs the tutorials.
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import importlib.util
 import inspect
 import io
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ from children import environment
 README = Path(__file__).parents[2] / "README.md"
 DOCS = README.parent / "docs"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
-TUTORIALS, EXPERIMENTS = (sorted((DOCS / folder).glob("plot_*.py")) for folder in ("tutorials", "experiments"))
+EXPERIMENTS = sorted((DOCS / "experiments").glob("plot_*.py"))
 WITH_DEVICES = ["derivatives.md", "devices.md"]  # whose examples are for several
 in_repository = pytest.mark.skipif(not README.exists(), reason="the pages are not part of an installed package")
 
@@ -38,6 +37,7 @@ def check_output(code, printed):
     assert comments and printed.strip().splitlines() == [comment.strip() for comment in comments]
 
 
+@pytest.mark.slow
 @in_repository
 @pytest.mark.parametrize("path", [path for path in PAGES if path.exists() and blocks(path)], ids=lambda path: path.stem)
 def test_examples_of_a_page_print_what_they_say(path, monkeypatch, threads):
@@ -66,20 +66,6 @@ def test_other_simulators_print_the_same(simulator, tmp_path):
     child = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
     assert child.returncode == 0, child.stderr
     check_output(code, child.stdout.strip().splitlines()[-1])  # NEST also says what it does
-
-
-@in_repository
-@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
-@pytest.mark.slow
-def test_tutorial_runs(path, monkeypatch):
-    """`make docs` runs them too, and the pages of the experiments, whose functions other tests call."""
-    plt = pytest.importorskip("matplotlib.pyplot")
-    pytest.importorskip("optax")
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.chdir(path.parent)
-    plt.switch_backend("agg")
-    runpy.run_path(str(path))
-    plt.close("all")
 
 
 @in_repository

@@ -15,7 +15,7 @@ import stdp_reference
 import hebbax
 from problems import enable_x64
 
-pytestmark = pytest.mark.together(1)
+pytestmark = [pytest.mark.together(1), pytest.mark.optimised]
 DT, SECONDS = 0.1, 30  # ms, s
 
 # The parameters of NEST's own test of its stdp_synapse: learning rate, asymmetry, time constants in ms, largest weight.

@@ -158,12 +158,13 @@ def test_derivatives_are_those_of_finite_differences(rng, name, delays, way):
     amplitudes = {x: getattr(rule, x) for x in ("a_plus", "a_minus", "a2_minus", "a3_plus") if hasattr(rule, x)}
     factor, weight = rng.standard_normal((60, 9)), jnp.asarray(rng.uniform(0.4, 0.6, 9))
 
+    @jax.jit
     def loss(weight, amplitudes):
         changed = dataclasses.replace(rule, **amplitudes)
         return (factor * learn(delayed, changed, weight, (pre, post), way)).sum()
 
     along = jax.tree.map(lambda x: jnp.asarray(rng.standard_normal(np.shape(x))) * 0.1, (weight, amplitudes))
-    gradient = jax.grad(loss, (0, 1))(weight, amplitudes)
+    gradient = jax.jit(jax.grad(loss, (0, 1)))(weight, amplitudes)
     by_gradient = sum(jax.tree.leaves(jax.tree.map(lambda a, b: (a * b).sum(), gradient, along)))
     by_tangent = jax.jvp(loss, (weight, jax.tree.map(jnp.asarray, amplitudes)), along)[1]
     given = weight, amplitudes

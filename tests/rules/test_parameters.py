@@ -332,6 +332,7 @@ def test_lists_are_no_arrays(value):
             hebbax.PairSTDP(**PAIR | {name: value})
 
 
+@pytest.mark.slow
 def test_the_time_constant_that_the_warning_names_is_the_one_that_comes_out():
     with pytest.warns(RuntimeWarning, match=r"decays about as with 10\.8,"):
         left = decayed(10.0, 1e-6, round(10.8 * np.log(2) / 1e-6))

@@ -15,7 +15,7 @@ import pytest
 import hebbax
 from problems import DTYPES, enable_x64
 
-pytestmark = pytest.mark.together(1)
+pytestmark = [pytest.mark.together(1), pytest.mark.optimised]
 MS = 1.0 * u.ms
 TIMES = {"tau_plus": 20.0 * u.ms, "tau_minus": 30.0 * u.ms}
 PAIR = hebbax.PairSTDP(**TIMES, a_plus=0.1, a_minus=0.12, w_min=0.0, w_max=1.0)

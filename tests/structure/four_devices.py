@@ -20,7 +20,7 @@ from hebbax._core.compat import shard_map
 from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE
 from problems import DEGREES, DTYPES, SPECS, UPDATES, enable_x64, random_network
 
-pytestmark = pytest.mark.together(1)
+pytestmark = [pytest.mark.together(1), pytest.mark.optimised]
 SHARDS = 4
 
 

@@ -120,7 +120,7 @@ def test_a_synapse_may_have_several_values_in_one_array():
         return (synapses.apply_on_pre(shift, history, spike, post=post) * factor).sum()
 
     factor = rng.uniform(0, 1, history.shape).astype(np.float32)
-    check_grads(total, (history, post), order=1, modes=("fwd", "rev"), rtol=0.02, atol=0.02)
+    check_grads(jax.jit(total), (history, post), order=1, modes=("fwd", "rev"), rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
@@ -141,13 +141,17 @@ def test_pair_stdp_in_units_written_as_two_functions():
     def bounded(w):
         return u.math.clip(w, 0 * u.nS, 1 * u.nS)
 
-    for _ in range(20):
-        pre_spike, post_spike = rng.random(30) < 0.2, rng.random(20) < 0.2
-        weight, state = stdp.step(synapses, weight, state, pre_spike, post_spike, 1 * u.ms)
-        x, y = traces = [decay * trace for trace in traces]
+    @jax.jit
+    def step(ours, traces, pre_spike, post_spike):
+        x, y = (decay * trace for trace in traces)
         ours = synapses.apply_on_pre(lambda w, x, y: bounded(w - 0.06 * u.nS * y), ours, pre_spike, pre=x, post=y)
         ours = synapses.apply_on_post(lambda w, x, y: bounded(w + 0.05 * u.nS * x), ours, post_spike, pre=x, post=y)
-        traces = [x + pre_spike, y + post_spike]
+        return ours, [x + pre_spike, y + post_spike]
+
+    for _ in range(20):
+        spikes = rng.random(30) < 0.2, rng.random(20) < 0.2
+        weight, state = stdp.step(synapses, weight, state, *spikes, 1 * u.ms)
+        ours, traces = step(ours, traces, *spikes)
     assert ours.unit == u.nS
     np.testing.assert_allclose(ours.mantissa, weight.mantissa, rtol=1e-5)
 
@@ -229,7 +233,8 @@ def test_derivatives_forwards_and_backwards_also_of_what_the_function_closes_ove
 
         return apply_on(synapses, side, one, weight, spike, pre=pre, post=post, capacity=8)
 
-    check_grads(function, (weight, pre, post, np.float32(0.5)), order=1, modes=("fwd", "rev"), rtol=0.02, atol=0.02)
+    given = weight, pre, post, np.float32(0.5)
+    check_grads(jax.jit(function), given, order=1, modes=("fwd", "rev"), rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -246,7 +251,8 @@ def test_vmap_and_jit_give_what_single_calls_give(side):
     single = [one(*x) for x in zip(weights, spikes, rates, strict=True)]
     np.testing.assert_allclose(out, np.stack(single), rtol=1e-6, atol=1e-6)
     gradient = jax.grad(lambda w: jax.vmap(one)(w, spikes, rates).sum())(weights)
-    singles = [jax.grad(lambda w, k=k: one(w, spikes[k], rates[k]).sum())(weights[k]) for k in range(3)]
+    slope = jax.jit(jax.grad(lambda *x: one(*x).sum()))
+    singles = [slope(*x) for x in zip(weights, spikes, rates, strict=True)]
     np.testing.assert_allclose(gradient, np.stack(singles), rtol=1e-6, atol=1e-6)
 
 
@@ -266,6 +272,7 @@ def test_vmap_over_any_of_the_operands(side, batched):
     if "spike" in batched:
         batch["spike"] = np.stack([spike, ~spike, np.zeros_like(spike)])
 
+    @jax.jit
     def one(given):
         def function(synapse, x, y):
             weight, age, limit = synapse
@@ -293,13 +300,15 @@ def test_a_batch_of_batches_and_one_of_structures(side):
         return apply_on(synapses, side, smooth, weight, spike, pre=pre, post=post, capacity=16)
 
     out = jax.vmap(jax.vmap(one, in_axes=(None, 0)))(weights, spikes)
-    expected = [[one(weights[j], spikes[j, k]) for k in range(3)] for j in range(2)]
+    alone = jax.jit(one)
+    expected = [[alone(weights[j], spikes[j, k]) for k in range(3)] for j in range(2)]
     np.testing.assert_allclose(out, expected, rtol=1e-6, atol=1e-6)
     both = jax.tree.map(lambda x: jnp.stack([x, x]), synapses)
     out = jax.vmap(one)(weights, spikes[:, 0], both)
-    np.testing.assert_allclose(out, [one(weights[j], spikes[j, 0]) for j in range(2)], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(out, [alone(weights[j], spikes[j, 0]) for j in range(2)], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.optimised
 def test_a_batch_copies_no_values():
     synapses = hebbax.Synapses.random((200, 300), prob=0.2, seed=2)
 
@@ -327,7 +336,7 @@ def test_shard_map(side, check):
     run = jax.shard_map(jax.vmap(one), mesh=mesh, in_specs=members, out_specs=members, check_vma=check)
     np.testing.assert_allclose(jax.jit(run)(weights, spikes), jax.vmap(one)(weights, spikes), rtol=1e-6)
     gradient = jax.jit(jax.grad(lambda w: run(w, spikes).sum()))(weights)
-    expected = jax.grad(lambda w: jax.vmap(one)(w, spikes).sum())(weights)
+    expected = jax.jit(jax.grad(lambda w: jax.vmap(one)(w, spikes).sum()))(weights)
     np.testing.assert_allclose(gradient, expected, rtol=1e-6)
 
 
@@ -433,6 +442,7 @@ def test_a_second_derivative_is_refused():
         jax.hessian(total)(jnp.ones(2))
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("side", SIDES)
 def test_a_compiled_step_copies_no_array_of_all_synapses(side):
     """Also where new values do not depend on the old ones, and where some values only are read."""
@@ -468,9 +478,10 @@ def test_values_that_are_only_read_have_derivatives_too():
         return (synapses.apply_on_pre(rule, (weight, limit), spike, pre=pre, capacity=8)[0] * factor).sum()
 
     factor = rng.uniform(0, 1, weight.shape).astype(np.float32)
-    check_grads(total, (weight, limit), order=1, modes=("fwd", "rev"), rtol=0.02, atol=0.02)
+    check_grads(jax.jit(total), (weight, limit), order=1, modes=("fwd", "rev"), rtol=0.02, atol=0.02)
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("side", SIDES)
 def test_what_is_computed_of_the_values_before_copies_none_of_them(side):
     """`after`, as in the updates: a whole step, with what the weights are read for."""

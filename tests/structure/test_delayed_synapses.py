@@ -236,6 +236,7 @@ def test_a_gain_is_that_of_the_step_in_which_the_spike_left(rng, network, backen
     np.testing.assert_array_equal(batch, [out, 2 * out])
 
 
+@pytest.mark.optimised
 def test_a_loop_copies_no_list_and_no_pending_current(rng, network):
     synapses, weight, pre = network
     axonal, dendritic = random_delays(rng, 6, synapses.nse, start=1), random_delays(rng, 9, synapses.nse)

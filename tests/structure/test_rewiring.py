@@ -178,6 +178,7 @@ def test_under_vmap_each_member_has_a_structure_of_its_own():
     synapses, values, _ = some_synapses(np.random.default_rng(6), (9, 7), 40, False, 33)
     keys, weight = jax.random.split(jax.random.key(2), 3), values["weight"]
 
+    @jax.jit
     def renew(key, weight):
         keep, *offer = draws(key, (9, 7), 40, 20)
         out = hebbax.rewire_within(synapses, keep, *offer, values=weight, new=2.0 * u.nS)
@@ -202,7 +203,7 @@ def test_the_derivative_of_new_values_is_that_of_what_they_are():
         return jnp.sum(out.values**2 * factors)
 
     weight, new = (rng.uniform(-1, 1, n).astype(np.float32) for n in (40, 20))
-    check_grads(total, (weight, new), order=1, modes=("fwd", "rev"), rtol=0.02, atol=0.02)
+    check_grads(jax.jit(total), (weight, new), order=1, modes=("fwd", "rev"), rtol=0.02, atol=0.02)
     by_weight, by_new = jax.grad(total, (0, 1))(weight, new)
     out = hebbax.rewire_within(synapses, keep, *offer, values=jnp.arange(40), new=-1)
     assert np.count_nonzero(by_weight) == np.count_nonzero(np.asarray(keep)[:33])

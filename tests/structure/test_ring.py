@@ -102,6 +102,7 @@ def test_derivatives_pass_through(rng):
     np.testing.assert_allclose(jax.jvp(loss, (x,), (x,))[1], (x * expected).sum(), rtol=1e-5)
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("dtype", [bool, np.float32])
 def test_a_loop_and_a_donated_push_do_not_copy_the_ring(rng, dtype):
     n, longest = 1009, 40  # whose product nothing else here has
@@ -124,6 +125,7 @@ def test_a_loop_and_a_donated_push_do_not_copy_the_ring(rng, dtype):
     assert at_least(compiled(Ring.push, ring, x[0]).as_text(), n * (longest + 1), "copy")  # the test would see one
 
 
+@pytest.mark.optimised
 def test_what_is_due_may_be_used_after_the_push_without_a_copy():
     """As in a trace of what arrives."""
     n, longest = 1009, 40

@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 NO_COLLECTIVES = 77  # the exit status of two_processes.py
 
 
+@pytest.mark.optimised
 def test_on_four_devices(pytestconfig):
     """The tests in four_devices.py, with four virtual devices; as many cases as here."""
     run_tests(HERE / "four_devices.py", pytestconfig.getoption("markexpr"), devices=4)

@@ -4,8 +4,11 @@ import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import hebbax
+
+pytestmark = pytest.mark.optimised
 
 
 def neuron(hold):

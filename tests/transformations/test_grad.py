@@ -13,7 +13,7 @@ import hebbax
 from hebbax._core.specs import PROPAGATE_PRE
 from problems import BACKENDS, CSC_SPECS, DTYPES, call, enable_x64, operands, random_network
 
-pytestmark = pytest.mark.together(1)
+pytestmark = [pytest.mark.together(1), pytest.mark.optimised]
 SHAPE, NSE = (9, 10), 80
 
 

@@ -12,6 +12,7 @@ import hebbax
 import hlo
 from problems import call, operands, random_network
 
+pytestmark = pytest.mark.optimised
 SHAPE, NSE = (60, 70), 1777  # a size that nothing else here has; 60 * 70 = 4200 neither
 MODES = {
     "unclipped": {}, "in bounds": {"w_min": -1.0, "w_max": 1.0, "weight_in_bounds": True},

@@ -195,6 +195,7 @@ def test_a_gradient_with_a_unit(propagate, given):
     assert actual.mantissa == expected and actual.shape == ()
 
 
+@pytest.mark.slow
 def test_derivatives_of_collect_and_of_its_weight(propagate, given, rng, backend):
     """What `propagate` is transposed by, with a gain for each neuron: a derivative in the weight, and that in turn."""
     trace = jnp.asarray(rng.integers(-2, 3, propagate.sizes(SHAPE)[1]), jnp.float32)
@@ -210,7 +211,7 @@ def test_derivatives_of_collect_and_of_its_weight(propagate, given, rng, backend
 
     x = jnp.full(1, WEIGHT), trace, given["spike"].astype(jnp.float32)
     for derivative in (jax.grad, jax.hessian):
-        actual, expected = (derivative(f, argnums=(0, 1, 2))(*x) for f in (function, of_an_array))
+        actual, expected = (jax.jit(derivative(f, argnums=(0, 1, 2)))(*x) for f in (function, of_an_array))
         assert all(np.any(y != 0) for y in jax.tree.leaves(expected)[:4])
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), actual, expected)
 
@@ -290,6 +291,7 @@ def derivatives_of(simulate):
     }
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("of", ["value", "gradient", "hessian", "batch of gradients"])
 def test_a_compiled_scan_makes_no_array_of_the_size_of_weights(propagate, given, kernel, of):
     simulate, arguments = simulation(propagate, given, kernel, lambda weight: weight)
@@ -301,6 +303,7 @@ def test_a_compiled_scan_makes_no_array_of_the_size_of_weights(propagate, given,
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * NSE
 
 
+@pytest.mark.optimised
 def test_the_search_finds_an_array_full_of_the_weight(propagate, given):
     """Which XLA makes anew at every step."""
     simulate, arguments = simulation(propagate, given, "cython", full)
@@ -308,6 +311,7 @@ def test_the_search_finds_an_array_full_of_the_weight(propagate, given):
     assert hlo.at_least(text, NSE, kind="f32") and hlo.written(text, NSE)
 
 
+@pytest.mark.optimised
 def test_batches_are_one_call(propagate, given):
     def function(weight, spike):
         return call(propagate, given | {"weight": weight, "spike": spike}, shape=SHAPE, backend="cython")

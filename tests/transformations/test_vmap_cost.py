@@ -8,6 +8,7 @@ import pytest
 import hlo
 from problems import call, operands, random_network
 
+pytestmark = pytest.mark.optimised
 SHAPE, NSE, BATCH = (60, 70), 1777, 5
 
 
