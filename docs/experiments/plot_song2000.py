@@ -10,8 +10,8 @@ Poisson inputs at 15 Hz, learn in steps of 0.1 ms:
    hebbax simulate song2000
 
 That runs 600 s of biological time, which takes 15 to 30 s on two cores (``make demo`` is the same). The inputs compete
-for the timing of the output spikes: the weights, uniform at the start, end near either bound (47% below a tenth of the
-largest weight, 21% above nine tenths), and the firing rate settles at 12 Hz.
+for the timing of the output spikes: the weights, uniform at the start, end near either bound (46% below a tenth of the
+largest weight, 21% above nine tenths), and the firing rate settles at 13 Hz.
 
 .. image:: ../../song2000.png
    :alt: Weights, firing rate and single synapses over 600 s

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse
 
 from hebbax import operators
-from hebbax._core import building, connectivity, matrices
+from hebbax._core import building, connectivity, drawing, matrices
 from hebbax._core.any_rule import CAPACITY, apply_on
 from hebbax._core.docs import documented
 from hebbax._core.forks import check_jax
@@ -368,6 +368,7 @@ class Synapses:
         cls, shape: tuple[int, int], *, prob: float | None = None, indegree: int | None = None,
         outdegree: int | None = None, autapses: bool = True, multapses: bool = False,
         seed: int | np.random.Generator = 0, pre: Integers | None = None, post: Integers | None = None,
+        part: tuple[int, int] | None = None,
     ) -> Synapses:  # fmt: skip
         r"""Random synapses by exactly one of three rules, at most one between any pair unless `multapses`.
 
@@ -390,6 +391,11 @@ class Synapses:
             The same seed gives the same synapses; a Generator is advanced.
         pre, post : array of int, optional
             The neurons to connect, by default all: each once, in ascending order. Degrees are of these.
+        part : tuple of int, optional
+            `(first, stop)`: of all these synapses draw those onto the postsynaptic neurons `first <= j < stop` only,
+            for `hebbax.sharding.from_parts`. Parts of one seed are those of one network. Their cost is their own, but
+            for at most 2^19 synapses at their ends, in memory always; in time, with `outdegree`, that of the network,
+            since each neuron's targets are drawn together.
 
         Returns
         -------
@@ -400,32 +406,33 @@ class Synapses:
         TypeError
             Not exactly one rule, or an argument of another type.
         ValueError
-            A probability outside [0, 1], one with `multapses`, or a degree that is negative or, without them, larger
-            than the number of candidates.
+            A probability outside [0, 1], one with `multapses`, a degree that is negative or, without them, larger
+            than the number of candidates, or a part that is not one.
 
         Notes
         -----
-        With `prob`, the pairs are run through in row order in steps of geometrically distributed length,
+        With `prob`, the pairs are run through neuron by neuron in steps of geometrically distributed length,
 
         .. math:: P(\Delta = d) = p (1 - p)^{d - 1}, \quad d = 1, 2, \ldots
 
         so that the cost is that of the synapses, as in Batagelj & Brandes (2005), Physical Review E 71:036113,
         doi:10.1103/PhysRevE.71.036113. With a degree, every set of so many candidates is equally probable, or, with
-        `multapses`, every sequence of them.
+        `multapses`, every sequence of them. What is drawn for a neuron, postsynaptic unless by `outdegree`, depends on
+        the seed, its number, the candidates and the rule, and not on which others are drawn for: random numbers are
+        those of NumPy's Philox-4x64, a stream for every few neurons.
 
         Examples
         --------
         >>> import hebbax
         >>> hebbax.Synapses.random((1000, 1000), outdegree=100, autapses=False)
         Synapses(shape=(1000, 1000), nse=100000, 0.1 per pair, int32, 1.2 MB)
+        >>> hebbax.Synapses.random((1_000_000, 1_000_000), indegree=1000, part=(0, 100)).nse
+        100000
         """
         shape = check_options(shape, None)
-        rule = prob, indegree, outdegree, autapses, seed, multapses
-        if pre is None and post is None:
-            starts, indices = connectivity.random(shape, *rule)
-        else:
-            starts, indices = connectivity.random_among(shape, pre, post, *rule)
-        return assemble(cls, building.both_views(starts, indices, shape))
+        drawn = drawing.random(shape, prob, indegree, outdegree, autapses, seed, multapses, pre, post, part)
+        starts, indices, by_column = drawn
+        return assemble(cls, building.both_views(starts, indices, shape, by_column))
 
     @property
     def nse(self) -> int:

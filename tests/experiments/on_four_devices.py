@@ -8,7 +8,7 @@ from small_networks import RUNS, echoes
 
 import hebbax
 from hebbax import _cpu
-from hebbax.experiments import network_loop
+from hebbax.experiments import network_loop, song2000
 
 pytestmark = pytest.mark.optimised
 
@@ -40,6 +40,16 @@ def test_spikes_without_room_in_lists_are_sent_as_bits(name, monkeypatch):
     assert every.crowded == 0 and 0 < some.crowded < some.steps / some.network.delay
     for field in ("spike_step", "spike_neuron", "weight_end"):
         np.testing.assert_array_equal(getattr(some, field), getattr(every, field), err_msg=field, strict=True)
+
+
+def test_neurons_with_inputs_of_their_own_are_the_same_on_any_number_of_devices():
+    """Five of them: the third device has one, the fourth none."""
+    one, other = (song2000.simulate(neurons=5, seconds=0.2, mesh=mesh(size)) for size in (1, 4))
+    assert one.records[-1].spikes.min() > 0 and (one.weight_end != one.weight_start).mean() > 0.5
+    assert other.updates == one.updates
+    for name in ("weight_start", "weight_end"):
+        np.testing.assert_array_equal(getattr(other, name), getattr(one, name), err_msg=name)
+    np.testing.assert_array_equal(other.course("spikes"), one.course("spikes"))
 
 
 @pytest.mark.parametrize("size", [2, 4])

@@ -25,7 +25,9 @@ class Cell:
 
     def __init__(self, inputs=3):
         synapses = song2000.connect(1, inputs)
-        state = song2000.initial_state(P, synapses, song2000.initial_weight(P, synapses, jax.random.key(0)))
+        state = song2000.initial_state(
+            P, synapses, song2000.initial_weight(P, jnp.arange(1), inputs, jax.random.key(0))
+        )
         self.state = state._replace(weight=jnp.full(inputs, P.largest_weight / 2))
         self.step = jax.jit(song2000.make_step(P, synapses, None))
 
@@ -91,9 +93,10 @@ def test_a_step_agrees_with_the_equations():
     neurons, inputs, steps = 2, 40, 400
     parameters = dataclasses.replace(P, excitatory_rate=600.0 * u.Hz, potentiation=0.05)
     synapses = song2000.connect(neurons, inputs)
-    weight, key = song2000.initial_weight(parameters, synapses, jax.random.key(1)), jax.random.key(2)
+    ids, key = jnp.arange(neurons), jax.random.key(2)
+    weight = song2000.initial_weight(parameters, ids, inputs, jax.random.key(1))
     start = song2000.initial_state(parameters, synapses, weight)
-    pre_spikes, inhibitory_spikes, _ = song2000.draw_inputs(parameters, neurons, inputs, steps, key)
+    pre_spikes, inhibitory_spikes, _ = song2000.draw_inputs(parameters, ids, inputs, steps, key)
     step = song2000.make_step(parameters, synapses, None)
     end, spikes = jax.lax.scan(step, start, (pre_spikes, inhibitory_spikes))
 
@@ -128,6 +131,26 @@ def test_a_step_agrees_with_the_equations():
 def test_every_neuron_has_inputs_of_its_own():
     synapses = song2000.connect(3, 4)
     np.testing.assert_array_equal(synapses.todense(np.ones(12)), np.kron(np.eye(3), np.ones((4, 1))))
+
+
+def test_what_a_neuron_gets_does_not_depend_on_who_draws_it():
+    """By itself, and with others in another order; weights and numbers of inhibitory spikes too."""
+    key, inputs, steps, ids = jax.random.key(5), 30, 200, np.arange(7)
+    often = dataclasses.replace(P, excitatory_rate=900.0 * u.Hz)
+    weight = song2000.initial_weight(often, ids, inputs, key).reshape(7, inputs)
+    spikes, counts, event_steps = song2000.draw_inputs(often, ids, inputs, steps, key)
+    spikes = spikes.reshape(steps, 7, inputs)
+    for some in ([4], [6, 0, 3]):
+        some = np.array(some)
+        own = song2000.draw_inputs(often, some, inputs, steps, key)
+        np.testing.assert_array_equal(own[0].reshape(steps, -1, inputs), spikes[:, some])
+        np.testing.assert_array_equal(own[1], counts[:, some])
+        np.testing.assert_array_equal(own[2], event_steps[some])
+        np.testing.assert_array_equal(
+            song2000.initial_weight(often, some, inputs, key).reshape(-1, inputs), weight[some]
+        )
+    assert np.unique(spikes.sum((0, 2))).size > 3 and np.unique(weight).size > 200  # neurons differ
+    np.testing.assert_array_equal(spikes.sum((0, 2)), (event_steps < steps).sum(1))
 
 
 @pytest.mark.parametrize("probability", [1e-7, 0.0015, 0.3, 0.99])

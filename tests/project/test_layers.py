@@ -23,7 +23,7 @@ LAYERS = [
     ["_core.unitless"],
     ["_core.exchange"],
     ["_core.memory", "_core.connectivity"],
-    ["_core.building", "_core.merging"],
+    ["_core.building", "_core.merging", "_core.drawing"],
     ["_core.applying"],
     ["_core.any_rule"],
     ["_core.layout", "_core.matrices", "operators", "inplace"],

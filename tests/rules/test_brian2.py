@@ -17,6 +17,7 @@ from pathlib import Path
 
 import brainunit as u
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -93,7 +94,8 @@ def test_the_same_input_gives_the_same_spikes_and_weights(tmp_path):
     result = song2000.simulate(FAST, neurons=neurons, inputs=inputs, seconds=steps / 10_000, seed=3)
     _, key = jax.random.split(jax.random.key(3))  # as `simulate` draws
     blocks = [jax.random.fold_in(key, k) for k in range(steps // song2000.BLOCK_STEPS)]
-    drawn = [song2000.draw_inputs(FAST, neurons, inputs, song2000.BLOCK_STEPS, block)[:2] for block in blocks]
+    ids = jnp.arange(neurons)
+    drawn = [song2000.draw_inputs(FAST, ids, inputs, song2000.BLOCK_STEPS, block)[:2] for block in blocks]
     excitatory, inhibitory = (np.concatenate(x) for x in zip(*drawn, strict=True))
     step, source = np.nonzero(excitatory)
     given = tmp_path / "given.npz"

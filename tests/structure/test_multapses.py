@@ -11,10 +11,11 @@ import pytest
 import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
+from test_random_synapses import pairs
 
 import hebbax
 import oracle
-from hebbax._core import connectivity
+from hebbax._core import drawing
 
 BOTH = {"multapses": True, "sum_duplicates": True}
 
@@ -132,8 +133,7 @@ def test_each_is_drawn_independently_and_uniformly(rule, autapses):
     counts = np.zeros((trials, *shape), int)
     for k in range(trials):
         degrees = (None, degree, None) if rule == "indegree" else (None, None, degree)
-        indptr, post = connectivity.random(shape, *degrees, autapses, rng, multapses=True)
-        np.add.at(counts[k], (np.repeat(np.arange(shape[0]), np.diff(indptr)), post), 1)
+        np.add.at(counts[k], pairs(drawing.random(shape, *degrees, autapses, rng, multapses=True)), 1)
     candidates = np.ones(shape)
     if not autapses:
         np.fill_diagonal(candidates, 0)

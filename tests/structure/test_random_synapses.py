@@ -1,13 +1,14 @@
 """`Synapses.random`: exact degrees, no duplicates, and the right probabilities."""
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from test_synapses import check, same
 
 import hebbax
-from hebbax._core import connectivity
+from hebbax._core import drawing
 
 SHAPES = [(1, 1), (7, 7), (30, 12), (12, 30), (0, 5), (5, 0), (1, 40), (40, 1)]
 
@@ -51,18 +52,21 @@ def test_prob_is_exact_at_its_ends(shape, prob, autapses):
         assert not pattern.any()
 
 
+def pairs(drawn):
+    """The pairs of neurons of what `drawing.random` returns."""
+    indptr, indices, by_column = drawn
+    row = np.repeat(np.arange(indptr.size - 1), np.diff(indptr))
+    return (indices, row) if by_column else (row, indices)
+
+
 def average(trials, shape, **options):
     """How often each pair is connected, over independent networks, which one generator draws."""
     rng = np.random.default_rng(7)
     total = np.zeros(shape)
     for _ in range(trials):
-        indptr, indices = connectivity.random(
-            shape,
-            *(options.get(rule) for rule in ("prob", "indegree", "outdegree")),
-            options.get("autapses", True),
-            rng,
-        )
-        total[np.repeat(np.arange(shape[0]), np.diff(indptr)), indices] += 1
+        rules = (options.get(rule) for rule in ("prob", "indegree", "outdegree"))
+        pre, post = pairs(drawing.random(shape, *rules, options.get("autapses", True), rng))
+        total[pre, post] += 1
     return total / trials
 
 
@@ -93,7 +97,7 @@ def test_every_pair_has_its_probability(shape, options, autapses):
 def test_every_subset_is_as_probable(n, k, rng):
     """Not only every single target: also those that meet duplicates while they are drawn."""
     rows = 30_000
-    subsets = connectivity._distinct(rng, rows, k, n)
+    subsets = drawing._distinct(rng, rows, k, n)
     _, counts = np.unique(subsets @ n ** np.arange(k), return_counts=True)
     total = np.prod(np.arange(n - k + 1, n + 1)) // np.prod(np.arange(1, k + 1))
     assert counts.size == total
@@ -106,9 +110,8 @@ def test_pairs_are_independent():
     rng, trials, p = np.random.default_rng(3), 3000, 0.2
     patterns = []
     for _ in range(trials):
-        indptr, indices = connectivity.random((5, 8), p, None, None, True, rng)
         pattern = np.zeros((5, 8))
-        pattern[np.repeat(np.arange(5), np.diff(indptr)), indices] = 1
+        pattern[pairs(drawing.random((5, 8), p, None, None, True, rng))] = 1
         patterns.append(pattern)
     patterns = np.array(patterns)
     for counts, n in ((patterns.sum((1, 2)), 40), (patterns.sum(2)[:, 0], 8), (patterns.sum(1)[:, 3], 5)):
@@ -118,7 +121,7 @@ def test_pairs_are_independent():
 
 
 def test_many_small_blocks_are_as_good_as_one(monkeypatch):
-    monkeypatch.setattr(connectivity, "_BLOCK", 64)
+    monkeypatch.setattr(drawing, "GROUP", 64)
     for shape in ((50, 40), (40, 50)):
         for options in ({"prob": 0.3}, {"outdegree": 10}, {"outdegree": 30}, {"indegree": 7}):
             for autapses in (True, False):
@@ -131,9 +134,9 @@ def test_many_small_blocks_are_as_good_as_one(monkeypatch):
 
 
 def test_gaps_that_do_not_suffice_are_drawn_on(monkeypatch):
-    monkeypatch.setattr(connectivity.math, "sqrt", lambda _: -1.875)  # `mean + 1` gaps: too few about half the time
+    monkeypatch.setattr(drawing.math, "sqrt", lambda _: -1.875)  # `mean + 1` gaps: too few about half the time
     rng = np.random.default_rng(0)
-    cells = [connectivity._bernoulli_cells(rng, 1000, 0.5) for _ in range(200)]
+    cells = [drawing._bernoulli_cells(rng, 1000, 0.5) for _ in range(200)]
     assert all((np.diff(x) > 0).all() and 0 <= x[0] and x[-1] < 1000 for x in cells)
     late = np.mean([(x >= 900).sum() for x in cells])
     assert abs(late - 50) < 5 * 5 / np.sqrt(200)
@@ -196,8 +199,12 @@ def test_some_neurons_only(rule):
     pattern = pattern_of(hebbax.Synapses.random((9, 7), **rule, pre=pre, post=post, autapses=False))
     sub = pattern[np.ix_(pre, post)]
     assert sub.sum() == pattern.sum() > 0
-    same = hebbax.Synapses.random((5, 4), **rule)  # the same draw
-    np.testing.assert_array_equal(sub, pattern_of(same))
+    if "outdegree" not in rule:  # the draw of a neuron is the same whoever else is connected
+        everyone = pattern_of(hebbax.Synapses.random((9, 7), **rule, pre=pre, autapses=False))
+        np.testing.assert_array_equal(pattern[:, post], everyone[:, post])
+    for name, axis in (("indegree", 0), ("outdegree", 1)):
+        if name in rule:
+            assert (sub.sum(axis) == rule[name]).all()
 
 
 def test_some_neurons_on_one_side_without_autapses():
@@ -206,15 +213,102 @@ def test_some_neurons_on_one_side_without_autapses():
     np.testing.assert_array_equal(pattern, np.array([[0, 0, 0, 0], [1, 0, 1, 1], [0, 0, 0, 0], [1, 1, 1, 0]], bool))
     square = pattern_of(hebbax.Synapses.random((4, 4), indegree=1, pre=ids, post=ids, autapses=False))
     np.testing.assert_array_equal(np.argwhere(square), [[1, 3], [3, 1]])
+    onto_all = pattern_of(hebbax.Synapses.random((4, 4), indegree=1, pre=ids, autapses=False))
+    assert (onto_all.sum(0) == 1).all() and onto_all[1, 3] and onto_all[3, 1]
+    from_all = pattern_of(hebbax.Synapses.random((4, 4), outdegree=2, post=[0, 1, 2], autapses=False))
+    assert (from_all.sum(1) == 2).all() and not from_all.diagonal().any()
+    onto_others = pattern_of(hebbax.Synapses.random((4, 4), indegree=2, pre=ids, post=[0, 2], autapses=False))
+    np.testing.assert_array_equal(onto_others.sum(0), [2, 0, 2, 0])
 
 
 def test_what_neurons_are_refused():
     ids = np.array([1, 3])
-    with pytest.raises(ValueError, match=r"^autapses: got False with a degree, expected pre and post to be the same"):
-        hebbax.Synapses.random((4, 4), indegree=1, pre=ids, autapses=False)
+    with pytest.raises(ValueError, match=r"^indegree: got 2, expected 0 to 1, the fewest .* without autapses"):
+        hebbax.Synapses.random((4, 4), indegree=2, pre=ids, autapses=False)
     with pytest.raises(ValueError, match=r"^post: got neurons that do not ascend"):
         hebbax.Synapses.random((4, 4), prob=0.5, post=[2, 1])
     with pytest.raises(ValueError, match=r"^pre.*4"):
         hebbax.Synapses.random((4, 9), prob=0.5, pre=[0, 4])
     with pytest.raises(ValueError, match=r"^indegree: got 3, expected 0 to 2"):
         hebbax.Synapses.random((4, 9), indegree=3, pre=ids)
+
+
+RULES = [{"prob": 0.3}, {"indegree": 5}, {"outdegree": 5}, {"indegree": 20}, {"outdegree": 20}]
+SUBSETS = [{}, {"pre": np.arange(0, 33, 2)}, {"post": np.arange(3, 29)}, {"pre": np.arange(25), "post": np.arange(25)}]
+
+
+def drawn(size, options, seed=5, **more):
+    """The dense counts of a square network."""
+    synapses = hebbax.Synapses.random((size, size), **options, seed=seed, **more)
+    dense = np.zeros((size, size), int)
+    np.add.at(dense, (np.repeat(np.arange(size), np.diff(synapses.indptr)), np.asarray(synapses.indices)), 1)
+    if not options.get("multapses"):
+        check(synapses, dense > 0)
+    return dense
+
+
+@pytest.mark.parametrize("autapses", [True, False])
+@pytest.mark.parametrize("subset", SUBSETS, ids=lambda subset: "-".join(subset))
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_parts_are_those_of_the_whole(rule, subset, autapses, monkeypatch):
+    """Whatever the ranges, and also where these cut groups of neurons that are drawn together."""
+    if next(iter(rule.values())) == 20 and "pre" in subset:
+        rule = dict.fromkeys(rule, 12)
+    monkeypatch.setattr(drawing, "GROUP", 40)
+    options = rule | subset | {"autapses": autapses}
+    whole = drawn(33, options)
+    for shards in (1, 2, 3, 5):
+        together = 0
+        for a, b in pairwise(np.linspace(0, 33, shards + 1).astype(int)):
+            part = drawn(33, options, part=(a, b))
+            assert not part[:, :a].any() and not part[:, b:].any()
+            together = together + part
+        np.testing.assert_array_equal(together, whole)
+    assert np.unique(whole, axis=1).shape[1] > 5  # neurons differ, also those of different groups
+    assert not drawn(33, options, part=(7, 7)).any()
+
+
+@pytest.mark.parametrize("rule", [{"indegree": 50}, {"outdegree": 50}], ids=str)
+def test_parts_with_multapses(rule, monkeypatch):
+    monkeypatch.setattr(drawing, "GROUP", 200)
+    options = rule | {"multapses": True, "autapses": False}
+    whole = drawn(33, options)
+    assert whole.max() > 1 and not whole.diagonal().any()
+    parts = [drawn(33, options, part=ends) for ends in ((0, 10), (10, 11), (11, 33))]
+    np.testing.assert_array_equal(sum(parts), whole)
+
+
+@pytest.mark.parametrize("rule", [{"prob": 0.3}, {"indegree": 5}], ids=str)
+@pytest.mark.parametrize("autapses", [True, False])
+def test_some_neurons_have_what_they_have_in_the_whole(rule, autapses, monkeypatch):
+    monkeypatch.setattr(drawing, "GROUP", 40)
+    whole = drawn(33, rule, autapses=autapses)
+    for post in (np.arange(4, 21), np.array([0, 17, 18, 32])):
+        part = drawn(33, rule, autapses=autapses, post=post)
+        np.testing.assert_array_equal(part[:, post], whole[:, post])
+        assert part.sum() == whole[:, post].sum()
+
+
+def test_groups_are_independent(monkeypatch):
+    """The targets of neurons of different groups have as many in common as independent ones have."""
+    monkeypatch.setattr(drawing, "GROUP", 1)
+    patterns = drawn(400, {"indegree": 40})
+    common = (patterns.T @ patterns)[np.triu_indices(400, 1)]
+    assert abs(common.mean() - 4) < 0.02
+    assert abs(common.var() / (4 * 0.9 * 360 / 399) - 1) < 0.05  # of the hypergeometric distribution
+
+
+@pytest.mark.parametrize(
+    "part, error, message",
+    [
+        (3, TypeError, "part: got 3, expected (first, stop), two integers"),
+        ((1, 2, 3), TypeError, "part: got (1, 2, 3), expected (first, stop), two integers"),
+        ((0, 1.0), TypeError, "part: got (0, 1.0), expected (first, stop), two integers"),
+        ((2, 1), ValueError, "part: got (2, 1), expected (first, stop) with 0 <= first <= stop <= 6"),
+        ((0, 7), ValueError, "part: got (0, 7), expected (first, stop) with 0 <= first <= stop <= 6"),
+    ],
+    ids=str,
+)
+def test_what_is_no_part(part, error, message):
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        hebbax.Synapses.random((5, 6), prob=0.5, part=part)

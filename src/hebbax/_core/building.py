@@ -16,15 +16,17 @@ from hebbax._core.unitless import WEIGHT_DTYPES, arithmetic_dtype
 from hebbax.errors import ShapeError
 
 
-def both_views(indptr: np.ndarray, indices: np.ndarray, shape: tuple[int, int]) -> dict[str, Any]:
-    """The fields of `Synapses`, from a CSR structure that is known to be in order."""
+def both_views(
+    indptr: np.ndarray, indices: np.ndarray, shape: tuple[int, int], by_column: bool = False
+) -> dict[str, Any]:
+    """The fields of `Synapses`, from a structure that is known to be in order, in CSR form or, `by_column`, in CSC."""
     check_jax()
-    columns = connectivity.transposed(indptr, indices, shape)
     dtype = connectivity.index_dtype(indices.size, shape)
+    views = connectivity.views_of_columns if by_column else connectivity.views_of_rows
     names = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")
     with jax.ensure_compile_time_eval():  # concrete arrays also where somebody's `jit` is tracing
-        views = {name: jnp.array(x, dtype) for name, x in zip(names, (indptr, indices, *columns), strict=True)}
-    return {**views, "shape": shape}
+        fields = {n: jnp.array(x, dtype) for n, x in zip(names, views(indptr, indices, shape), strict=True)}
+    return {**fields, "shape": shape}
 
 
 class Listed(NamedTuple):

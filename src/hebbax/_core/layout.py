@@ -127,6 +127,12 @@ def place(
     return jax.make_array_from_callback(shape, sharding, shard, dtype=dtype)
 
 
+def everywhere(mesh: Mesh, x: Any) -> jax.Array:
+    """`x` whole on every device of a mesh; a process gives it to its own."""
+    numbers = np.asarray(x)
+    return jax.make_array_from_callback(numbers.shape, NamedSharding(mesh, P()), lambda index: numbers[index])
+
+
 def padded(x: np.ndarray, size: int, fill: int = 0) -> np.ndarray:
     """`x` with its last axis filled up to `size`."""
     out = np.full((*x.shape[:-1], size), fill, x.dtype)

@@ -19,11 +19,11 @@ import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import hebbax
-from hebbax._core.layout import place
+from hebbax._core.layout import everywhere, place
 from hebbax._core.sent import nobody
 from hebbax._core.specs import Sent
 from hebbax.experiments.network import Network, Run
@@ -71,9 +71,9 @@ class Split:
         self.own = self.shards[0].split_post(np.arange(self.layout.n, dtype=np.int32))
         start = self.on_every_device(network.neurons.start, in_specs=part, out_specs=part)
         self.state = State(
-            arriving=jax.tree.map(functools.partial(_on_all, mesh), nobody(sent)),
+            arriving=jax.tree.map(functools.partial(everywhere, mesh), nobody(sent)),
             own=place(mesh, self.axis, lambda _: np.zeros((kept, size), bool), (kept,), size, bool),
-            crowded=_on_all(mesh, np.int32(0)),
+            crowded=everywhere(mesh, np.int32(0)),
             neurons=jax.jit(start)(self.own),
             weights=tuple(s.split_weight(np.full(s.count, p.weight, np.float32)) for p, s in learning),
             traces=tuple(self._start(p.rule, s) for p, s in learning),
@@ -139,12 +139,6 @@ class Split:
 def listed() -> float:
     """The part of a device's neurons that may spike in a step: all in one process, where what is used is copied."""
     return 1.0 if jax.process_count() == 1 else LISTED
-
-
-def _on_all(mesh: Mesh, x: Any) -> jax.Array:
-    """An array that is whole on every device."""
-    x = np.asarray(x)
-    return jax.make_array_from_callback(x.shape, NamedSharding(mesh, P()), lambda index: x[index])
 
 
 def run_interval(

@@ -28,6 +28,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import hebbax
+from hebbax._core.layout import everywhere, to_host
 from hebbax.experiments.parameters import described, parameter
 from hebbax.experiments.poisson import bernoulli_cells
 from hebbax.experiments.processes import any_process
@@ -132,10 +133,14 @@ def plasticity(parameters: Parameters) -> hebbax.PairSTDP:
     return hebbax.PairSTDP(p.potentiation_time, p.depression_time, step_up, step_down, 0.0, p.largest_weight)
 
 
-def initial_weight(parameters: Parameters, synapses: hebbax.Synapses, key: jax.Array) -> jax.Array:
-    """Weights drawn at random."""
+def initial_weight(parameters: Parameters, neurons: jax.Array, inputs: int, key: jax.Array) -> jax.Array:
+    """Weights of the inputs of these neurons, drawn at random, each neuron's by a key of its own."""
     low, high = (x * parameters.largest_weight for x in parameters.start_range)
-    return jax.random.uniform(key, (synapses.nse,), jnp.float32, low, high)
+
+    def of_one(neuron: jax.Array) -> jax.Array:
+        return jax.random.uniform(jax.random.fold_in(key, neuron), (inputs,), jnp.float32, low, high)
+
+    return jax.vmap(of_one)(neurons).ravel()
 
 
 def initial_state(parameters: Parameters, synapses: hebbax.Synapses, weight: jax.Array) -> State:
@@ -185,21 +190,27 @@ def make_step(parameters: Parameters, synapses: hebbax.Synapses, backend: str | 
     return step
 
 
-def draw_inputs(p: Parameters, neurons: int, inputs: int, steps: int, key: jax.Array) -> tuple[jax.Array, ...]:
-    """Draw the input of some steps.
+def draw_inputs(p: Parameters, neurons: jax.Array, inputs: int, steps: int, key: jax.Array) -> tuple[jax.Array, ...]:
+    """Draw the input of these neurons in some steps, each neuron's by a key of its own, whoever draws the others'.
 
     Returns input spikes, shape `(steps, neurons * inputs)`, numbers of inhibitory spikes, `(steps, neurons)`, and the
-    positions of the input spikes in the first, flattened, in ascending order.
+    steps of each neuron's input spikes, `(neurons, spikes)`, ascending and padded with `steps`.
     """
-    excitatory_key, inhibitory_key = jax.random.split(key)
-    cells = steps * neurons * inputs
-    events = bernoulli_cells(excitatory_key, cells, p.excitatory_rate * p.time_step)
-    spikes = jnp.zeros(cells, bool).at[events].set(True, mode="drop")
-    cells = steps * neurons * p.inhibitory_inputs
-    inhibitory_events = bernoulli_cells(inhibitory_key, cells, p.inhibitory_rate * p.time_step)
-    neuron = inhibitory_events // p.inhibitory_inputs
-    counts = jnp.zeros(steps * neurons, jnp.float32).at[neuron].add(1.0, mode="drop")
-    return spikes.reshape(steps, -1), counts.reshape(steps, -1), events
+
+    def events(neuron: jax.Array) -> tuple[jax.Array, jax.Array]:
+        excitatory_key, inhibitory_key = jax.random.split(jax.random.fold_in(key, neuron))
+        return (
+            bernoulli_cells(excitatory_key, steps * inputs, p.excitatory_rate * p.time_step),
+            bernoulli_cells(inhibitory_key, steps * p.inhibitory_inputs, p.inhibitory_rate * p.time_step),
+        )
+
+    excitatory, inhibitory = jax.vmap(events)(neurons)
+    n, step = neurons.size, excitatory // inputs  # what pads is in step `steps`, and dropped
+    row = jnp.arange(n)[:, None]
+    spikes = jnp.zeros((steps, n * inputs), bool)
+    spikes = spikes.at[step, row * inputs + excitatory % inputs].set(True, mode="drop")
+    counts = jnp.zeros((steps, n), jnp.float32).at[inhibitory // p.inhibitory_inputs, row].add(1.0, mode="drop")
+    return spikes, counts, step
 
 
 def check(parameters: Parameters, neurons: int, inputs: int, seconds: float) -> int:
@@ -275,62 +286,62 @@ def simulate(
     block_steps = max(1, min(BLOCK_STEPS, BLOCK_CELLS // (neurons * max(inputs, p.inhibitory_inputs))))
     blocks_per_record = max(1, round(RECORD / (block_steps * p.time_step)))
     start_key, input_key = jax.random.split(jax.random.key(seed))
-    synapses = connect(neurons, inputs)
     mesh = Mesh(jax.local_devices()[:1], ("neurons",)) if mesh is None else mesh
-    sharded = hebbax.sharding.split(synapses, mesh)
-    part, whole = P(sharded.axis), P()
-    state_specs = State._make([part, part, part, part, PairTraces(whole, part)])
+    (axis,) = mesh.axis_names
+    own = -(-neurons // mesh.size)  # neurons of a device; what is beyond the last one is simulated, and left out
+    whole, part = P(), P(axis)
+    # The same structure on every device: nothing connects neurons of two of them, so nothing is sent.
+    synapses = jax.tree.map(functools.partial(_everywhere, mesh), connect(own, inputs))
     # (Unchecked, or JAX would ask which of the first traces will differ between devices.)
     on_every_device = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
 
-    def run_own(
-        state: State, sharded: hebbax.sharding.ShardedSynapses, own: jax.Array, block: jax.Array, length: int
-    ) -> tuple[State, jax.Array, jax.Array]:
-        """Run the first `length` steps of a block for the neurons `own` of a device.
+    def own_neurons() -> jax.Array:
+        return jax.lax.axis_index(axis) * own + jnp.arange(own)
 
-        What is drawn for them depends on the block's number only: every device draws all of it, and sends nothing.
-        """
-        synapses = sharded.local()
-        pre_spikes, counts, events = draw_inputs(p, neurons, inputs, block_steps, jax.random.fold_in(input_key, block))
-        input_spikes = jnp.searchsorted(events, length * neurons * inputs)
-        padding = synapses.n_pre - neurons * inputs
-        drawn = jnp.pad(pre_spikes[:length], ((0, 0), (0, padding))), counts[:length, own]
+    def start(synapses: hebbax.Synapses) -> State:
+        return initial_state(p, synapses, initial_weight(p, own_neurons(), inputs, start_key))
+
+    def run_own(state: State, synapses: hebbax.Synapses, block: jax.Array, length: int) -> tuple[State, jax.Array]:
+        """Run the first `length` steps of a block; return its numbers of spikes, of inputs and of neurons."""
+        key = jax.random.fold_in(input_key, block)
+        pre_spikes, counts, event_steps = draw_inputs(p, own_neurons(), inputs, block_steps, key)
+        drawn = pre_spikes[:length], counts[:length]
         state, spikes = jax.lax.scan(make_step(p, synapses, backend), state, drawn)
-        return state, input_spikes, spikes.sum(0, dtype=jnp.int32)
+        return state, jnp.stack([(event_steps < length).sum(1), spikes.sum(0)]).astype(jnp.int32)
 
     @functools.partial(jax.jit, static_argnames="length", donate_argnames="state")
-    def run_block(state: State, *arrays: Any, length: int) -> tuple[State, jax.Array, jax.Array]:
+    def run_block(state: State, *arrays: Any, length: int) -> tuple[State, jax.Array]:
         run = functools.partial(run_own, length=length)
-        specs: Any = dict(in_specs=(state_specs, part, part, whole), out_specs=(state_specs, whole, part))
+        specs: Any = dict(in_specs=(part, whole, whole), out_specs=(part, P(None, axis)))
         return on_every_device(run, **specs)(state, *arrays)
 
-    def start(sharded: hebbax.sharding.ShardedSynapses, weight: jax.Array) -> State:
-        return initial_state(p, sharded.local(), weight)
-
-    own = sharded.split_post(np.arange(neurons))  # a place that no neuron has gets the first one's inhibition
-    weight = sharded.split_weight(initial_weight(p, synapses, start_key))
-    state = jax.jit(on_every_device(start, in_specs=(part, part), out_specs=state_specs))(sharded, weight)
+    state = jax.jit(on_every_device(start, in_specs=whole, out_specs=part))(synapses)
     starts = range(0, steps, block_steps)
     lengths = {min(block_steps, steps - start) for start in (starts[0], starts[-1])}
-    compiled = {n: run_block.lower(state, sharded, own, np.int32(0), length=n).compile() for n in lengths}
+    compiled = {n: run_block.lower(state, synapses, np.int32(0), length=n).compile() for n in lengths}
     updates, spikes = 0, np.zeros(neurons, np.int64)
-    weight = weight_start = np.array(sharded.join_weight(state.weight)).reshape(neurons, inputs)
+    weight = weight_start = _whole(state.weight, neurons * inputs).reshape(neurons, inputs)
     records = [_record(p, 0, spikes, weight)]
     started = time.perf_counter()
     for block, first in enumerate(starts):
         done = min(first + block_steps, steps)
-        state, input_spikes, new_spikes = compiled[done - first](state, sharded, own, np.int32(block))
-        new_spikes = np.asarray(sharded.join_post(new_spikes))
+        state, counted = compiled[done - first](state, synapses, np.int32(block))
+        input_spikes, new_spikes = _whole(counted, neurons)
         spikes = spikes + new_spikes
-        updates += int(input_spikes) + inputs * int(new_spikes.sum())
+        updates += int(input_spikes.sum()) + inputs * int(new_spikes.sum())
         stop = any_process(bool(on_progress and on_progress(done * (p.time_step / u.second))))
         if stop or done == steps or (block + 1) % blocks_per_record == 0:
-            weight = np.array(sharded.join_weight(state.weight)).reshape(neurons, inputs)
+            weight = _whole(state.weight, neurons * inputs).reshape(neurons, inputs)
             records.append(_record(p, done, spikes, weight))
         if stop:
             break
     wall_time = (time.perf_counter() - started) * u.second
     return Result(p, seed, tuple(records), weight_start, weight, done, updates, wall_time)
+
+
+def _whole(x: jax.Array, size: int) -> np.ndarray:
+    """The first entries of the last axis of an array, whichever processes hold them; all call this together."""
+    return np.array(to_host(x))[..., :size]
 
 
 def _record(p: Parameters, steps: int, spikes: np.ndarray, weight: np.ndarray) -> Record:
