@@ -291,7 +291,7 @@ def simulate(
     own = -(-neurons // mesh.size)  # neurons of a device; what is beyond the last one is simulated, and left out
     whole, part = P(), P(axis)
     # The same structure on every device: nothing connects neurons of two of them, so nothing is sent.
-    synapses = jax.tree.map(functools.partial(_everywhere, mesh), connect(own, inputs))
+    synapses = jax.tree.map(functools.partial(everywhere, mesh), connect(own, inputs))
     # (Unchecked, or JAX would ask which of the first traces will differ between devices.)
     on_every_device = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
 
