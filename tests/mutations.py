@@ -87,20 +87,8 @@ def build(copy):
 
 def found_by(copy, tests):
     """The first test that fails, None if all pass."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-m",
-        "not slow",
-        "-p",
-        "no:cacheprovider",
-        "-n",
-        "2",
-        *tests,
-    ]
+    pytest = [str(ROOT / ".ci" / "quickly"), sys.executable, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider"]
+    command = [*pytest, "-x", "-q", "-m", "not slow", *tests]
     result = run(command, cwd=copy, env=os.environ | {"PYTHONPATH": str(copy / "site")})
     failed = [line.split()[1] for line in result.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
     if result.returncode and not failed:
