@@ -67,7 +67,7 @@ cdef inline int64_t propagate_run(
     int64_t start, uint64_t size, uint64_t nse, int64_t ahead, arith_t factor, bint permuted,
     bint shared
 ) noexcept nogil:
-    """Add up elements from `begin` on while their targets are `start` and the `size` next; return how many those are."""
+    """Add up elements from `begin` on while their targets are `start` and the `size` next; return how many are."""
     cdef int64_t k
     cdef uint64_t slot
     cdef arith_t x
