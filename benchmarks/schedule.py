@@ -160,14 +160,14 @@ def main(
             for count in threads:
                 rows.append(cells(name, kind, count, share(side, n, spikes, count, kind)))
     text = [
-        f"**A simulation of the schedule, not a measurement.** It counts what falls to each thread, by the arithmetic of "
-        f"the kernels, in networks of the published sizes and rates, drawn here; no thread was run. "
+        f"**A simulation of the schedule, not a measurement.** It counts what falls to each thread, by the arithmetic "
+        f"of the kernels, in networks of the published sizes and rates, drawn here; no thread was run. "
         f"`{shlex.join(['python', 'benchmarks/schedule.py', *sys.argv[1:]])}` at {commit()}, "
         f"{datetime.date.today().isoformat()}.",
         "One step of 0.1 ms. Most work over mean: elements of the thread that has most over the mean of all threads, "
         "idle ones too, where each claims the next chunk when it is through and all are equally fast; the number of "
-        "threads over it is what they can be faster, at most. Lines: of 64 bytes, of the weights that an update, or the "
-        "sums that `propagate` writes. kB: all lines that a thread reads or writes.",
+        "threads over it is what they can be faster, at most. Lines: of 64 bytes, of the weights that an update, or "
+        "the sums that `propagate` writes. kB: all lines that a thread reads or writes.",
     ]
     table = Table(*COLUMNS, title="The schedule, simulated", title_justify="left")
     for row in rows:

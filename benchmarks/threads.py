@@ -1,4 +1,4 @@
-"""What a second thread is worth: update and propagate in steps that also have elementwise work. See `threads.py --help`.
+"""What a second thread is worth: update and propagate beside elementwise work, in a step. See `threads.py --help`.
 
 A step of `lax.scan` is one operator and the decay of what it takes or gives. In every round it is timed on one thread,
 on two, and on one beside another process that does the same: what two cores that need not wait for each other, but
@@ -209,8 +209,8 @@ def main(
         f"{where['load_average'][0]} before and {os.getloadavg()[0]:.2f} after; {used}.",
         f"A step of `lax.scan` on {synapses:,} synapses: the operator, and the decay of the traces or sums of all "
         f"neurons. Medians of {rounds} rounds, in which one thread, two threads, and one thread beside another process "
-        f"take turns. Wanted: {NEEDED} times as fast from {FROM:,} elements on, and never slower than {1 / ALLOWED:.2f} "
-        f"of one thread's time.",
+        f"take turns. Wanted: {NEEDED} times as fast from {FROM:,} elements on, and never slower than "
+        f"{1 / ALLOWED:.2f} of one thread's time.",
         "Two processes, times as much: what two processes that do one thread's work each, at the same time, get done "
         "over what one alone does. Cores that share bandwidth or are two threads of one core cannot do more.",
     ]

@@ -125,6 +125,51 @@ def test_a_soft_bound_is_bitwise_the_same_for_any_number_of_threads(update, netw
     oracle.assert_close(first, expected)
 
 
+# Rows whose parts are hard to find: how long they are, how many neurons they may name, and which ones.
+ROWS = {
+    "of 100": (100, 1000, lambda rng, n, size: np.sort(rng.integers(0, n, size))),
+    "of 0, 1 and 100": (None, 1000, lambda rng, n, size: np.sort(rng.integers(0, n, size))),
+    "crowded": (100, 1001, lambda rng, n, size: np.sort((n * rng.random(size) ** 4).astype(int))),
+    "at the edges": (100, 999, lambda rng, n, size: np.sort(rng.choice([0, 15, 16, n - 1], size))),
+    "to one neuron": (100, 500, lambda rng, n, size: np.full(size, n // 2)),
+    "to few neurons": (100, 3, lambda rng, n, size: np.sort(rng.integers(0, n, size))),
+    "unsorted": (100, 1000, lambda rng, n, size: rng.integers(0, n, size)),
+    "mostly sorted": (
+        100, 1000, lambda rng, n, size: np.sort(rng.integers(0, n, size))[:: rng.choice([1, -1], p=[0.99, 0.01])]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.together(1)
+@pytest.mark.parametrize("index_dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("rows", ROWS)
+def test_parts_of_rows_are_bitwise_the_same_for_any_number_of_threads(spec, threads, rows, index_dtype):
+    length, n_other, draw = ROWS[rows]
+    rng = np.random.default_rng(2)
+    sizes = np.full(800, length) if length else rng.choice([0, 1, 100], 1600, p=[0.1, 0.2, 0.7])
+    indices = np.concatenate([draw(rng, n_other, size) for size in sizes])
+    given = {
+        "weight": rng.uniform(-2, 2, indices.size).astype(np.float32),
+        "indices": indices.astype(index_dtype),
+        "indptr": np.concatenate([[0], np.cumsum(sizes)]).astype(index_dtype),
+        "spike": rng.random(sizes.size) < 0.9,
+    }
+    if spec.permuted:
+        given["weight_indices"] = rng.permutation(indices.size).astype(index_dtype)
+    if spec.kind == "update":
+        given["trace"] = rng.uniform(-2, 2, n_other).astype(np.float32)
+    shape = (sizes.size, n_other) if spec.event == "pre" else (n_other, sizes.size)
+    with enable_x64(True):
+        if spec.kind == "update":
+            expected = np.asarray(call(spec, given, shape=shape, backend="jax"))
+        else:
+            expected = in_order(spec, Network(shape, indices, indices, indices), given)
+        for n in (1, 2, 3, 8, 64):
+            threads(n)
+            out = np.asarray(call(spec, given, shape=shape, backend="cython"))
+            assert out.tobytes() == expected.tobytes(), f"{n} threads"
+
+
 @pytest.fixture(scope="module")
 def large_network():
     return random_network(np.random.default_rng(0), (600, 500), 1_200_000, sorted_rows=True)

@@ -1,4 +1,4 @@
-"""Huge pages for weights that are visited in scattered order.
+"""Huge pages for weights that are visited in scattered order, and for rows that are summed in parts.
 
 Most of such a visit is a miss in the table of pages: on pages of 2 MB instead of 4 kB a processor's buffer covers all
 of the weights. Linux does that where a process asks for it, with memory that is in use from 6.1 on.

@@ -6,9 +6,10 @@ Each thread adds only what is its own, so if all threads together have added as 
 added once, in order. If fewer, the rows are not sorted (or an index is bad), and one thread starts all over.
 
 A run of few elements takes less time than its first cache line takes to come, and the branches of a search are
-mispredicted: so runs are fetched some rows ahead, and found some rows ahead, while earlier ones are summed. That, and
-huge pages (a run is two misses in the table of pages), split the work of rows of 100 into two halves of 0.5 to 0.6 of
-the whole each; a search right before each run, with one row fetched ahead, into two of 0.7.
+mispredicted: so runs are fetched some rows ahead, and found some rows ahead, while earlier ones are summed. In a
+prototype of this loop in C, half of the targets then took 0.6 of the time of all for rows of 100, and 0.5 with huge
+pages (a run is two misses in the table of pages); with a search right before each run and one row fetched ahead, 0.7.
+In steps of a simulation less of that is left: `benchmarks/results/threads.md`.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
@@ -67,7 +68,7 @@ cdef inline int64_t propagate_run(
     int64_t start, uint64_t size, uint64_t nse, int64_t ahead, arith_t factor, bint permuted,
     bint shared
 ) noexcept nogil:
-    """Add up elements from `begin` on while their targets are `start` and the `size` next; return how many those are."""
+    """Add up elements from `begin` on while their targets are `start` and the `size` next; return how many are."""
     cdef int64_t k
     cdef uint64_t slot
     cdef arith_t x
