@@ -93,7 +93,7 @@ def fit(rows: Sequence[Row]) -> tuple[float, float]:
 
     So that an all-gather takes `ROUNDS` times the first, and `(processes - 1) * size` over the second.
     """
-    first, last = rows[0], rows[-1]
+    first, last = min(rows, key=lambda row: row.seconds), max(rows, key=lambda row: row.size)
     latency = first.seconds / ROUNDS[first.implementation](first.processes)
     received = (first.processes - 1) * (last.size - first.size)
     return latency, received / (last.seconds - first.seconds) if last.seconds > first.seconds else math.inf
