@@ -671,3 +671,87 @@ def test_a_function_on_every_device(seed, mesh):
     given = sharded.split_weight(weight), pre, sharded.split_post(post), spikes[0], sharded.split_post(spikes[1])
     out = sharded.join_weight(jax.jit(run)(sharded, *given))
     np.testing.assert_array_equal(out, apply(synapses, weight, pre, post, *spikes))
+
+
+# -- parts
+
+
+@pytest.mark.parametrize("options", [{"indegree": 7}, {"prob": 0.2}, {"outdegree": 7}], ids=str)
+@pytest.mark.parametrize("recurrent", [True, False])
+def test_parts_give_the_same_as_the_whole(options, recurrent, mesh):
+    """And each is asked for its own neurons only."""
+    shape, asked = (37, 37), []
+
+    def part(first, stop):
+        asked.append((first, stop))
+        return hebbax.Synapses.random(shape, **options, seed=3, part=(first, stop))
+
+    layout = sharding.Layout.even(37, SHARDS)
+    whole = hebbax.Synapses.random(shape, **options, seed=3)
+    expected = sharding.split(whole, mesh, recurrent=recurrent, post=layout)
+    out = sharding.from_parts(part, shape, mesh, recurrent=recurrent)
+    assert asked == [(0, 10), (10, 20), (20, 30), (30, 37)]
+    assert (out.pre, out.post, out.count) == (expected.pre, expected.post, whole.nse)
+    for a, b in zip(jax.tree.leaves(out), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b, strict=True)
+    weight = np.arange(whole.nse, dtype=np.float32)
+    np.testing.assert_array_equal(out.join_weight(out.split_weight(weight)), weight)
+
+
+def test_parts_of_a_list_bring_their_weights(rng, mesh):
+    pre, post = np.unravel_index(rng.permutation(41 * 23)[:300], (41, 23))
+    weight = rng.uniform(1, 2, 300).astype(np.float32) * u.nS
+
+    def part(first, stop):
+        own = (first <= post) & (post < stop)
+        return hebbax.Synapses.from_coo(pre[own], post[own], weight[own], shape=(41, 23))
+
+    synapses, expected = hebbax.Synapses.from_coo(pre, post, weight, shape=(41, 23))
+    sharded, out = sharding.from_parts(part, (41, 23), mesh)
+    assert sharded.count == 300 and out.unit == u.nS
+    np.testing.assert_array_equal(sharded.join_weight(out).mantissa, expected.mantissa)
+    spike = rng.random(41) < 0.5
+    current = sharded.join_post(sharded.propagate_on_pre(out, sharded.split_pre(spike)))
+    np.testing.assert_array_equal(current / u.nS, synapses.propagate_on_pre(expected, spike) / u.nS)
+
+
+def test_weights_of_one_value(rng, mesh):
+    sharded = sharding.split(network(rng, (41, 23), 300), mesh)
+    out = sharded.full(0.5 * u.nS)
+    assert out.unit == u.nS and out.shape == (sharded.nse,) and out.dtype == jnp.float32
+    assert {s.data.shape for s in out.mantissa.addressable_shards} == {(sharded.nse // SHARDS,)}
+    np.testing.assert_array_equal(sharded.join_weight(out).mantissa, np.full(300, np.float32(0.5)))
+    assert sharded.full(2, jnp.bfloat16).dtype == jnp.bfloat16
+    with pytest.raises(hebbax.ShapeError, match=r"^value: got shape \(2,\), expected a scalar"):
+        sharded.full(np.ones(2))
+
+
+def test_what_is_no_part(mesh):
+    def fails(first, stop):
+        raise KeyError("mine")
+
+    def uneven(first, stop):
+        synapses = hebbax.Synapses.random((8, 8), prob=0.5, part=(first, stop))
+        return (synapses, np.ones(synapses.nse, np.float32 if first else np.float16))
+
+    def whole(first, stop):
+        return hebbax.Synapses.random((8, 8), indegree=2)
+
+    for part, error, message in [
+        (fails, KeyError, "mine"),
+        (
+            lambda *_: 3,
+            TypeError,
+            r"part: got from part\(0, 2\) int, expected a hebbax.Synapses, or one and its weights",
+        ),
+        (whole, ValueError, r"part: got from part\(0, 2\) a synapse onto neuron 2, expected 0 to 1"),
+        (
+            lambda *_: hebbax.Synapses([0, 0], [], shape=(1, 2)),
+            hebbax.ShapeError,
+            r"part: .* of shape \(1, 2\), .*\(8, 8\)",
+        ),
+        (lambda a, b: (whole(a, b), np.ones(3)), ValueError, "part: "),
+        (uneven, TypeError, "part: got float16 None and float32 None as weights, expected the same"),
+    ]:
+        with pytest.raises(error, match=message):
+            sharding.from_parts(part, (8, 8), mesh)

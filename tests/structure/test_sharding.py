@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 import hebbax
 from children import environment, free_port, run_tests, run_together
 from hebbax import sharding
+from hebbax.sharding import sharded as sharded_module
 
 HERE = Path(__file__).parent
 NO_COLLECTIVES = 77  # the exit status of two_processes.py
@@ -114,9 +115,9 @@ def test_one_device_has_all_of_it(synapses, sharded):
 
 def test_a_new_value_compiles_nothing_anew(sharded):
     sharded.propagate_on_pre(jnp.ones(5), jnp.ones(3, bool))
-    before = sharding._compiled._cache_size()
+    before = sharded_module._compiled._cache_size()
     sharded.propagate_on_pre(jnp.zeros(5), jnp.zeros(3, bool))
-    assert sharding._compiled._cache_size() == before
+    assert sharded_module._compiled._cache_size() == before
 
 
 def test_what_split_refuses(synapses, mesh):

@@ -32,6 +32,7 @@ except (AttributeError, jax.errors.JaxRuntimeError, RuntimeError) as error:
 
 import recurrent  # noqa: E402 (JAX must be told first)
 
+import hebbax  # noqa: E402
 from hebbax import sharding  # noqa: E402
 
 network = synapses, weight, inputs = recurrent.make()
@@ -41,6 +42,31 @@ for x in jax.tree.leaves((sharded, split)):
     held = {shard.device for shard in x.addressable_shards}
     assert held == set(jax.local_devices()) and not x.is_fully_addressable, "a process holds its own shards alone"
 np.testing.assert_array_equal(sharded.join_weight(split).mantissa, weight.mantissa)
+
+# The same from parts, of which a process builds its own, and an error of one process in both.
+asked = []
+
+
+def part(first, stop):
+    asked.append((first, stop))
+    assert first < 37 - 9 * failing, "this part fails"
+    return hebbax.Synapses.random((37, 37), indegree=7, seed=2, part=(first, stop))
+
+
+failing = False
+parts = sharding.from_parts(part, (37, 37), mesh, recurrent=True)
+assert asked == [[(0, 10), (10, 20)], [(20, 30), (30, 37)]][rank]
+whole = sharding.split(hebbax.Synapses.random((37, 37), indegree=7, seed=2), mesh, recurrent=True, post=parts.post)
+for x, y in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
+    for a, b in zip(x.addressable_shards, y.addressable_shards, strict=True):
+        np.testing.assert_array_equal(a.data, b.data)
+failing = True
+try:
+    sharding.from_parts(part, (37, 37), mesh)
+except (RuntimeError, AssertionError) as error:
+    assert str(error) == ["part: raised in process 1, whose error says what", "this part fails"][rank], error
+else:
+    raise AssertionError("a part that raises in one process raises in all")
 
 rule = recurrent.RULES["pair"]
 recurrent.assert_same(recurrent.on_mesh(rule, *network, mesh), recurrent.on_one_device(rule, *network))

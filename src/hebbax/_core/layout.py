@@ -201,8 +201,8 @@ def part_of_columns(
     starts[: indptr.size] = indptr - indptr[0]
     pre = places[indices[indptr[0] : indptr[-1]]]
     rows, post, order = connectivity.transposed(starts, pre, shape[::-1])
-    weight_indices = np.arange(size)  # a permutation with the padding, too
-    weight_indices[order] = np.arange(nse)
+    weight_indices = np.arange(size, dtype=connectivity.index_dtype(size, shape))  # a permutation with the padding, too
+    weight_indices[order] = weight_indices[:nse].copy()
     return rows, padded(post, size), starts, padded(pre, size), weight_indices
 
 

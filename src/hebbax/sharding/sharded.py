@@ -1,40 +1,4 @@
-r"""Networks split over devices and processes, by postsynaptic neuron.
-
-A device owns contiguous postsynaptic neurons with all synapses onto them. Arrays that are split have one axis for all
-devices, one equal part for each, padded where neurons or synapses are fewer; what is added belongs to no neuron and no
-synapse. Updates need no communication, because presynaptic traces and spikes are whole on every device. Propagation
-to postsynaptic neurons gathers the spikes, a byte a neuron unless they are floating; propagation to presynaptic ones
-adds up what the devices have. The first two give the same bits as one device, the last the same up to rounding.
-
-In a simulation, run the loop within one `jax.shard_map`. There, `ShardedSynapses.local` is an ordinary `Synapses`, for
-the rules and operators as they are (with `check_vma=False`, or JAX asks which of the traces that a rule starts with
-will differ between devices):
-
->>> import brainunit as u, hebbax, jax, jax.numpy as jnp
->>> from jax.sharding import Mesh, PartitionSpec as P
->>> mesh = Mesh(jax.devices()[:1], ("devices",))
->>> rule = hebbax.PairSTDP(20.0 * u.ms, 20.0 * u.ms, 0.1, 0.105, 0.0, 1.0)
->>> synapses = hebbax.Synapses.random((100, 100), prob=0.1, autapses=False)
->>> sharded = hebbax.sharding.split(synapses, mesh, recurrent=True)
->>> weight = sharded.split_weight(jnp.full(synapses.nse, 0.5))
->>> spike = sharded.split_post(jnp.arange(100) % 7 == 0)
->>> def simulate(sharded, weight, spike):  # the arguments are this device's parts
-...     synapses = sharded.local()
-...     def step(state, _):
-...         weight, traces, post_spike = state
-...         pre_spike = jax.lax.all_gather(post_spike, "devices", tiled=True)
-...         current = synapses.propagate_on_pre(weight, pre_spike)
-...         post_spike = current > 0.75
-...         weight, traces = rule.step(synapses, weight, traces, pre_spike, post_spike, 1.0 * u.ms, after=current)
-...         return (weight, traces, post_spike), post_spike.sum()
-...     (weight, *_), spikes = jax.lax.scan(step, (weight, rule.init(synapses), spike), length=3)
-...     return weight, jax.lax.psum(spikes, "devices")
->>> out_specs = P("devices"), P()
->>> simulate = jax.shard_map(simulate, mesh=mesh, in_specs=P("devices"), out_specs=out_specs, check_vma=False)
->>> weight, spikes = jax.jit(simulate)(sharded, weight, spike)
->>> sharded.join_weight(weight).shape == (synapses.nse,)
-True
-"""
+"""Synapses that are split over devices, and arrays that go with them."""
 
 from __future__ import annotations
 
@@ -50,31 +14,26 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from hebbax._core import connectivity, unitless
-from hebbax._core.building import with_unit
+from hebbax._core import unitless
+from hebbax._core.building import with_unit, without_unit
 from hebbax._core.compat import reshard, shard_map
-from hebbax._core.exchange import exchange, exchange_all
 from hebbax._core.forks import check_jax
 from hebbax._core.layout import (
     Layout,
     host_numbers,
     join_neurons,
     padded,
-    part_of_columns,
     place,
     slots,
     split_neurons,
     to_host,
 )
 from hebbax._core.pytree import assemble, pytree
-from hebbax._core.sent import SpikeLists
 from hebbax._core.sides import side_of
 from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE, STRUCTURE, UPDATE_POST, UPDATE_PRE, Spec
 from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit, check_bound_order, in_unit_of_product
 from hebbax.synapses import Synapses
-
-__all__ = ["Layout", "ShardedSynapses", "SpikeLists", "exchange", "exchange_all", "split"]
 
 T = TypeVar("T")
 FIELDS = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")
@@ -194,6 +153,32 @@ class ShardedSynapses:
         Padding takes part in what is computed of the whole array: for a mean or a loss, join the weights first.
         """
         return self._split_synapses("weight", weight)
+
+    def full(self, value: Any, dtype: Any = jnp.float32) -> Any:
+        """Weights that are all the same, split, without an array of the whole network: `jnp.full` for `split_weight`.
+
+        Parameters
+        ----------
+        value : scalar or Quantity
+            Of every synapse, and of padding.
+        dtype : dtype, default float32
+            float64 becomes float32 where JAX's x64 flag is off.
+
+        Returns
+        -------
+        Array or Quantity, shape (nse,)
+
+        Raises
+        ------
+        hebbax.errors.ShapeError
+            `value` is no scalar.
+        """
+        number, unit = without_unit(value)
+        if number.shape:
+            raise ShapeError(f"value: got shape {number.shape}, expected a scalar; split_weight takes one for each")
+        size, dtype = self.nse // self.shards, jax.dtypes.canonicalize_dtype(dtype)
+        part = np.full(size, number, dtype)
+        return with_unit(place(self.mesh, self.axis, lambda _: part, (), size, dtype), unit)
 
     def _split_synapses(self, name: str, x: Any) -> Any:
         numbers, unit = host_numbers(name, x, self.count)
@@ -365,121 +350,6 @@ class ShardedSynapses:
 
     def _slots(self) -> list[np.ndarray]:
         return slots(to_host(self.indptr).reshape(self.shards, -1))
-
-
-def split(
-    synapses: Synapses,
-    mesh: Mesh,
-    axis: str | None = None,
-    *,
-    recurrent: bool = False,
-    pre: Layout | None = None,
-    post: Layout | None = None,
-) -> ShardedSynapses:
-    r"""Split synapses over the devices of a mesh by postsynaptic neuron, in equal shares.
-
-    Parameters
-    ----------
-    synapses : Synapses
-        The whole network, the same in every process.
-    mesh : jax.sharding.Mesh
-        The devices, of one process or of several.
-    axis : str, optional
-        Axis of the mesh; needed where it has several. Over the others, everything is replicated.
-    recurrent : bool, default False
-        Whether pre- and postsynaptic neurons are the same population. Then both are laid out alike, and the spikes of
-        one step, gathered, are the presynaptic spikes of the next.
-    pre, post : Layout, optional
-        Where neurons of either side are, if it is not for `split` to choose: those of another `ShardedSynapses` on the
-        same population. By default presynaptic neurons are shared out in equal numbers, postsynaptic ones so that the
-        largest number of synapses of a shard, plus its neurons, is as small as contiguous ranges allow.
-
-    Returns
-    -------
-    ShardedSynapses
-        A process keeps the parts of its own devices only.
-
-    Raises
-    ------
-    TypeError
-        `synapses` is not a `Synapses`, or traced; or `mesh` is not a mesh.
-    ValueError
-        `mesh` lacks the axis, or a layout does not fit.
-    hebbax.errors.ShapeError
-        `recurrent`, with a network that is not square.
-    OverflowError
-        The numbers of neurons or synapses of a shard do not fit 32 bits, and JAX's x64 flag is off.
-
-    Notes
-    -----
-    Shard :math:`s` has the columns :math:`a_s \le j < a_{s+1}` of :math:`W`, so that
-
-    .. math:: (x W)_j = \sum_i x_i w_{ij}, \qquad (W y)_i = \sum_s \sum_{j = a_s}^{a_{s+1} - 1} w_{ij} y_j
-
-    of which the first is a sum within a shard, in the order of one device. That synapses are stored where their
-    postsynaptic neuron is, and spikes are sent to all, is also the scheme of NEST (Morrison, Mehring, Geisel, Aertsen
-    & Diesmann 2005, Neural Computation 17:1776, doi:10.1162/0899766054026648).
-
-    Examples
-    --------
-    >>> import hebbax, jax, jax.numpy as jnp
-    >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("devices",))
-    >>> synapses, weight = hebbax.Synapses.from_dense(jnp.array([[0.5, 0.0, 1.0], [0.0, 0.25, 0.75]]))
-    >>> sharded = hebbax.sharding.split(synapses, mesh)
-    >>> sharded
-    ShardedSynapses(shape=(2, 3), nse=4, shards=1, room for 4 each)
-    >>> current = sharded.propagate_on_pre(sharded.split_weight(weight), sharded.split_pre(jnp.array([True, True])))
-    >>> sharded.join_post(current)
-    Array([0.5 , 0.25, 1.75], dtype=float32)
-    """
-    if not isinstance(synapses, Synapses):
-        raise TypeError(f"synapses: got {type(synapses).__name__}, expected a hebbax.Synapses")
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(synapses)):
-        raise TypeError("synapses: got traced arrays, expected concrete ones: call split outside jit")
-    if not isinstance(mesh, Mesh):
-        raise TypeError(f"mesh: got {type(mesh).__name__}, expected a jax.sharding.Mesh")
-    if axis is None and len(mesh.axis_names) == 1:
-        axis = mesh.axis_names[0]
-    if axis is None or axis not in mesh.axis_names:
-        raise ValueError(
-            f"axis: got {axis!r}, expected one of the mesh's axes, {', '.join(map(repr, mesh.axis_names))}"
-        )
-    if recurrent and synapses.n_pre != synapses.n_post:
-        raise ShapeError(f"recurrent: got synapses of shape {synapses.shape}, expected as many neurons on either side")
-    if recurrent and pre is not None:
-        raise ValueError("pre: got a layout, expected none where recurrent=True, which lays it out as post")
-    shards = mesh.shape[axis]
-    columns = {name: np.asarray(getattr(synapses, f"csc_{name}")) for name in ("indptr", "indices")}
-    post = Layout.balanced(np.diff(columns["indptr"]), shards) if post is None else post
-    if pre is None:
-        pre = post if recurrent else Layout.even(synapses.n_pre, shards)
-    for name, layout, n in (("pre", pre, synapses.n_pre), ("post", post, synapses.n_post)):
-        if (layout.n, layout.shards) != (n, shards):
-            got = f"a layout of {layout.n} neurons on {layout.shards} shards"
-            raise ValueError(f"{name}: got {got}, expected {n} on {shards}")
-
-    ends = columns["indptr"][list(post.starts)].astype(np.int64)
-    size = max(1, int(np.diff(ends).max()))
-    local_shape = pre.length, post.size
-    dtype, places = connectivity.index_dtype(size, local_shape), pre.places
-
-    def shard(name: str, k: int) -> np.ndarray:
-        return fields_of(k)[name]
-
-    @functools.cache
-    def fields_of(k: int) -> dict[str, np.ndarray]:
-        own = columns["indptr"][post.starts[k] : post.starts[k + 1] + 1]
-        values = part_of_columns(own, columns["indices"], places, size, local_shape)
-        return {name: x.astype(dtype, copy=False) for name, x in zip(FIELDS, values, strict=True)}
-
-    sizes = (pre.length + 1, size, post.size + 1, size, size)
-    fields = {
-        name: place(mesh, axis, functools.partial(shard, name), (), n, dtype)
-        for name, n in zip(FIELDS, sizes, strict=True)
-    }
-    return assemble(
-        ShardedSynapses, {**fields, "pre": pre, "post": post, "count": synapses.nse, "mesh": mesh, "axis": axis}
-    )
 
 
 @functools.partial(jax.jit, static_argnums=2, inline=True)
