@@ -175,11 +175,8 @@ def build(p: Parameters, *, scale: float, inputs: float, plastic: bool, seed: in
     weights[False] *= p.inhibition_ratio
 
     def connect(pre: np.ndarray, post: np.ndarray, rule: hebbax.PowerLawSTDP | None = None) -> network.Projection:
-        def draw() -> hebbax.Synapses:
-            rng, degree = np.random.default_rng([seed, pre[0], post[0]]), degrees[pre is e]
-            options: Any = dict(autapses=False, multapses=True, seed=rng)
-            return hebbax.Synapses.random((n, n), indegree=degree, pre=pre, post=post, **options)
-
+        options: Any = dict(indegree=degrees[pre is e], autapses=False, multapses=True, pre=pre, post=post)
+        draw = network.drawing((seed, pre[0], post[0]), (n, n), **options)
         return network.Projection(draw, weights[pre is e], pre is i, rule, expected=degrees[pre is e] * post.size)
 
     learns = plasticity(p) if plastic else None

@@ -46,7 +46,8 @@ class Projection:
     Attributes
     ----------
     drawn : Synapses or callable
-        The structure, or what draws it, the same each time: so that it is nowhere while none needs it.
+        The structure, or what draws the synapses onto the neurons from `first` to `stop` (exclusive), by default all,
+        the same each time: so that each process draws its own, and the whole is nowhere while none needs it.
     weight : float
         Of all of them, at first if they learn.
     inhibitory : bool
@@ -57,7 +58,7 @@ class Projection:
         About how many synapses there are, if they are yet to be drawn.
     """
 
-    drawn: hebbax.Synapses | Callable[[], hebbax.Synapses]
+    drawn: hebbax.Synapses | Callable[..., hebbax.Synapses]
     weight: float
     inhibitory: bool = False
     rule: Any = None
@@ -134,6 +135,17 @@ class Run:
         return counts / ((self.steps - first) * (self.network.neurons.time_step / u.second)) * u.Hz
 
 
+def drawing(seed: Sequence[int], shape: tuple[int, int], **options: Any) -> Callable[..., hebbax.Synapses]:
+    """What draws synapses, all or a part, as `Projection` takes it."""
+    number = int(np.random.SeedSequence(list(map(int, seed))).generate_state(1, np.uint64)[0])
+
+    def draw(first: int = 0, stop: int | None = None) -> hebbax.Synapses:
+        part = None if stop is None else (first, stop)
+        return hebbax.Synapses.random(shape, seed=number, part=part, **options)
+
+    return draw
+
+
 def interleaved(excitatory: int, inhibitory: int) -> np.ndarray:
     """Which of so many neurons are excitatory, evenly spread."""
     n = excitatory + inhibitory
@@ -166,10 +178,7 @@ def at_random(
     e, i = np.flatnonzero(is_excitatory), np.flatnonzero(~is_excitatory)
 
     def connect(pre: np.ndarray, post: np.ndarray, weight: float, **options: Any) -> Projection:
-        def draw() -> hebbax.Synapses:
-            rng = np.random.default_rng([seed, pre[0], post[0], post.size])
-            return hebbax.Synapses.random((n, n), prob=prob, pre=pre, post=post, seed=rng)
-
+        draw = drawing((seed, pre[0], post[0], post.size), (n, n), prob=prob, pre=pre, post=post)
         return Projection(draw, weight, expected=int(prob * pre.size * post.size), **options)
 
     inhibitory = connect(i, everyone, inhibition, inhibitory=True)

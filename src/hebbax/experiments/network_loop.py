@@ -59,7 +59,13 @@ class Split:
         self.network, self.backend, (self.axis,) = network, backend, mesh.axis_names
         self.layout = Layout.even(network.excitatory.size, mesh.size)
         layouts: Any = dict(pre=self.layout, post=self.layout)
-        self.shards = [hebbax.sharding.split(p.synapses, mesh, **layouts) for p in network.projections]
+        shape = 2 * (self.layout.n,)
+        self.shards = [
+            hebbax.sharding.split(p.drawn, mesh, **layouts)
+            if isinstance(p.drawn, hebbax.Synapses)
+            else hebbax.sharding.from_parts(p.drawn, shape, mesh, **layouts)
+            for p in network.projections
+        ]
         self.rules = [p.rule for p in network.projections]
         self.on_every_device = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
         learning = [(p, s) for p, s in zip(network.projections, self.shards, strict=True) if p.rule is not None]
@@ -75,7 +81,7 @@ class Split:
             own=place(mesh, self.axis, lambda _: np.zeros((kept, size), bool), (kept,), size, bool),
             crowded=everywhere(mesh, np.int32(0)),
             neurons=jax.jit(start)(self.own),
-            weights=tuple(s.split_weight(np.full(s.count, p.weight, np.float32)) for p, s in learning),
+            weights=tuple(s.full(p.weight) for p, s in learning),
             traces=tuple(self._start(p.rule, s) for p, s in learning),
         )
         traces = jax.tree.map(lambda x: x.sharding.spec, self.state.traces)
