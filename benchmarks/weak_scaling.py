@@ -1,10 +1,10 @@
 """Weak scaling by model: the compute of one node is measured, the network between nodes is assumed.
 
-A plastic network (`hebbax.experiments.hpc`) grows with the number of nodes: each node holds as many neurons, and as many
-synapses onto each, as before, and their partners are among ever more neurons. What one node computes in the steps of one
-delay is measured here, by the loop of the experiments itself, on the very structure that the node would have: all neurons of
-the whole network are rows, each the shorter the more nodes there are. Spikes of the whole network are drawn beforehand and
-arrive as lists, as an exchange leaves them. What the exchange takes is computed from latency and bandwidth.
+A plastic network (`hebbax.experiments.hpc`) grows with the number of nodes: each node holds as many neurons, and as
+many synapses onto each, as before, and their partners are among ever more neurons. What one node computes in the steps
+of one delay is measured here, by the loop of the experiments itself, on the very structure that the node would have:
+all neurons of the whole network are rows, each the shorter the more nodes there are. Spikes of the whole network are
+drawn beforehand and arrive as lists, as an exchange leaves them. What that takes is computed from latency and bandwidth.
 """
 
 from __future__ import annotations
@@ -30,15 +30,18 @@ from rich.console import Console
 from rich.table import Table
 
 import hebbax
-from hebbax._core.sent import SpikeLists, pack
+from hebbax._core.layout import part_of_columns
 from hebbax._core.pytree import assemble
+from hebbax._core.sent import pack
 from hebbax._core.specs import Sent
 from hebbax.experiments import hpc, network, network_loop
 
 RESULTS = Path(__file__).parent / "results"
+NODES = [1, 4, 16, 64, 256, 1024]
 PATTERNS = 8  # different intervals of spikes, which take turns
-COLUMNS = (
-    "nodes", "neurons", "synapses", "bytes a node", "spikes a step", "rows' mean length", "compute a step", "sent a node",
+MEASURED = (
+    "nodes", "neurons", "synapses", "bytes a node", "spikes a step", "plastic synapses of a row", "sent a node",
+    "compute a step, measured",
 )  # fmt: skip
 
 
@@ -87,7 +90,7 @@ class Node:
         self.network = hpc.build(p, scale=nodes * neurons / 11250, inputs=inputs, plastic=True, seed=0)
         self.nodes, n = nodes, self.network.excitatory.size
         self.layout = hebbax.sharding.Layout.even(n, nodes)
-        self.synapses = [part(x, self.layout.size, n) for x in self.network.projections]
+        self.synapses = [own_part(x, n, self.layout) for x in self.network.projections]
         delay, size = self.network.delay, self.layout.size
         capacity = math.ceil(network_loop.LISTED * delay * size)
         self.sent = Sent(nodes, size, delay, capacity)
@@ -125,7 +128,7 @@ class Node:
 
         def interval(state: Any, k: jax.Array) -> tuple[Any, None]:
             steps = k * delay + jnp.arange(delay, dtype=jnp.int32)
-            arriving = assemble(SpikeLists, dict(messages=patterns[k % PATTERNS], sent=self.sent))
+            arriving = assemble(hebbax.sharding.SpikeLists, dict(messages=patterns[k % PATTERNS], sent=self.sent))
             drive = self.network.neurons.drive(ids, steps)
             carry, spikes = network_loop.run_interval(self.network, synapses, drive, state, arriving)
             sent = pack(spikes, self.sent.capacity).messages  # which the exchange would send
@@ -144,19 +147,29 @@ class Node:
     def row(self, compute: float, rate: float) -> Row:
         size = sum(x.nbytes for x in jax.tree.leaves((self.synapses, self.state.weights, self.state.traces)))
         n, synapses = self.network.excitatory.size, sum(s.nse for s in self.synapses)
-        plastic, x = next(self._learning())
+        plastic, _ = next(self._learning())
         return Row(
             nodes=self.nodes, neurons=n, synapses=self.nodes * synapses, node_bytes=size, spikes=n * rate * 1e-4,
-            row=plastic.nse / self.network.excitatory.sum(), compute=compute, message=4 * (self.patterns.shape[1] // self.nodes),
+            row=plastic.nse / self.network.excitatory.sum(), compute=compute,
+            message=4 * (self.patterns.shape[1] // self.nodes),
         )  # fmt: skip
 
 
-def part(projection: network.Projection, size: int, n: int) -> hebbax.Synapses:
-    """The synapses onto the first `size` of `n` neurons."""
-    return projection.part(0, size)
+def own_part(projection: network.Projection, n: int, layout: hebbax.sharding.Layout) -> hebbax.Synapses:
+    """The synapses onto the first node's neurons, as that node has them."""
+    drawn = projection.drawn(0, layout.size)
+    columns = np.asarray(drawn.csc_indptr)[: layout.size + 1], np.asarray(drawn.csc_indices)
+    shape = layout.length, layout.size
+    fields = part_of_columns(*columns, layout.places, int(columns[0][-1]), shape)
+    names = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")
+    arrays = {name: jnp.asarray(x, jnp.int32) for name, x in zip(names, fields, strict=True)}
+    return assemble(hebbax.Synapses, {**arrays, "shape": shape})
 
 
-def measure(nodes, neurons, inputs, rate, rounds, duration, say=lambda _: None) -> list[Row]:
+def measure(
+    nodes: list[int], neurons: int, inputs: float, rate: float, rounds: int, duration: float,
+    say: Callable[[str], object] = lambda _: None,
+) -> list[Row]:  # fmt: skip
     """A row for each number of nodes; the first of them is measured again beside every other, in turn."""
     say("building what one node holds")
     first = Node(nodes[0], neurons, inputs, rate)
@@ -173,5 +186,95 @@ def measure(nodes, neurons, inputs, rate, rounds, duration, say=lambda _: None) 
         found.append(node.row(alone * ratio, rate))
         del node
         gc.collect()
-        jax.clear_caches()
     return found
+
+
+def schedules(fabric: Fabric) -> dict[str, Callable[[int, int], float]]:
+    """What an all-gather takes, by algorithm."""
+    return {"ring": fabric.ring, "tree": fabric.tree}
+
+
+def tables(found: list[Row], delay: int) -> dict[str, tuple[tuple[str, ...], list[list[str]]]]:
+    """What was measured, and what follows: by title, the head and the cells of a table."""
+    first = [
+        [
+            str(row.nodes), f"{row.neurons:,}", f"{row.synapses:.3g}", f"{row.node_bytes / 1e6:,.0f} MB",
+            f"{row.spikes:,.0f}", f"{row.row:,.1f}", f"{row.message / 1e3:.1f} kB", f"{row.compute * 1e6:,.0f} µs",
+        ]
+        for row in found
+    ]  # fmt: skip
+    columns = [(fabric, name, run) for fabric in FABRICS for name, run in schedules(fabric).items()]
+    head = ("nodes", *(f"{fabric.name}, {name}" for fabric, name, _ in columns), "compute alone")
+    second = [
+        [
+            str(row.nodes),
+            *(
+                f"{row.step(delay, run) * 1e6:,.0f} µs, {found[0].compute / row.step(delay, run):.0%}"
+                for _, _, run in columns
+            ),
+            f"{found[0].compute / row.compute:.0%}",
+        ]
+        for row in found
+    ]
+    return {"One node, measured": (MEASURED, first), "A step, and efficiency, predicted": (head, second)}
+
+
+def main(
+    neurons: Annotated[int, typer.Option(min=10, help="Neurons a node.")] = 11250,
+    inputs: Annotated[float, typer.Option(min=1e-3, max=1, help="Part of the 11 250 synapses onto a neuron.")] = 1.0,
+    rate: Annotated[float, typer.Option(min=0, help="Firing rate of every neuron in Hz.")] = 10.5,
+    nodes: Annotated[list[int], typer.Option(min=1, help="Numbers of nodes, one or several.")] = NODES,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads.", show_default="as in `hebbax info`")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements, of which the median counts.")] = 5,
+    duration: Annotated[float, typer.Option(min=0, help="Seconds that a measurement takes, about.")] = 1.0,
+    output: Annotated[Path, typer.Option(help="Folder for the file.")] = RESULTS,
+) -> None:
+    """Measure one node's part, add the network between nodes by model, print tables and write them as Markdown."""
+    if threads is not None:
+        hebbax.set_num_threads(threads)
+    counts = sorted({1, *nodes})
+    with Console(stderr=True).status("") as status:
+        found = measure(counts, neurons, inputs, rate, rounds, duration, say=status.update)
+    delay = hpc.Parameters().delay_steps
+    about, known = machine(), versions()
+    used = ", ".join(f"{name} {known[name]}" for name in ("python", "hebbax", "jax", "jaxlib"))
+    fabrics = "; ".join(
+        f"{x.name} {x.latency * 1e6:g} µs a message, {x.bandwidth / 1e9:g} GB/s a node" for x in FABRICS
+    )
+    text = [
+        f"Not run on a cluster. A node here is a device as fast as the one measured: {about['cpu']}, "
+        f"{hebbax.get_num_threads()} threads; {used}. From "
+        f"`{shlex.join(['python', 'benchmarks/weak_scaling.py', *sys.argv[1:]])}` at {commit()}, "
+        f"{datetime.date.today().isoformat()}.",
+        f"Measured (median of {rounds}, each in turn with one node; load average {about['load_average'][0]:.1f} at the "
+        f"end): a step of `hebbax.experiments.hpc` on the first node's part, the loop of the experiments, neurons, "
+        f"drive, both updates and four projections, at {rate:g} Hz. Bytes: weights, traces, CSR and CSC structure.",
+        f"Assumed: {fabrics}; a message has room for one spike of each neuron in {1 / network_loop.LISTED:.0f} steps "
+        f"and is sent whole, once in the delay of {delay} steps; one process a node; no overlap of computing and "
+        f"sending; no waiting for the slowest node. Ring: (nodes - 1) (latency + bytes / bandwidth), as Gloo does it. "
+        f"Tree: log2(nodes) latency + (nodes - 1) bytes / bandwidth, as MPI's recursive doubling. [messages.md]"
+        f"(messages.md) has what two processes of one machine measured.",
+        "Efficiency: a step of one node alone over a step on so many. Compute grows because the same number of "
+        "synapses lies in ever more, ever shorter rows, each of which is found and fetched at a spike, and because the "
+        "presynaptic traces no longer fit a cache.",
+    ]
+    console, out = Console(), ["# Weak scaling, by model"]
+    for title, (head, cells) in tables(found, delay).items():
+        table = Table(*head, title=title, title_justify="left")
+        for column in table.columns:
+            column.justify = "right"
+        for line in cells:
+            table.add_row(*line)
+        console.width = max(console.width, Console(width=1000).measure(table).maximum)
+        console.print(table)
+        lines = [" | ".join(head), "|".join(["---:"] * len(head)), *(" | ".join(line) for line in cells)]
+        out += [f"## {title}", "\n".join(f"| {line} |" for line in lines)]
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "weak_scaling.md").write_text("\n\n".join([*out, *text]) + "\n")
+    for line in text:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"wrote {output / 'weak_scaling.md'}", highlight=False, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
