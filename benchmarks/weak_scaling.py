@@ -4,7 +4,7 @@ A plastic network (`hebbax.experiments.hpc`) grows with the number of nodes: eac
 many synapses onto each, as before, and their partners are among ever more neurons. What one node computes in the steps
 of one delay is measured here, by the loop of the experiments itself, on the very structure that the node would have:
 all neurons of the whole network are rows, each the shorter the more nodes there are. Spikes of the whole network are
-drawn beforehand and arrive as lists, as an exchange leaves them. What that takes is computed from latency and bandwidth.
+drawn beforehand and arrive as lists, as an exchange leaves them. What that takes is computed: latency, bandwidth.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="examples are not pa
 
 @pytest.fixture
 def job():
-    return (FOLDER / "song2000.sbatch").read_text()
+    return (FOLDER / "hpc.sbatch").read_text()
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def launched(tmp_path, requested):
     srun.chmod(0o755)
     slurm = {"SLURM_CPUS_PER_TASK": requested["cpus-per-task"], "SLURM_JOB_ID": "7", "https_proxy": "proxy"}
     env = os.environ | slurm | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    child = subprocess.run(["bash", FOLDER / "song2000.sbatch"], env=env, capture_output=True, text=True, timeout=60)
+    child = subprocess.run(["bash", FOLDER / "hpc.sbatch"], env=env, capture_output=True, text=True, timeout=60)
     assert child.returncode == 0, child.stderr
     words, _, environment = child.stdout.partition("---\n")
     return words.splitlines(), environment.splitlines()
@@ -68,4 +68,4 @@ def test_the_command_is_one_that_there_is(launched, tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "_run", lambda *_, **options: seen.update(options))
     result = CliRunner().invoke(cli.app, command)
     assert result.exit_code == 0, shlex.join(command) + result.output
-    assert seen["joined"] and seen["neurons"] == 1024
+    assert seen["joined"] and seen["scale"] == 16

@@ -125,7 +125,11 @@ def test_lists_without_room_are_refused(network, rng):
     with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="more spikes than the lists have room for"):
         jax.block_until_ready(synapses.propagate_on_pre(weight, lists.at(3)))
     with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="more spikes than the lists have room for"):
-        jax.block_until_ready(synapses.propagate_on_pre(weight, pack(spikes, 99).at(STEPS)))
+        jax.block_until_ready(synapses.propagate_on_pre(weight, lists.at(0)))  # which had room, for once
+    assert np.isnan(synapses.propagate_on_pre(weight, lists.at(3), backend="jax")).all()
+    for step in (-1, STEPS):
+        with pytest.raises(IndexError, match=f"step: got {step}, expected 0 to 3"):
+            lists.at(step)
 
 
 @pytest.mark.parametrize("place", [0, 1, 2, 3, 4, 6, 8, 9, 12])

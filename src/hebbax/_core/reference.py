@@ -158,6 +158,12 @@ def sent(messages, sent: Sent):
     return jnp.zeros(sent.rows, bool).at[rows].set(True, mode="drop")
 
 
+def nan_unless_all_fit(x, messages, sent: Sent):
+    """`x`, or NaN where spikes had no room: plain JAX cannot raise, and none are lost without a word."""
+    counts = messages.reshape(*messages.shape[:-1], sent.shards, -1)[..., SENT_HEADER + sent.steps]
+    return jnp.where((counts <= sent.capacity).all(-1, keepdims=True), x, jnp.asarray(jnp.nan, x.dtype))
+
+
 def dense(events, arrivals: Arrivals | Sent):
     """What lists of either kind say, as an array of bool."""
     return sent(events, arrivals) if isinstance(arrivals, Sent) else arriving(events, arrivals)
@@ -173,4 +179,6 @@ def without_lists(run: Callable, *operands: jax.Array, spec: Spec, **params: Any
     if arrivals.shifted and at is not None:
         given[at] = roll(given[at], lists, -1)
     out = run(*given, spec=dataclasses.replace(spec, arrivals=None), **params)
+    if isinstance(arrivals, Sent):
+        return nan_unless_all_fit(out, lists, arrivals)
     return roll(out, lists, 1) if arrivals.shifted and spec.kind == "propagate" else out

@@ -56,7 +56,10 @@ class SpikeLists:
 
     @property
     def overflow(self) -> jax.Array:
-        """Spikes for which there was no room on the fullest device, int32: if not 0, no operator takes these lists."""
+        """Spikes for which there was no room on the fullest device, int32: if not 0, operators do not take these lists.
+
+        On CPUs they raise then, elsewhere their results are NaN.
+        """
         _, starts = self._starts()
         return jnp.maximum(starts[..., -1].max(-1) - self.sent.capacity, 0)
 
@@ -71,13 +74,15 @@ class SpikeLists:
         return messages, messages[..., SENT_HEADER : SENT_HEADER + self.steps + 1]
 
     def at(self, step: Any) -> SpikeLists:
-        """Return the same lists, of which operators and rules see this step, 0 to `steps - 1`."""
+        """Return the same lists, of which operators and rules see this step, 0 to `steps - 1`; an IndexError if not."""
+        if isinstance(step, (int, np.integer)) and not 0 <= step < self.steps:
+            raise IndexError(f"step: got {step}, expected 0 to {self.steps - 1}")
         named = jnp.broadcast_to(jnp.asarray(step, self.messages.dtype), (*self.messages.shape[:-1], 1))
         messages = jax.lax.dynamic_update_slice_in_dim(self.messages, named, STEP, -1)
         return assemble(SpikeLists, dict(messages=messages, sent=self.sent))
 
     def todense(self) -> jax.Array:
-        """Return whether each neuron spikes in the step that operators see, bool, shape (n,)."""
+        """Return whether each neuron spikes in the step that operators see, bool, shape (n,); see `overflow`."""
         dense = jnp.vectorize(lambda messages: reference.sent(messages, self.sent), signature="(m)->(n)")
         return dense(self.messages)
 
@@ -133,10 +138,11 @@ def _fade_natively(trace, messages, numbers, *, sent: Sent):
 def _fade_in_jax(trace, messages, numbers, *, sent: Sent):
     def one(trace, messages, numbers):
         keep, amount, sets = numbers
-        added = jnp.where(sets != 0, amount, trace * keep + amount)
-        return jnp.where(reference.sent(messages, sent), added, trace * keep)
+        kept = jax.lax.optimization_barrier(trace * keep)  # as in `fade_dense`
+        return jnp.where(reference.sent(messages, sent), jnp.where(sets != 0, amount, kept + amount), kept)
 
-    return jnp.vectorize(one, signature="(n),(m),(k)->(n)")(trace, messages, numbers)
+    out = jnp.vectorize(one, signature="(n),(m),(k)->(n)")(trace, messages, numbers)
+    return reference.nan_unless_all_fit(out, messages, sent)
 
 
 def _batch_pack(operands, axes, *, capacity: int):

@@ -52,7 +52,7 @@ cdef bint succeeded(Status status, const Network* network, const char* kind, int
         return True
     if status == BAD_LISTS and flags & SENT:
         snprintf(message, MESSAGE, b"more spikes than the lists have room for, which their `overflow` says too, or "
-                 b"other lists than hebbax.sharding.exchange makes")
+                 b"a step that they do not have, or other lists than hebbax.sharding.exchange makes")
         return False
     if status == BAD_LISTS:
         snprintf(message, MESSAGE, b"the lists of arriving spikes are not as they were recorded")

@@ -101,7 +101,7 @@ cdef List list_of(const Lists* lists, int64_t d) noexcept nogil:
     if lists.sent:
         found = lists.lists + d * lists.size + SENT_HEADER
         begin, end = found[lists.position], found[lists.position + 1]
-        if not 0 <= begin <= end <= lists.capacity:
+        if not 0 <= begin <= end <= lists.capacity or found[lists.length] > lists.capacity:
             return List(found, -1, 0)
         return List(found + lists.length + 1 + begin, end - begin, d * lists.n)
     place = lists.position - lists.delays[d]
@@ -127,11 +127,14 @@ cdef inline bint add_row(const Network* network, Rows* rows, int64_t j) noexcept
 
 
 cdef inline uint64_t spikes_in_block(const uint8_t* spike, int64_t size) noexcept nogil:
-    """A bit for each of up to 64 neurons, by multiplying 8 bytes at a time, which are 0 or 1."""
+    """A bit for each of up to 64 neurons, by multiplying 8 bytes at a time, each of which is made 0 or 1 before."""
     cdef uint64_t word, found = 0
     cdef int64_t k
     for k in range(0, size - 7, 8):
         memcpy(&word, spike + k, 8)
+        word |= word >> 4 & <uint64_t> 0x0F0F0F0F0F0F0F0F
+        word |= word >> 2 & <uint64_t> 0x0303030303030303
+        word = (word | word >> 1) & <uint64_t> 0x0101010101010101
         found |= (word * <uint64_t> 0x0102040810204080 >> 56) << k
     for k in range(size // 8 * 8, size):
         found |= <uint64_t> (spike[k] != 0) << k

@@ -139,7 +139,7 @@ class PairSTDP:
             Weights in CSR order, within the bounds.
         state : PairTraces
             From `init` or the step before.
-        pre_spike : Array, shape (n_pre,), bool or real
+        pre_spike : Array, shape (n_pre,), bool or real, or hebbax.sharding.SpikeLists
             Whether each presynaptic neuron spikes.
         post_spike : Array, shape (n_post,), bool or real
             Whether each postsynaptic neuron spikes.

@@ -266,7 +266,10 @@ def _agreed(parts: dict[int, _Part], where: _Where, failure: Exception | None) -
     code = zlib.crc32("".join(kinds).encode()) % 2**31
     known[-3:] = code, len(kinds) > 1, failure is not None
     together = known[None]
-    if len({device.process_index for device in where.mesh.devices.flat}) > 1:
+    processes = len({device.process_index for device in where.mesh.devices.flat})
+    if 1 < processes < jax.process_count():  # the others would be waited for
+        raise ValueError(f"mesh: got devices of {processes} processes, expected one or all {jax.process_count()}")
+    if processes > 1:
         together = multihost_utils.process_allgather(known.astype(jax.dtypes.canonicalize_dtype(known.dtype)))
     if failure is not None:
         raise failure
