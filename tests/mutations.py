@@ -63,8 +63,8 @@ FAULTS = (
     Fault("src/hebbax/inplace.py", "x = x != 0", "x = x > 0", "outside_jax/test_inplace.py"),
     Fault(
         "src/hebbax/rules/pair.py",
-        "add_spikes(plus.of(pre)",
-        "add_spikes(minus.of(pre)",
+        "add_spikes(plus.of(value)",
+        "add_spikes(minus.of(value)",
         "rules/test_rules.py",
     ),
     Fault("src/hebbax/rules/inhibitory.py", "post - 2 * at_target", "post - 1 * at_target", "rules/test_rules.py"),

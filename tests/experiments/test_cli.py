@@ -209,7 +209,7 @@ def test_ctrl_c_keeps_what_was_computed(run, tmp_path, monkeypatch):
 
 
 def test_a_run_that_another_process_stopped_says_so(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(song2000, "_any_process", lambda stop: True)
+    monkeypatch.setattr(song2000, "any_process", lambda stop: True)
     result = run("simulate", "song2000", *TINY, "--output", tmp_path)
     assert result.exit_code == 130, result.output
     assert "interrupted" in result.output
