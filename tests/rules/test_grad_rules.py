@@ -42,7 +42,7 @@ def rule(request):
 def network():
     """Synapses, weights, some of which rest on a bound, and spikes of either side."""
     rng = np.random.default_rng(3)
-    synapses = hebbax.Synapses.random(SHAPE, prob=0.6, seed=1)
+    synapses = hebbax.Synapses.random(SHAPE, prob=0.6, seed=9)
     weight = rng.uniform(0.15, 0.85, synapses.nse).astype(np.float32)
     return synapses, weight, rng.random((STEPS, SHAPE[0])) < 0.3, rng.random((STEPS, SHAPE[1])) < 0.3
 

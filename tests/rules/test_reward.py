@@ -22,7 +22,7 @@ from problems import DTYPES, enable_x64
 PLAIN = dict(tau_plus=5.0, tau_minus=7.0, tau_c=20.0, a_plus=0.11, a_minus=0.13, w_min=0.1, w_max=0.9)
 WIDE = PLAIN | dict(w_min=-50.0, w_max=50.0)
 SHAPE = N_PRE, N_POST = 6, 5
-SYNAPSES = hebbax.Synapses.random(SHAPE, prob=0.7, seed=2)
+SYNAPSES = hebbax.Synapses.random(SHAPE, prob=0.7, seed=7)
 ROWS, COLUMNS = np.repeat(np.arange(N_PRE), np.diff(SYNAPSES.indptr)), np.asarray(SYNAPSES.indices)
 WEIGHT = np.random.default_rng(4).uniform(0.15, 0.85, SYNAPSES.nse).astype(np.float32)
 

@@ -287,7 +287,7 @@ def test_an_index_out_of_range_is_named(rng, network):
 # -- events
 
 
-@pytest.mark.parametrize("record", [events._record_natively, events._record_in_jax])
+@pytest.mark.parametrize("record", [jax.jit(events.record_p.bind, static_argnames="arrivals"), events._record_in_jax])
 def test_lists_are_the_same_natively_and_in_jax(rng, record):
     arrivals = Arrivals(37, (4, 1, 0))
     x = jnp.asarray(events.none_yet(arrivals))

@@ -100,7 +100,7 @@ def split(
     def columns(k: int) -> tuple[np.ndarray, np.ndarray]:
         return indptr[starts[k] : starts[k + 1] + 1], indices
 
-    return _assembled(columns, np.diff(indptr[list(starts)].astype(np.int64)), where)
+    return _assembled(columns, np.diff(indptr[list(starts)].astype(np.int64)), where, synapses.nse)
 
 
 def from_parts(
@@ -171,7 +171,7 @@ def from_parts(
     except Exception as error:  # raised below, when the other processes know
         failure = error
     sizes = _agreed(parts, where, failure)
-    sharded = _assembled(lambda k: parts[k][:2], sizes, where)
+    sharded = _assembled(lambda k: parts[k][:2], sizes, where, int(sizes.sum()))
     numbers, unit = next(iter(parts.values()))[2:]
     if numbers is None:
         return sharded
@@ -282,9 +282,9 @@ def _agreed(parts: dict[int, _Part], where: _Where, failure: Exception | None) -
 
 
 def _assembled(
-    columns: Callable[[int], tuple[np.ndarray, np.ndarray]], sizes: np.ndarray, where: _Where
+    columns: Callable[[int], tuple[np.ndarray, np.ndarray]], sizes: np.ndarray, where: _Where, count: int
 ) -> ShardedSynapses:
-    """Synapses from the columns of each shard, and the numbers of synapses of all."""
+    """Synapses from the columns of each shard, the numbers of synapses of all, and the length of a whole weight."""
     mesh, axis, pre, post = where
     size = max(1, int(sizes.max()))
     local_shape = pre.length, post.size
@@ -303,5 +303,4 @@ def _assembled(
         name: place(mesh, axis, functools.partial(shard, name), (), n, dtype)
         for name, n in zip(FIELDS, lengths, strict=True)
     }
-    count = int(sizes.sum())
     return assemble(ShardedSynapses, {**fields, "pre": pre, "post": post, "count": count, "mesh": mesh, "axis": axis})
