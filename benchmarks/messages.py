@@ -22,9 +22,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from machine import commit, machine, versions
@@ -107,20 +108,15 @@ def _mpiexec() -> str | None:
 def _run(commands: list[list[str]]) -> None:
     kept = {name: x for name, x in os.environ.items() if not name.lower().endswith("_proxy")}
     env = kept | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-    children = [
-        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for command in commands
-    ]
-    end = time.monotonic() + LIMIT
-    try:
-        outputs = [child.communicate(timeout=max(1, end - time.monotonic()))[0] for child in children]
-    finally:
-        for child in children:
-            child.kill()
-            child.wait()
-    for child, printed in zip(children, outputs, strict=True):
-        if child.returncode:
-            raise RuntimeError(f"a process ended with status {child.returncode}: {printed[-2000:]}")
+
+    def run(command: list[str]) -> subprocess.CompletedProcess:
+        output: Any = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.run(command, env=env, timeout=LIMIT, **output)
+
+    with ThreadPoolExecutor(len(commands)) as pool:  # all at once, or they would wait for each other
+        for child in pool.map(run, commands):
+            if child.returncode:
+                raise RuntimeError(f"a process ended with status {child.returncode}: {child.stdout[-2000:]}")
 
 
 def _in_a_process(

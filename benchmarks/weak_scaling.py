@@ -114,7 +114,11 @@ class Node:
         steps, size = own.shape
         messages = [pack(jnp.asarray(own), self.sent.capacity).messages]
         for _ in range(self.nodes - 1):
-            cells = np.flatnonzero(rng.random(steps * size) < probability)[: self.sent.capacity]
+            cells = np.flatnonzero(rng.random(steps * size) < probability)
+            if cells.size > self.sent.capacity:
+                raise ValueError(
+                    f"rate: got {probability * 1e4:g} Hz, at which {self.sent.capacity} spikes are too few"
+                )
             starts = np.searchsorted(cells, size * np.arange(steps + 1))
             message = np.zeros(messages[0].size, np.int32)
             message[:4] = 0, size, steps, self.sent.capacity

@@ -185,9 +185,8 @@ def run_cuba(
     Neurons with exponential currents; synapses between excitatory ones learn by pairs of spikes.
     """
     parameters = cuba.Parameters(time_step=dt * u.ms, connectivity=connectivity)
-    _run_network(
-        cuba, parameters, static, seconds, backend, threads, (devices, distributed), output, neurons=neurons, seed=seed
-    )
+    where = devices, distributed
+    _run_network(cuba, parameters, static, seconds, backend, threads, where, output, neurons=neurons, seed=seed)
 
 
 @simulate.command("brunel10k")
@@ -208,18 +207,8 @@ def run_brunel10k(
     10 000 neurons, 10 million synapses, 35 spikes a second of each neuron.
     """
     parameters = brunel10k.Parameters(time_step=dt * u.ms)
-    _run_network(
-        brunel10k,
-        parameters,
-        static,
-        seconds,
-        backend,
-        threads,
-        (devices, distributed),
-        output,
-        neurons=neurons,
-        seed=seed,
-    )
+    where = devices, distributed
+    _run_network(brunel10k, parameters, static, seconds, backend, threads, where, output, neurons=neurons, seed=seed)
 
 
 @simulate.command("hpc")
@@ -246,18 +235,9 @@ def run_hpc(
     Currents that are alpha functions, 11 250 synapses onto every neuron (--inputs 1), and plasticity by a power of the
     weight. The published network is --scale 1 --inputs 1, and 127 million synapses.
     """
+    parameters, where = hpc.Parameters(time_step=dt * u.ms), (devices, distributed)
     options: Any = dict(scale=scale, inputs=inputs, seed=seed)
-    _run_network(
-        hpc,
-        hpc.Parameters(time_step=dt * u.ms),
-        static,
-        seconds,
-        backend,
-        threads,
-        (devices, distributed),
-        output,
-        **options,
-    )
+    _run_network(hpc, parameters, static, seconds, backend, threads, where, output, **options)
 
 
 @simulate.command("reward")
@@ -310,7 +290,7 @@ def run_digits(
 
 def _run_network(
     experiment: ModuleType, parameters: Any, static: bool, seconds: float, backend: str | None, threads: int | None,
-    places: tuple[int | None, bool], output: Path, **options: Any,
+    where: tuple[int | None, bool], output: Path, **options: Any,
 ) -> None:  # fmt: skip
     try:
         parameters.delay_steps  # noqa: B018
@@ -320,7 +300,7 @@ def _run_network(
         steps = network_loop.steps_in(seconds, parameters.time_step)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="'--seconds'") from error
-    devices, distributed = places
+    devices, distributed = where
     if devices is None and not distributed:  # there are to be as many as may pay
         with suppress(RuntimeError):
             most = threads or hebbax.get_num_threads()

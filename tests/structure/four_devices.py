@@ -625,31 +625,6 @@ def test_one_delay_for_a_projection_on_split_neurons(rng, mesh):
         oracle.assert_close(sharded.join_post(currents[k]), expected_currents[k])
 
 
-def test_a_delay_per_synapse_where_devices_share_out_a_batch(rng, mesh):
-    synapses, dt = network(rng, (24, 17), 130), 1.0 * u.ms
-    axonal, dendritic = (rng.integers(0, x, synapses.nse) for x in (5, 4))
-    delayed = hebbax.delays.DelayedSynapses(synapses, dt, axonal=axonal * dt, dendritic=dendritic * dt)
-    rule = hebbax.PairSTDP(20.0 * u.ms, 20.0 * u.ms, 0.1, 0.1, 0.0, 1.0)
-    spikes = rng.random((8, 20, 24)) < 0.2, rng.random((8, 20, 17)) < 0.2
-    weight = jnp.asarray(rng.uniform(0, 1, (8, synapses.nse)), jnp.float32)
-
-    def learn(weight, *spikes):
-        def step(carry, spikes):
-            weight, traces, state = carry
-            state = delayed.push(state, *spikes)
-            current, state = delayed.propagate(weight, state)
-            return delayed.step(rule, weight, traces, state, *spikes, after=current), current
-
-        start = weight, rule.init(synapses), delayed.init(weight, rule)
-        (weight, *_), currents = jax.lax.scan(step, start, spikes)
-        return weight, currents
-
-    members = P("devices")
-    split = jax.shard_map(jax.vmap(learn), mesh=mesh, in_specs=members, out_specs=members, check_vma=False)
-    for got, expected in zip(jax.jit(split)(weight, *spikes), jax.vmap(learn)(weight, *spikes), strict=True):
-        oracle.assert_close(got, expected)
-
-
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_function_on_every_device(seed, mesh):
     rng = np.random.default_rng(seed)

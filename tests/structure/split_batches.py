@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import hebbax
+from hebbax._core.sent import pack
 from hebbax.delays import DelayedSynapses
 from hlo import at_least
 from problems import call, operands, random_network
@@ -254,28 +255,36 @@ def test_weights_stay_in_place(update, loop, problem, mesh):
     same(out, expected)
 
 
-def test_a_rule(rng, mesh):
-    """A step of propagate and both updates, none of which waits for what another device has."""
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_rule(rng, mesh, listed):
+    """A step of propagate and both updates, none of which waits for what another device has, of spikes in lists too."""
     synapses = hebbax.Synapses.random(SHAPE, prob=0.3, seed=1)
     rule = hebbax.PairSTDP(20 * u.ms, 20 * u.ms, 0.1, 0.1, 0.0, 1.0)
     weight = np.float32(rng.uniform(0, 1, (MEMBERS, synapses.nse)))
     pre, post = (rng.random((MEMBERS, 10, n)) < 0.3 for n in SHAPE)
+    if listed:
+        pre = jax.vmap(lambda x: pack(x, x.size))(pre)
 
     def learn(weight, pre, post):
         def step(state, spikes):
-            weight, traces, voltage = state
-            current = synapses.propagate_on_pre(weight, spikes[0])
+            weight, traces, voltage, pre = state
+            k, post_spike = spikes
+            pre = pre.at(k) if listed else pre
+            pre_spike = pre if listed else pre[k]
+            current = synapses.propagate_on_pre(weight, pre_spike)
             voltage = hebbax.fence(0.9 * voltage + current)
-            spikes = spikes[0], spikes[1] | (voltage > 2)
-            return (*rule.step(synapses, weight, traces, *spikes, 1 * u.ms, after=current), voltage), current
+            post_spike |= voltage > 2
+            weight, traces = rule.step(synapses, weight, traces, pre_spike, post_spike, 1 * u.ms, after=current)
+            return (weight, traces, voltage, pre), current
 
-        state = weight, rule.init(synapses), jnp.zeros(SHAPE[1])
-        return jax.lax.scan(step, state, (pre, post))
+        state = weight, rule.init(synapses, at_events=listed), jnp.zeros(SHAPE[1]), pre
+        return jax.lax.scan(step, state, (jnp.arange(10), post))
 
     split = put((weight, pre, post), mesh, "devices")
     text = compiled_text(jax.vmap(learn), *split)
     assert sent(text) == []
     assert calls(text, "update") == calls(text, "propagate") == [(MEMBERS // 4,)]
+    assert calls(text, "fade") == [(MEMBERS // 4,)] * listed
     same(jax.jit(jax.vmap(learn))(*split), jax.jit(jax.vmap(learn))(weight, pre, post))
 
 
@@ -304,7 +313,10 @@ def test_delays(rng, mesh):
     assert sent(text) == []
     for kind in ("update", "deliver", "record"):
         assert calls(text, kind) == [(MEMBERS // 4,)], kind
-    same(jax.jit(jax.vmap(learn))(*split), jax.jit(jax.vmap(learn))(weight, *spikes))
+    expected, members = jax.jit(jax.vmap(learn))(weight, *spikes), P("devices")
+    same(jax.jit(jax.vmap(learn))(*split), expected)
+    mapped = jax.shard_map(jax.vmap(learn), mesh=mesh, in_specs=members, out_specs=members, check_vma=False)
+    same(jax.jit(mapped)(weight, *spikes), expected)
 
 
 def test_what_an_update_waits_for_stays_where_it_is(update, rng, problem, mesh):

@@ -20,9 +20,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.interpreters import batching, mlir
+from jax.interpreters import batching
 
-from hebbax import _cpu
 from hebbax._core import lowering, members, reference
 from hebbax._core.compat import Primitive
 from hebbax._core.primitives import bind, run_compiled
@@ -79,7 +78,4 @@ record_p = Primitive("hebbax_record")
 run_compiled(record_p)
 record_p.def_abstract_eval(lambda events, *_, **__: events.update(weak_type=False))
 batching.primitive_batchers[record_p] = _batch
-for _platform in lowering.PLATFORMS:
-    _native = _platform == "cpu" and _cpu.missing is None
-    _rule = _lower_natively if _native else mlir.lower_fun(_record_in_jax, multiple_results=False)
-    mlir.register_lowering(record_p, _rule, platform=_platform)
+lowering.register(record_p, _lower_natively, _record_in_jax)

@@ -34,9 +34,9 @@ def exchange(spikes: Any, axis: str, *, capacity: int | None = None, awake: bool
         not. By default `steps * own`, which none exceeds. Where there are more on any device, `overflow` is not 0 on
         all, and `exchange_all` sends them in bits, `steps * own / 8` bytes.
     awake : bool, default False
-        Devices that wait for others keep their cores, which on the CPUs of one process is several times faster. A
-        program may then have one such exchange, whose result the next one needs, as in a loop, and such programs have
-        to run one at a time: devices that wait keep XLA's threads. Elsewhere it changes nothing.
+        Devices of one process's CPUs that wait for others keep their cores, and do not have to be woken. A program may
+        then have one such exchange, whose result the next one needs, as in a loop, and such programs have to run one at
+        a time: devices that wait keep XLA's threads. Elsewhere it changes nothing.
 
     Returns
     -------

@@ -195,6 +195,14 @@ def lowering_rule(platform: str):
     return lower
 
 
+def register(primitive: Any, on_cpu: Callable, in_jax: Callable) -> None:
+    """Lower a primitive by a rule on CPUs, where the kernels are there, and as a function of plain JAX elsewhere."""
+    plain = mlir.lower_fun(in_jax, multiple_results=False)
+    for platform in PLATFORMS:
+        native = platform == "cpu" and _cpu.missing is None
+        mlir.register_lowering(primitive, on_cpu if native else plain, platform=platform)
+
+
 def attributes(spec: Spec, clip_all: bool = False, soft_bound: str | None = None, mu: float = 1.0, **_) -> dict:
     """What the kernels are told beside their operands."""
     flags = {

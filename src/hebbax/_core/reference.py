@@ -147,10 +147,15 @@ def arriving(events, arrivals: Arrivals):
     return jnp.zeros(length * n, bool).at[rows].set(True, mode="drop")
 
 
+def starts_of(messages, sent: Sent):
+    """Where each step's spikes begin in every device's message, and where the last ones end, by device."""
+    return messages.reshape(*messages.shape[:-1], sent.shards, -1)[..., SENT_HEADER : SENT_HEADER + sent.steps + 1]
+
+
 def sent(messages, sent: Sent):
     """Which neurons spike in the step that the messages of one member of a batch name, as an array of bool."""
-    step, messages = messages[STEP], messages.reshape(sent.shards, -1)
-    starts, ids = messages[:, SENT_HEADER:][:, : sent.steps + 1], messages[:, SENT_HEADER + sent.steps + 1 :]
+    step, starts = messages[STEP], starts_of(messages, sent)
+    ids = messages.reshape(sent.shards, -1)[:, SENT_HEADER + sent.steps + 1 :]
     begin, end = (jax.lax.dynamic_slice_in_dim(starts, step + k, 1, axis=1) for k in (0, 1))
     place = jnp.arange(sent.capacity)
     spikes = (place >= begin) & (place < end) & (ids >= 0) & (ids < sent.own)
@@ -160,8 +165,8 @@ def sent(messages, sent: Sent):
 
 def nan_unless_all_fit(x, messages, sent: Sent):
     """`x`, or NaN where spikes had no room: plain JAX cannot raise, and none are lost without a word."""
-    counts = messages.reshape(*messages.shape[:-1], sent.shards, -1)[..., SENT_HEADER + sent.steps]
-    return jnp.where((counts <= sent.capacity).all(-1, keepdims=True), x, jnp.asarray(jnp.nan, x.dtype))
+    fits = starts_of(messages, sent)[..., -1] <= sent.capacity
+    return jnp.where(fits.all(-1, keepdims=True), x, jnp.asarray(jnp.nan, x.dtype))
 
 
 def dense(events, arrivals: Arrivals | Sent):

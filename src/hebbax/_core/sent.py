@@ -22,8 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.interpreters import batching, mlir
 
-from hebbax import _cpu
-from hebbax._core import lowering, reference
+from hebbax._core import lowering, members, reference
 from hebbax._core.compat import Primitive
 from hebbax._core.fence import fence
 from hebbax._core.primitives import bind, run_compiled
@@ -60,18 +59,13 @@ class SpikeLists:
 
         On CPUs they raise then, elsewhere their results are NaN.
         """
-        _, starts = self._starts()
-        return jnp.maximum(starts[..., -1].max(-1) - self.sent.capacity, 0)
+        spikes = reference.starts_of(self.messages, self.sent)[..., -1]
+        return jnp.maximum(spikes.max(-1) - self.sent.capacity, 0)
 
     @property
     def count(self) -> jax.Array:
         """Spikes of every step, int32, shape (steps,)."""
-        _, starts = self._starts()
-        return jnp.diff(starts, axis=-1).sum(-2)
-
-    def _starts(self) -> tuple[jax.Array, jax.Array]:
-        messages = self.messages.reshape(*self.messages.shape[:-1], self.sent.shards, -1)
-        return messages, messages[..., SENT_HEADER : SENT_HEADER + self.steps + 1]
+        return jnp.diff(reference.starts_of(self.messages, self.sent), axis=-1).sum(-2)
 
     def at(self, step: Any) -> SpikeLists:
         """Return the same lists, of which operators and rules see this step, 0 to `steps - 1`; an IndexError if not."""
@@ -129,10 +123,14 @@ def _pack_in_jax(spikes, *, capacity: int):
     return jnp.concatenate([header, starts, (cells % max(own, 1)).astype(jnp.int32)])
 
 
-def _fade_natively(trace, messages, numbers, *, sent: Sent):
+def _fade_natively(out, *operands):
+    call = jax.ffi.ffi_call("hebbax_fade", jax.ShapeDtypeStruct(out.shape, out.dtype), input_output_aliases={0: 0})
+    return call(*operands, flags=np.int32(0))
+
+
+def _lower_fade(ctx, *operands, sent: Sent):
     del sent  # which the messages say
-    call = jax.ffi.ffi_call("hebbax_fade", jax.ShapeDtypeStruct(trace.shape, trace.dtype), input_output_aliases={0: 0})
-    return call(trace, messages, numbers, flags=np.int32(0))
+    return members.lower(ctx, _fade_natively, *operands)
 
 
 def _fade_in_jax(trace, messages, numbers, *, sent: Sent):
@@ -157,14 +155,6 @@ def _batch_fade(operands, axes, **params):
     ), 0
 
 
-def _register(primitive: Primitive, natively, in_jax) -> None:
-    run_compiled(primitive)
-    for platform in lowering.PLATFORMS:
-        native = platform == "cpu" and _cpu.missing is None
-        rule = mlir.lower_fun(natively if native else in_jax, multiple_results=False)
-        mlir.register_lowering(primitive, rule, platform=platform)
-
-
 pack_p, fade_p = Primitive("hebbax_pack"), Primitive("hebbax_fade")
 pack_p.def_abstract_eval(
     lambda spikes, *, capacity: spikes.update(
@@ -173,5 +163,7 @@ pack_p.def_abstract_eval(
 )
 fade_p.def_abstract_eval(lambda trace, *_, **__: trace.update(weak_type=False))
 batching.primitive_batchers[pack_p], batching.primitive_batchers[fade_p] = _batch_pack, _batch_fade
-_register(pack_p, _pack_natively, _pack_in_jax)
-_register(fade_p, _fade_natively, _fade_in_jax)
+for _primitive in (pack_p, fade_p):
+    run_compiled(_primitive)
+lowering.register(pack_p, mlir.lower_fun(_pack_natively, multiple_results=False), _pack_in_jax)
+lowering.register(fade_p, _lower_fade, _fade_in_jax)
