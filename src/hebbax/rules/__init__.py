@@ -42,7 +42,7 @@ whose changes fall off exponentially towards the bounds:
 0.5020 0.4985
 """
 
-from hebbax.rules._traces import PairTraces
+from hebbax.rules._traces import EventTrace, PairTraces
 from hebbax.rules.clopath import ClopathSTDP, ClopathTraces
 from hebbax.rules.diehl_cook import DiehlCookSTDP, PreTrace
 from hebbax.rules.homeostasis import HomeostaticTraces, HomeostaticTripletSTDP, ScalingState, SynapticScaling
@@ -57,6 +57,7 @@ __all__ = [
     "ClopathSTDP",
     "ClopathTraces",
     "DiehlCookSTDP",
+    "EventTrace",
     "HomeostaticTraces",
     "HomeostaticTripletSTDP",
     "InhibitorySTDP",
