@@ -135,8 +135,8 @@ def test_every_parameter_says_what_it_is_and_whence():
 @pytest.mark.optimised
 @pytest.mark.slow
 def test_the_synapse_that_is_rewarded_grows_and_the_others_do_not():
-    """The published picture."""
-    result = reward.simulate()
+    """The published picture; it differs between seeds, of which docs/experiments/plot_reward.py has five."""
+    result = reward.simulate(seed=1)
     largest = P.largest_weight / u.mV
     assert (result.course("chosen")[-90:] > HIGH * largest).mean() > 0.8  # of the last quarter
     assert result.records[0].mean == 1 and result.records[-1].mean < 0.8
