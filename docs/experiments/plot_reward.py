@@ -11,15 +11,15 @@ each of the 80 000 plastic synapses has seen other pairs of spikes:
    hebbax simulate reward
 
 That runs 3 600 s of biological time, which takes a few minutes on one core. The synapse between the two starts
-at 0 and grows to the largest weight, since its pair of spikes comes before every reward; for a while it may fall back, by
-pairs of spikes that do not. The mean of the others falls.
+at 0 and grows to the largest weight, since its pair of spikes comes before every reward; for a while it may fall
+back, by pairs of spikes that do not. The mean of the others falls.
 
 .. image:: ../../reward.png
    :alt: Weights and rewards over 3 600 s, weights at the end, and the correlation of the two neurons
 
-With the seeds 0 (which is shown) to 4, the chosen weight passed nine tenths of the largest, 3.6 mV, after 1 140, 1 010,
-1 700, 1 860 and 690 s, was above that in 54%, 100%, 97%, 100% and 78% of the last quarter, and at the end. The mean of the
-others fell from 1 mV to 0.60 to 0.70 mV; 1.5% to 2.5% of them were above 3.6 mV at the end, by chance.
+With the seeds 0 (which is shown) to 4, the chosen weight passed nine tenths of the largest, 3.6 mV, after 1 140,
+1 010, 1 700, 1 860 and 690 s, was above that in 54%, 100%, 97%, 100% and 78% of the last quarter, and at the end. The
+mean of the others fell from 1 mV to 0.60 to 0.70 mV; 1.5% to 2.5% of them were above 3.6 mV at the end, by chance.
 
 The same from Python, for 100 s unless the pages are made in full size, in which not much happens yet:
 """
