@@ -32,7 +32,8 @@ from rich.table import Table
 import hebbax
 from hebbax._core.layout import part_of_columns
 from hebbax._core.pytree import assemble
-from hebbax._core.sent import pack
+from hebbax._core.reference import SENT_HEADER
+from hebbax._core.sent import merge, nobody, pack
 from hebbax._core.specs import Sent
 from hebbax.experiments import hpc, network, network_loop
 
@@ -93,7 +94,7 @@ class Node:
         self.synapses = [own_part(x, n, self.layout) for x in self.network.projections]
         delay, size = self.network.delay, self.layout.size
         capacity = math.ceil(network_loop.LISTED * delay * size)
-        self.sent = Sent(nodes, size, delay, capacity)
+        self.sent = Sent(size, delay, capacity)
         rng, probability = np.random.default_rng(nodes), rate * 1e-4
         own = [rng.random((delay, size)) < probability for _ in range(PATTERNS)]
         self.patterns = jnp.stack([self._gathered(x, probability, rng) for x in own])
@@ -112,7 +113,7 @@ class Node:
     def _gathered(self, own: np.ndarray, probability: float, rng: np.random.Generator) -> jax.Array:
         """The messages of all nodes: the own one, and those of others, who spike as probably."""
         steps, size = own.shape
-        messages = [pack(jnp.asarray(own), self.sent.capacity).messages]
+        messages = [pack(jnp.asarray(own), self.sent.capacity).message]
         for _ in range(self.nodes - 1):
             cells = np.flatnonzero(rng.random(steps * size) < probability)
             if cells.size > self.sent.capacity:
@@ -120,9 +121,9 @@ class Node:
                     f"rate: got {probability * 1e4:g} Hz, at which {self.sent.capacity} spikes are too few"
                 )
             starts = np.searchsorted(cells, size * np.arange(steps + 1))
-            message = np.zeros(messages[0].size, np.int32)
-            message[:4] = 0, size, steps, self.sent.capacity
-            message[4 : 5 + steps], message[5 + steps :][: cells.size] = starts, cells % size
+            message = np.array(nobody(self.sent).message)
+            message[SENT_HEADER : SENT_HEADER + 1 + steps] = starts
+            message[SENT_HEADER + 1 + steps :][: cells.size] = cells % size
             messages.append(message)
         return jnp.concatenate(messages)
 
@@ -132,10 +133,10 @@ class Node:
 
         def interval(state: Any, k: jax.Array) -> tuple[Any, None]:
             steps = k * delay + jnp.arange(delay, dtype=jnp.int32)
-            arriving = assemble(hebbax.sharding.SpikeLists, dict(messages=patterns[k % PATTERNS], sent=self.sent))
+            arriving = merge(patterns[k % PATTERNS], self.nodes, self.sent)
             drive = self.network.neurons.drive(ids, steps)
             carry, spikes = network_loop.run_interval(self.network, synapses, drive, state, arriving)
-            sent = pack(spikes, self.sent.capacity).messages  # which the exchange would send
+            sent = pack(spikes, self.sent.capacity).message  # which the exchange would send
             kept = hebbax.fence((jnp.concatenate([state.own[delay:], own[k % PATTERNS]]), sent))[0]
             return network_loop.State(None, kept, state.crowded, *carry), None
 

@@ -60,7 +60,7 @@ def call(spec: Spec, shape: tuple[int, int], backend: str | None, values: tuple,
         if isinstance(x, jax.Array):
             _PASSED.add(type(x))
         elif isinstance(x, SpikeLists) and spec.parameters[k] == "spike":
-            spec, operands[k] = dataclasses.replace(spec, arrivals=x.sent), x.messages
+            spec, operands[k] = dataclasses.replace(spec, arrivals=x.sent), x.message
         elif spec.parameters[k] == "after":
             operands[k] = unitless.arrays_of("after", x)
         elif not isinstance(x, u.Quantity):

@@ -52,9 +52,9 @@ def by_hand(p, excitation, inhibition, chosen, drive, delays):
 
 def test_a_run_agrees_with_the_equations():
     steps = 400
-    excitation, inhibition = reward.connect(SMALL, 144)
+    excitation, inhibition = reward.connect(SMALL, 123)
     chosen = reward.chosen_synapse(excitation)
-    drive, delays = (x[:steps] for x in reward.draw(SMALL, jax.random.key(1)))
+    drive, delays = (x[:steps] for x in reward.draw(SMALL, jax.random.key(0)))
     expected = by_hand(SMALL, excitation, inhibition, chosen, np.asarray(drive, float), np.asarray(delays))
     step = reward.make_step(SMALL, excitation, inhibition, chosen, None)
     state = reward.initial_state(SMALL, excitation, chosen)

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import hebbax
-from hebbax._core.pytree import assemble
+from hebbax._core.sent import merge
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(not BENCHMARKS.exists(), reason="benchmarks are not part of an installed package")
@@ -39,7 +38,7 @@ def test_a_node_has_its_part_of_the_whole_network(weak_scaling, monkeypatch):
         end = int(every.csc_indptr[size])
         np.testing.assert_array_equal(own.csc_indptr, every.csc_indptr[: size + 1])
         np.testing.assert_array_equal(own.csc_indices, every.csc_indices[:end])
-    lists = assemble(hebbax.sharding.SpikeLists, dict(messages=node.patterns[0], sent=node.sent))
+    lists = merge(node.patterns[0], node.nodes, node.sent)
     dense = np.stack([lists.at(k).todense() for k in range(lists.steps)])
     np.testing.assert_array_equal(dense[:, :size].sum(1) > 0, node.own[0].any(1))
     assert (dense.reshape(lists.steps, 4, size).sum((0, 2)) > 0).all() and lists.overflow == 0

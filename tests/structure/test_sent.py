@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import hebbax
-from hebbax._core.sent import nobody, pack
+from hebbax._core.sent import _merge_in_jax, merge, pack
 from hebbax._core.specs import Sent
 from hebbax.errors import ShapeError
 
@@ -34,8 +34,8 @@ def of_devices(spikes, shards, capacity=None):
     """The lists of so many devices' equal parts, as an exchange puts them together."""
     parts = np.split(np.asarray(spikes), shards, axis=1)
     capacity = parts[0].size if capacity is None else capacity
-    messages = jnp.concatenate([pack(jnp.asarray(x), capacity).messages for x in parts])
-    return _with(nobody(Sent(shards, parts[0].shape[1], len(spikes), capacity)), messages)
+    messages = [pack(jnp.asarray(x), capacity) for x in parts]
+    return merge(jnp.concatenate([x.message for x in messages]), shards, messages[0].sent)
 
 
 def _with(lists, messages):
@@ -120,6 +120,7 @@ def test_lists_without_room_are_refused(network, rng):
     synapses, weight = network
     spikes = draw(rng)
     lists = pack(spikes, 5)
+    assert repr(lists) == f"SpikeLists(n={N}, steps={STEPS}, room for 5 spikes)"
     assert lists.overflow == spikes.sum() - 5
     np.testing.assert_array_equal(lists.count, spikes.sum(1))
     with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="more spikes than the lists have room for"):
@@ -132,13 +133,36 @@ def test_lists_without_room_are_refused(network, rng):
             lists.at(step)
 
 
-@pytest.mark.parametrize("place", [0, 1, 2, 3, 4, 6, 8, 9, 12])
+@pytest.mark.parametrize("shards, capacity", [(1, None), (2, None), (7, None), (5, 20), (2, 3)])
+def test_merged_lists_are_those_of_all_neurons(rng, shards, capacity):
+    """By the kernel as by JAX, also in a batch; too many spikes of one device are told, and who spiked when is not."""
+    spikes = draw(rng)
+    lists = of_devices(spikes, shards, capacity)
+    most = max(part.sum() for part in np.split(np.asarray(spikes), shards, axis=1))
+    assert lists.overflow == max(0, most - (STEPS * N if capacity is None else capacity))
+    np.testing.assert_array_equal(lists.count, spikes.sum(1))
+    parts = [pack(x, capacity or STEPS * N // shards) for x in jnp.split(spikes, shards, axis=1)]
+    messages = jnp.concatenate([x.message for x in parts])
+    merged = Sent(N, STEPS, shards * parts[0].sent.capacity)
+    in_jax = _merge_in_jax(messages, devices=shards, sent=merged)
+    both = jax.vmap(lambda x: merge(x, shards, parts[0].sent))(jnp.stack([messages, messages]))
+    kept = np.asarray(lists.count).sum() if lists.overflow == 0 else 0
+    for message in (in_jax, *both.message):
+        np.testing.assert_array_equal(message[: 6 + STEPS + kept], lists.message[: 6 + STEPS + kept])
+    if kept:
+        assert (
+            lists.message[: 6 + STEPS + kept].tolist()
+            == pack(spikes, merged.capacity).message[:-1][: 6 + STEPS + kept].tolist()
+        )
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3, 4, 5, 7, 9, 10, 13])
 @pytest.mark.parametrize("value", [-(2**31), -1, 70, 2**31 - 1])
 def test_no_list_makes_a_kernel_leave_its_buffers(network, rng, place, value):
     synapses, weight = network
     lists = pack(draw(rng), 99)
-    broken = _with(lists, lists.messages.at[place].set(value)).at(2) if place else _with(
-        lists, lists.messages.at[0].set(value)
+    broken = _with(lists, lists.message.at[place].set(value)).at(2) if place else _with(
+        lists, lists.message.at[0].set(value)
     )  # fmt: skip
     try:
         out = synapses.propagate_on_pre(weight, broken)

@@ -10,9 +10,7 @@ import numpy as np
 
 from hebbax import _cpu
 from hebbax._core.forks import check_jax
-from hebbax._core.pytree import assemble
-from hebbax._core.sent import SpikeLists, pack
-from hebbax._core.specs import Sent
+from hebbax._core.sent import SpikeLists, merge, pack
 from hebbax._core.unitless import check_host_array
 from hebbax.errors import ShapeError
 
@@ -71,22 +69,21 @@ def exchange(spikes: Any, axis: str, *, capacity: int | None = None, awake: bool
     """
     check_jax()
     spikes = _checked(spikes)
-    steps, own = spikes.shape
     if capacity is None:
-        capacity = steps * own
+        capacity = spikes.size
     elif isinstance(capacity, bool) or not isinstance(capacity, (int, np.integer)) or capacity < 0:
         raise ValueError(f"capacity: got {capacity!r}, expected an integer of at least 0")
     devices = _devices_of(axis)
-    message = pack(spikes, int(capacity)).messages
-    sent = Sent(devices, own, steps, int(capacity))
+    own = pack(spikes, int(capacity))
+    message = own.message
     if devices == 1:
-        messages = message
-    elif awake and jax.default_backend() == "cpu" and jax.process_count() == 1 and devices <= _cpu.most_devices():
+        return own
+    if awake and jax.default_backend() == "cpu" and jax.process_count() == 1 and devices <= _cpu.most_devices():
         call = jax.ffi.ffi_call("hebbax_exchange", jax.ShapeDtypeStruct((devices * message.size,), message.dtype))
         messages = call(message, jax.lax.axis_index(axis).astype(jnp.int32))
     else:
         messages = jax.lax.all_gather(message, axis, tiled=True)
-    return assemble(SpikeLists, dict(messages=messages, sent=sent))
+    return merge(messages, devices, own.sent)
 
 
 def exchange_all(spikes: Any, axis: str) -> SpikeLists:

@@ -124,7 +124,7 @@ def run(spec: Spec, operands: tuple, **params: Any) -> jax.Array:
 # Where the lists of `_core.events` begin, behind these and the delays.
 POSITION, SHIFT, LENGTH, NEURONS, DELAYS, HEADER = range(6)
 # And where the starts of a message of `_core.sent`, behind these.
-STEP, OWN, STEPS, CAPACITY, SENT_HEADER = range(5)
+STEP, SENDERS, STEPS, CAPACITY, LOST, SENT_HEADER = range(6)
 
 
 def record(events, spike, places, arrivals: Arrivals):
@@ -147,26 +147,22 @@ def arriving(events, arrivals: Arrivals):
     return jnp.zeros(length * n, bool).at[rows].set(True, mode="drop")
 
 
-def starts_of(messages, sent: Sent):
-    """Where each step's spikes begin in every device's message, and where the last ones end, by device."""
-    return messages.reshape(*messages.shape[:-1], sent.shards, -1)[..., SENT_HEADER : SENT_HEADER + sent.steps + 1]
+def starts_of(message, sent: Sent):
+    """Where each step's spikes begin in a message, and where the last ones end."""
+    return message[..., SENT_HEADER : SENT_HEADER + sent.steps + 1]
 
 
-def sent(messages, sent: Sent):
-    """Which neurons spike in the step that the messages of one member of a batch name, as an array of bool."""
-    step, starts = messages[STEP], starts_of(messages, sent)
-    ids = messages.reshape(sent.shards, -1)[:, SENT_HEADER + sent.steps + 1 :]
-    begin, end = (jax.lax.dynamic_slice_in_dim(starts, step + k, 1, axis=1) for k in (0, 1))
-    place = jnp.arange(sent.capacity)
-    spikes = (place >= begin) & (place < end) & (ids >= 0) & (ids < sent.own)
-    rows = jnp.where(spikes, jnp.arange(sent.shards)[:, None] * sent.own + ids, sent.rows)
-    return jnp.zeros(sent.rows, bool).at[rows].set(True, mode="drop")
+def sent(message, sent: Sent):
+    """Which neurons spike in the step that the message of one member of a batch names, as an array of bool."""
+    ids, place = message[SENT_HEADER + sent.steps + 1 :], jnp.arange(sent.capacity)
+    begin, end = jax.lax.dynamic_slice_in_dim(starts_of(message, sent), message[STEP], 2)
+    spikes = (place >= begin) & (place < end) & (ids >= 0) & (ids < sent.n)
+    return jnp.zeros(sent.n, bool).at[jnp.where(spikes, ids, sent.n)].set(True, mode="drop")
 
 
-def nan_unless_all_fit(x, messages, sent: Sent):
+def nan_unless_all_fit(x, message):
     """`x`, or NaN where spikes had no room: plain JAX cannot raise, and none are lost without a word."""
-    fits = starts_of(messages, sent)[..., -1] <= sent.capacity
-    return jnp.where(fits.all(-1, keepdims=True), x, jnp.asarray(jnp.nan, x.dtype))
+    return jnp.where(message[..., LOST, None] == 0, x, jnp.asarray(jnp.nan, x.dtype))
 
 
 def dense(events, arrivals: Arrivals | Sent):
@@ -185,5 +181,5 @@ def without_lists(run: Callable, *operands: jax.Array, spec: Spec, **params: Any
         given[at] = roll(given[at], lists, -1)
     out = run(*given, spec=dataclasses.replace(spec, arrivals=None), **params)
     if isinstance(arrivals, Sent):
-        return nan_unless_all_fit(out, lists, arrivals)
+        return nan_unless_all_fit(out, lists)
     return roll(out, lists, 1) if arrivals.shifted and spec.kind == "propagate" else out

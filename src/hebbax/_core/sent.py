@@ -1,19 +1,21 @@
-"""Spikes that devices send each other, as lists: a device's message says who of its neurons spiked in some steps.
+"""Spikes that devices send each other, as lists: a message says which of some neurons spiked in some steps.
 
-The messages of all devices lie one after the other, and each is an array of int32:
+It is an array of int32:
 
-    step             which of the steps is meant; that of the first message counts
-    own, steps       neurons of a device, and steps
-    capacity         spikes that there is room for
+    step             which of the steps is meant
+    n, steps         neurons and steps
+    capacity         spikes that there is room for,
+    lost             and how many there was none for, on the fullest device
     start ...        where each step's spikes begin in what follows, and where the last ones end
-    neuron ...       which spiked, of the device's own: step by step, ascending; `capacity` of them
+    neuron ...       which spiked: step by step, ascending; `capacity` of them, if none are lost
 
-Starts go on where the room ends: so it shows how much there should be. Operators take the messages as their operand
-`spike`; their rows are the neurons of all devices.
+A device packs its own neurons' spikes, and merges what it gets from all into one message, which operators take as their
+operand `spike`: every projection, and every trace, then goes through one list and not through one of each device.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +29,7 @@ from hebbax._core.compat import Primitive
 from hebbax._core.fence import fence
 from hebbax._core.primitives import bind, run_compiled
 from hebbax._core.pytree import assemble, pytree
-from hebbax._core.reference import SENT_HEADER, STEP
+from hebbax._core.reference import LOST, SENT_HEADER, STEP
 from hebbax._core.specs import Sent
 
 
@@ -40,7 +42,7 @@ class SpikeLists:
     step `k`, at a cost of these spikes and not of all neurons.
     """
 
-    messages: jax.Array
+    message: jax.Array
     sent: Sent
 
     @property
@@ -51,7 +53,7 @@ class SpikeLists:
     @property
     def n(self) -> int:
         """Neurons of all devices, padding included."""
-        return self.sent.rows
+        return self.sent.n
 
     @property
     def overflow(self) -> jax.Array:
@@ -59,49 +61,59 @@ class SpikeLists:
 
         On CPUs they raise then, elsewhere their results are NaN.
         """
-        spikes = reference.starts_of(self.messages, self.sent)[..., -1]
-        return jnp.maximum(spikes.max(-1) - self.sent.capacity, 0)
+        return self.message[..., LOST]
 
     @property
     def count(self) -> jax.Array:
         """Spikes of every step, int32, shape (steps,)."""
-        return jnp.diff(reference.starts_of(self.messages, self.sent), axis=-1).sum(-2)
+        return jnp.diff(reference.starts_of(self.message, self.sent), axis=-1)
 
     def at(self, step: Any) -> SpikeLists:
         """Return the same lists, of which operators and rules see this step, 0 to `steps - 1`; an IndexError if not."""
         if isinstance(step, (int, np.integer)) and not 0 <= step < self.steps:
             raise IndexError(f"step: got {step}, expected 0 to {self.steps - 1}")
-        named = jnp.broadcast_to(jnp.asarray(step, self.messages.dtype), (*self.messages.shape[:-1], 1))
-        messages = jax.lax.dynamic_update_slice_in_dim(self.messages, named, STEP, -1)
-        return assemble(SpikeLists, dict(messages=messages, sent=self.sent))
+        named = jnp.broadcast_to(jnp.asarray(step, self.message.dtype), (*self.message.shape[:-1], 1))
+        message = jax.lax.dynamic_update_slice_in_dim(self.message, named, STEP, -1)
+        return assemble(SpikeLists, dict(message=message, sent=self.sent))
 
     def todense(self) -> jax.Array:
         """Return whether each neuron spikes in the step that operators see, bool, shape (n,); see `overflow`."""
-        dense = jnp.vectorize(lambda messages: reference.sent(messages, self.sent), signature="(m)->(n)")
-        return dense(self.messages)
+        dense = jnp.vectorize(lambda message: reference.sent(message, self.sent), signature="(m)->(n)")
+        return dense(self.message)
 
     def __repr__(self) -> str:
-        return f"SpikeLists(n={self.n}, steps={self.steps}, room for {self.sent.capacity} of each {self.sent.own})"
+        return f"SpikeLists(n={self.n}, steps={self.steps}, room for {self.sent.capacity} spikes)"
 
 
 def pack(spikes: jax.Array, capacity: int) -> SpikeLists:
     """The lists of the spikes of one device, shape (steps, own), bool."""
     steps, own = spikes.shape
     message = bind(pack_p, spikes, capacity=capacity)
-    return assemble(SpikeLists, dict(messages=message, sent=Sent(1, own, steps, capacity)))
+    return assemble(SpikeLists, dict(message=message, sent=Sent(own, steps, capacity)))
+
+
+def merge(messages: jax.Array, devices: int, sent: Sent) -> SpikeLists:
+    """The lists of all devices' neurons, whose messages, each as `sent` says, lie one after the other."""
+    merged = Sent(devices * sent.n, sent.steps, devices * sent.capacity)
+    message = messages if devices == 1 else bind(merge_p, messages, devices=devices, sent=merged)
+    return assemble(SpikeLists, dict(message=message, sent=merged))
 
 
 def nobody(sent: Sent) -> SpikeLists:
     """Lists without a spike, as an array of NumPy."""
-    messages = np.zeros((sent.shards, SENT_HEADER + sent.steps + 1 + sent.capacity), np.int32)
-    messages[:, :SENT_HEADER] = 0, sent.own, sent.steps, sent.capacity
-    return assemble(SpikeLists, dict(messages=messages.reshape(-1), sent=sent))
+    message = np.zeros(_size(sent), np.int32)
+    message[:LOST] = 0, sent.n, sent.steps, sent.capacity
+    return assemble(SpikeLists, dict(message=message, sent=sent))
+
+
+def _size(sent: Sent) -> int:
+    return SENT_HEADER + sent.steps + 1 + sent.capacity
 
 
 def fade(trace: jax.Array, keep: Any, amount: Any, lists: SpikeLists, *, sets: bool) -> jax.Array:
     """`keep * trace`, `amount` added to it, or set, where neurons spike; in place, and no pass if `keep` is 1."""
     numbers = jnp.stack([jnp.asarray(x, trace.dtype) for x in (keep, amount, sets)])
-    return bind(fade_p, trace, lists.messages, numbers, sent=lists.sent)
+    return bind(fade_p, trace, lists.message, numbers, sent=lists.sent)
 
 
 def fade_dense(trace: jax.Array, keep: Any, amount: Any, spike: jax.Array, *, sets: bool) -> jax.Array:
@@ -111,16 +123,38 @@ def fade_dense(trace: jax.Array, keep: Any, amount: Any, spike: jax.Array, *, se
 
 
 def _pack_natively(spikes, *, capacity: int):
-    size = SENT_HEADER + spikes.shape[0] + 1 + capacity
-    return jax.ffi.ffi_call("hebbax_pack", jax.ShapeDtypeStruct((size,), jnp.int32))(spikes)
+    sent = Sent(spikes.shape[1], spikes.shape[0], capacity)
+    return jax.ffi.ffi_call("hebbax_pack", jax.ShapeDtypeStruct((_size(sent),), jnp.int32))(spikes)
 
 
 def _pack_in_jax(spikes, *, capacity: int):
     steps, own = spikes.shape
     starts = jnp.cumsum(jnp.sum(spikes, axis=1, dtype=jnp.int32), dtype=jnp.int32)
     (cells,) = jnp.nonzero(spikes.reshape(-1), size=capacity, fill_value=0)
-    header = jnp.array([0, own, steps, capacity, 0], jnp.int32)
-    return jnp.concatenate([header, starts, (cells % max(own, 1)).astype(jnp.int32)])
+    lost = jnp.maximum(jnp.sum(spikes, dtype=jnp.int32) - capacity, 0)
+    header = [jnp.array([0, own, steps, capacity], jnp.int32), lost[None], jnp.zeros(1, jnp.int32)]
+    return jnp.concatenate([*header, starts, (cells % max(own, 1)).astype(jnp.int32)])
+
+
+def _merge_natively(messages, *, devices: int, sent: Sent):
+    del devices
+    return jax.ffi.ffi_call("hebbax_merge", jax.ShapeDtypeStruct((_size(sent),), jnp.int32))(messages)
+
+
+def _merge_in_jax(messages, *, devices: int, sent: Sent):
+    parts = messages.reshape(devices, -1)
+    starts, ids = parts[:, SENT_HEADER : SENT_HEADER + sent.steps + 1], parts[:, SENT_HEADER + sent.steps + 1 :]
+    count = jnp.diff(starts)  # (devices, steps)
+    total = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(count.sum(0), dtype=jnp.int32)])
+    begin = total[:-1] + jnp.cumsum(count, axis=0, dtype=jnp.int32) - count  # of a device's spikes of a step
+    place = jnp.arange(ids.shape[1], dtype=jnp.int32)
+    step = jnp.clip(jax.vmap(lambda x: jnp.searchsorted(x, place, side="right"))(starts) - 1, 0, sent.steps - 1)
+    at = place + jnp.take_along_axis(begin - starts[:, :-1], step, axis=1)
+    at = jnp.where(place < starts[:, -1:], at, sent.capacity)
+    neurons = ids + (sent.n // devices) * jnp.arange(devices, dtype=jnp.int32)[:, None]
+    merged = jnp.zeros(sent.capacity, jnp.int32).at[at].set(neurons, mode="drop")
+    header = jnp.array([0, sent.n, sent.steps, sent.capacity], jnp.int32)
+    return jnp.concatenate([header, parts[:, LOST].max()[None], total, merged])
 
 
 def _fade_natively(out, *operands):
@@ -129,23 +163,23 @@ def _fade_natively(out, *operands):
 
 
 def _lower_fade(ctx, *operands, sent: Sent):
-    del sent  # which the messages say
+    del sent  # which the message says
     return members.lower(ctx, _fade_natively, *operands)
 
 
-def _fade_in_jax(trace, messages, numbers, *, sent: Sent):
-    def one(trace, messages, numbers):
+def _fade_in_jax(trace, message, numbers, *, sent: Sent):
+    def one(trace, message, numbers):
         keep, amount, sets = numbers
         kept = jax.lax.optimization_barrier(trace * keep)  # as in `fade_dense`
-        return jnp.where(reference.sent(messages, sent), jnp.where(sets != 0, amount, kept + amount), kept)
+        return jnp.where(reference.sent(message, sent), jnp.where(sets != 0, amount, kept + amount), kept)
 
-    out = jnp.vectorize(one, signature="(n),(m),(k)->(n)")(trace, messages, numbers)
-    return reference.nan_unless_all_fit(out, messages, sent)
+    out = jnp.vectorize(one, signature="(n),(m),(k)->(n)")(trace, message, numbers)
+    return reference.nan_unless_all_fit(out, message)
 
 
-def _batch_pack(operands, axes, *, capacity: int):
-    (spikes,), (axis,) = operands, axes
-    return jax.lax.map(lambda x: bind(pack_p, x, capacity=capacity), jnp.moveaxis(spikes, axis, 0)), 0
+def _batch_one_by_one(primitive, operands, axes, **params):
+    (x,), (axis,) = operands, axes
+    return jax.lax.map(lambda x: bind(primitive, x, **params), jnp.moveaxis(x, axis, 0)), 0
 
 
 def _batch_fade(operands, axes, **params):
@@ -155,15 +189,19 @@ def _batch_fade(operands, axes, **params):
     ), 0
 
 
-pack_p, fade_p = Primitive("hebbax_pack"), Primitive("hebbax_fade")
+pack_p, merge_p, fade_p = (Primitive(f"hebbax_{name}") for name in ("pack", "merge", "fade"))
 pack_p.def_abstract_eval(
     lambda spikes, *, capacity: spikes.update(
-        shape=(SENT_HEADER + spikes.shape[0] + 1 + capacity,), dtype=jnp.dtype(jnp.int32), weak_type=False
+        shape=(_size(Sent(spikes.shape[1], spikes.shape[0], capacity)),), dtype=jnp.dtype(jnp.int32), weak_type=False
     )
 )
+merge_p.def_abstract_eval(lambda messages, *, devices, sent: messages.update(shape=(_size(sent),)))
 fade_p.def_abstract_eval(lambda trace, *_, **__: trace.update(weak_type=False))
-batching.primitive_batchers[pack_p], batching.primitive_batchers[fade_p] = _batch_pack, _batch_fade
-for _primitive in (pack_p, fade_p):
+for _primitive in (pack_p, merge_p):
+    batching.primitive_batchers[_primitive] = functools.partial(_batch_one_by_one, _primitive)
+batching.primitive_batchers[fade_p] = _batch_fade
+for _primitive in (pack_p, merge_p, fade_p):
     run_compiled(_primitive)
 lowering.register(pack_p, mlir.lower_fun(_pack_natively, multiple_results=False), _pack_in_jax)
+lowering.register(merge_p, mlir.lower_fun(_merge_natively, multiple_results=False), _merge_in_jax)
 lowering.register(fade_p, _lower_fade, _fade_in_jax)

@@ -37,18 +37,12 @@ class Arrivals:
 class Sent:
     """Spikes that devices have sent each other: an operand `spike` that lists them (see `_core.sent`)."""
 
-    shards: int
-    own: int  # neurons of each
+    n: int  # event neurons
     steps: int  # that were sent at once, of which the operand names one
-    capacity: int  # spikes of a shard in all of these that there is room for
+    capacity: int  # spikes in all of these that there is room for
 
     due: ClassVar[bool] = False
     shifted: ClassVar[bool] = False
-
-    @property
-    def rows(self) -> int:
-        """Event neurons."""
-        return self.shards * self.own
 
 
 @dataclass(frozen=True)

@@ -259,8 +259,8 @@ def check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int], vmap
     }  # fmt: skip
     if isinstance(spec.arrivals, Sent):
         del expected["spike"]
-        if spec.arrivals.rows != n_event:
-            got = f"lists of {spec.arrivals.rows} neurons"
+        if spec.arrivals.n != n_event:
+            got = f"lists of {spec.arrivals.n} neurons"
             raise ShapeError(f"{spec.public_name('spike')}: got {got}, expected {n_event} for shape {shape}")
     elif spec.arrivals:  # whose caller has made both of these
         del expected["spike"], expected["trace"]

@@ -31,6 +31,8 @@ cdef Status set_network(Network* network, const Pool* pool, const Buffer* operan
     network.permuted, network.listed = flags & PERMUTED and not network.shared, flags & LISTED
     if network.listed and not opened(&network.lists, &network.spike, flags):
         return BAD_LISTS
+    if network.listed:
+        use_huge_pages(network.indptr.data, network.indptr.size * itemsize(network.indptr.dtype))
     if not (network.listed and flags & SHIFTED):
         network.lists.shift = 0
     return OK
@@ -73,6 +75,7 @@ cdef bint run_update(
     call.network.weight.data = result.data
     if call.network.permuted:
         use_huge_pages(result.data, result.size * itemsize(result.dtype))
+        use_huge_pages(operands[5].data, operands[5].size * itemsize(operands[5].dtype))
     call.trace, call.gain, call.w_min, call.w_max = operands[5], operands[6], operands[7], operands[8]
     if status == OK:
         status = shift(&call.trace, call.network.lists.shift)

@@ -10,7 +10,9 @@ from libc.string cimport memset
 from hebbax._cpu.buffers cimport (
     FLOAT64, arith_t, hot_void, inline_int, load, prefetch, prefetch_lines, weight_t,
 )
-from hebbax._cpu.rows cimport BAD_ELEMENT, OK, Piece, Rows, Status, Walk, index_t, next_batch, next_piece, walk_rows
+from hebbax._cpu.rows cimport (
+    BAD_ELEMENT, OK, Piece, Rows, Status, Walk, first_batch, forget, index_t, next_batch, next_piece, walk_rows,
+)
 from hebbax._cpu.threads cimport chunks_for, run_chunks
 
 cdef enum:
@@ -92,14 +94,14 @@ cdef Status collect(Collect* call) noexcept nogil:
     cdef Job job
     cdef int64_t chunks
     memset(call.out, 0, (call.network.indptr.size - 1) * (8 if call.network.weight.dtype == FLOAT64 else 4))
-    rows.next_event = rows.next_list = 0
     job.call = call
     job.rows = &rows
     job.values = call.out
-    job.status = next_batch(&call.network, &rows)
+    job.status = first_batch(&call.network, &rows)
     while job.status == OK and rows.count:
         chunks = min(chunks_for(&call.network.pool, rows.elements, GRAIN, 4), rows.count)
         run_chunks(&call.network.pool, task, &job, rows.count, chunks)
         if job.status == OK:
             job.status = next_batch(&call.network, &rows)
+    forget(&rows)
     return job.status

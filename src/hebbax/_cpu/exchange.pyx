@@ -15,6 +15,7 @@ from libc.string cimport memcpy, memset
 from hebbax._core.xla_ffi cimport (
     INTERNAL, XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, answer_metadata, get_run, new_error,
 )
+from hebbax._cpu.buffers cimport prefetch_lines
 from hebbax._cpu.rows cimport skip_silent
 from hebbax._cpu.threads cimport add_and_get, get, pause, sched_yield
 
@@ -41,8 +42,12 @@ cdef enum:
     MEETINGS = 4        # that are remembered; programs with an exchange run one at a time
     AWAKE = 2000        # looks before a device lets others have its core
     PATIENCE = 60       # seconds
-    HEADER = 4          # integers of a message before the starts of its steps,
-    STEPS = 2           # and which of them is the number of these
+    HEADER = 5          # integers of a message before the starts of its steps:
+    NEURONS = 1
+    STEPS = 2
+    CAPACITY = 3
+    LOST = 4
+    AHEAD = 8           # messages of which the beginning is fetched
 
 
 cdef struct Meeting:
@@ -149,7 +154,7 @@ cdef XLA_FFI_Error* handle_pack(XLA_FFI_CallFrame* frame) noexcept nogil:
     header, spike = <int32_t*> message.data, <uint8_t*> spikes.data
     steps, own = spikes.dims[0], spikes.dims[1]
     ids, capacity = header + HEADER + steps + 1, message.dims[0] - HEADER - steps - 1
-    header[0], header[1], header[STEPS], header[3] = 0, <int32_t> own, <int32_t> steps, <int32_t> capacity
+    begin_message(header, own, steps, capacity)
     for step in range(steps):
         header[HEADER + step] = <int32_t> count
         j = skip_silent(spike, 0, own)
@@ -164,6 +169,54 @@ cdef XLA_FFI_Error* handle_pack(XLA_FFI_CallFrame* frame) noexcept nogil:
             j = skip_silent(spike, j, own)
         spike += own
     header[HEADER + steps] = <int32_t> count
+    header[LOST] = <int32_t> max(count - capacity, 0)
+    return NULL
+
+
+cdef inline void begin_message(int32_t* header, int64_t n, int64_t steps, int64_t capacity) noexcept nogil:
+    header[0], header[NEURONS], header[STEPS], header[CAPACITY] = 0, <int32_t> n, <int32_t> steps, <int32_t> capacity
+
+
+cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
+    """Operand: the messages of all devices, alike in size, one after the other; result: the message that says all.
+
+    Of each step's start in the result, the one before its end is where the next spike goes: so each message is read once.
+    """
+    cdef XLA_FFI_Buffer *messages
+    cdef XLA_FFI_Buffer *merged
+    cdef int32_t *header
+    cdef int32_t *ids
+    cdef int32_t *place
+    cdef const int32_t *part
+    cdef const int32_t *starts
+    cdef int64_t n, steps, size, devices, capacity, d, step, k
+    if answer_metadata(frame, 0):
+        return NULL
+    messages, merged = <XLA_FFI_Buffer*> frame.args.args[0], <XLA_FFI_Buffer*> frame.rets.rets[0]
+    part, header = <const int32_t*> messages.data, <int32_t*> merged.data
+    n, steps, size = part[NEURONS], part[STEPS], HEADER + part[STEPS] + 1 + part[CAPACITY]
+    devices, capacity = messages.dims[0] // size, merged.dims[0] - HEADER - steps - 1
+    ids, place = header + HEADER + steps + 1, header + HEADER + 1
+    begin_message(header, devices * n, steps, capacity)
+    header[LOST] = 0
+    memset(header + HEADER, 0, (steps + 1) * sizeof(int32_t))
+    for d in range(devices):
+        starts = part + d * size + HEADER
+        prefetch_lines(part, (d + AHEAD) * size, (d + AHEAD) * size + HEADER + steps, 0)
+        header[LOST] = max(header[LOST], part[d * size + LOST])
+        for step in range(steps - 1):
+            place[step + 1] += starts[step + 1] - starts[step]
+    for step in range(1, steps):
+        place[step] += place[step - 1]
+    for d in range(devices):
+        starts = part + d * size + HEADER
+        if d + 1 < devices and header[LOST] == 0:
+            prefetch_lines(starts, size, size + steps + starts[size + steps], 0)
+        for step in range(steps):
+            if header[LOST] == 0:
+                for k in range(starts[step], starts[step + 1]):
+                    ids[place[step] + k - starts[step]] = starts[steps + 1 + k] + <int32_t> (d * n)
+            place[step] += starts[step + 1] - starts[step]
     return NULL
 
 
@@ -172,4 +225,5 @@ def capsules():
     return {
         "exchange": PyCapsule_New(<void*> handle_exchange, NULL, NULL),
         "pack": PyCapsule_New(<void*> handle_pack, NULL, NULL),
+        "merge": PyCapsule_New(<void*> handle_merge, NULL, NULL),
     }

@@ -10,33 +10,45 @@ mispredicted: so runs are fetched some rows ahead, and found some rows ahead, wh
 prototype of this loop in C, half of the targets then took 0.6 of the time of all for rows of 100, and 0.5 with huge
 pages (a run is two misses in the table of pages); with a search right before each run and one row fetched ahead, 0.7.
 In steps of a simulation less of that is left: `benchmarks/results/threads.md`.
+
+Rows too short for runs, of which there are many where a large network is split among processes, are nothing but misses.
+Those the threads share: each copies some rows' targets and products, and one thread adds up what they have copied.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from hebbax._cpu.buffers cimport (
-    FLOAT64, INT32, arith_t, hot_void, load, prefetch, prefetch_lines, weight_t,
+    FLOAT64, INT32, arith_t, hot_void, inline_void, itemsize, load, prefetch, prefetch_lines, weight_t,
 )
-from hebbax._cpu.rows cimport BAD_ELEMENT, OK, Network, Row, Rows, Status, index_t, next_batch
+from hebbax._cpu.rows cimport (
+    BAD_ELEMENT, OK, Network, Row, Rows, Status, first_batch, forget, index_t, next_batch,
+)
 from hebbax._cpu.threads cimport add_and_get, chunks_for, run_chunks
 
 cpdef enum:
     AHEAD = 128      # elements between a prefetch and the use, at most
     ROWS_AHEAD = 16  # and rows
     GRAIN = 32768    # elements that are worth another thread
+    COPIED = 1 << 20  # elements of a batch, at most, that threads copy
     RUN = 16         # elements of a thread's part of an average row, at least: a cache line of indices
     LINE = 16        # sums that threads do not share, a cache line or two of them
     WINDOW = 16      # elements that a search looks at at once
     SAMPLE = 256     # elements by which rows are taken to be sorted
+    FETCH = 16       # elements as which a row counts that threads copy
 
 
 cdef struct Job:
     Propagate* call
     Rows* rows
-    void* values   # the sums
-    bint clears    # the sums first: each thread its own
-    int64_t added  # elements
+    void* values     # the sums
+    bint clears      # the sums first: each thread its own
+    int64_t added    # elements
+    bint copies      # whether the task is to copy rows, and to add nothing
+    char* memory     # for what is copied,
+    void* targets    # indices, in their dtype (NULL if nothing is),
+    void* products   # and weights times gains, in the arithmetic dtype
 
 
 cdef inline int64_t first_of(
@@ -86,10 +98,58 @@ cdef inline int64_t propagate_run(
     return end - begin
 
 
+cdef inline_void copy_rows(
+    Job* job, const weight_t* weight, const index_t* indices, const arith_t* gain, int64_t start, int64_t stop
+) noexcept nogil:
+    """Copy the targets and products of the batch's rows `start` to `stop`; count those that are in range as added."""
+    cdef const Network* network = &job.call.network
+    cdef const index_t* slots = <const index_t*> network.slots.data
+    cdef const Row* row = job.rows.row
+    cdef index_t* targets = <index_t*> job.targets
+    cdef arith_t* products = <arith_t*> job.products
+    cdef arith_t factor = gain[0] if job.call.gain.size == 1 else 1, x
+    cdef uint64_t nse = network.indices.size, n_other = network.n_other, slot
+    cdef bint permuted = network.permuted, shared = network.shared
+    cdef int64_t tick, k, begin, size, bad = 0
+    for tick in range(start, stop + ROWS_AHEAD):
+        if tick < stop:
+            begin, size = row[tick].begin, row[tick + 1].before - row[tick].before
+            prefetch_lines(indices, begin, begin + size, 0)
+            if permuted:
+                prefetch_lines(slots, begin, begin + size, 0)
+            elif not shared:
+                prefetch_lines(weight, begin, begin + size, 0)
+        if tick < start + ROWS_AHEAD:
+            continue
+        begin, size = row[tick - ROWS_AHEAD].begin, row[tick - ROWS_AHEAD + 1].before - row[tick - ROWS_AHEAD].before
+        if job.call.gain.size > 1:
+            factor = gain[row[tick - ROWS_AHEAD].event]
+        for k in range(size):
+            slot = 0 if shared else slots[begin + k] if permuted else begin + k
+            if <uint64_t> indices[begin + k] >= n_other or slot >= nse:
+                bad += 1
+                continue
+            load(&weight[slot], &x)
+            targets[row[tick - ROWS_AHEAD].before + k] = indices[begin + k]
+            products[row[tick - ROWS_AHEAD].before + k] = factor * x
+    add_and_get(&job.added, row[stop].before - row[start].before - bad)
+
+
+cdef inline void add_copies(
+    const index_t* targets, const arith_t* products, arith_t* out, int64_t count
+) noexcept nogil:
+    cdef int64_t k
+    for k in range(count):
+        out[targets[k]] += products[k]
+
+
 cdef hot_void span(
     Job* job, const weight_t* weight, const index_t* indices, arith_t* out, int64_t start, int64_t stop
 ) noexcept nogil:
-    """Add up the batch's elements whose targets lie in the lines `start` to `stop` of the sums."""
+    """Add up the batch's elements whose targets lie in the lines `start` to `stop` of the sums.
+
+    Where rows are copied first: copy these; when that is done, add them all.
+    """
     cdef const Network* network = &job.call.network
     cdef const Row* row = job.rows.row
     cdef const index_t* slots = <const index_t*> network.slots.data
@@ -98,12 +158,18 @@ cdef hot_void span(
     cdef int64_t nse = network.indices.size, n_other = network.n_other, count = job.rows.count, added = 0
     cdef int64_t begins[ROWS_AHEAD]  # of this thread's part of the coming rows
     cdef int64_t tick, coming, begin, end, part, fetched
+    if job.copies:
+        copy_rows(job, weight, indices, gain, start, stop)
+        return
     start, stop = start * LINE, min(stop * LINE, n_other)
     cdef double place = <double> start / max(n_other, 1), share = <double> (stop - start) / max(n_other, 1)
     part = <int64_t> (share * (job.rows.elements // count)) + 1  # of an average row
     cdef int64_t ahead = min(AHEAD, part // 4), far = max(2, min(AHEAD // part, ROWS_AHEAD)), near = far // 2
     if job.clears:
         memset(&out[start], 0, (stop - start) * sizeof(arith_t))
+    if job.targets != NULL:
+        add_copies(<const index_t*> job.targets, <const arith_t*> job.products, out, job.rows.elements)
+        return
     # Three walks: the first fetches, the second finds where a part begins (and fetches its weights), the third adds.
     for tick in range(count + far):
         if tick < count:
@@ -166,23 +232,52 @@ cdef int64_t parts_for(const Network* network, const Rows* rows) noexcept nogil:
     return max(1, min(parts, lines))
 
 
+cdef int64_t copiers_for(Job* job) noexcept nogil:
+    """Into how many parts to divide a batch's rows that are copied; 1 if they are not to be: few, long, or no memory."""
+    cdef const Rows* rows = job.rows
+    cdef const Network* network = &job.call.network
+    cdef int arithmetic = 8 if network.weight.dtype == FLOAT64 else 4
+    cdef int64_t chunks
+    if rows.elements > COPIED:
+        return 1
+    chunks = min(chunks_for(&network.pool, rows.elements + FETCH * rows.count, GRAIN, 2), rows.count)
+    if chunks == 1:
+        return 1
+    free(job.memory)
+    job.memory = <char*> malloc(rows.elements * (itemsize(network.indices.dtype) + arithmetic))
+    if job.memory == NULL:
+        return 1
+    job.products, job.targets = job.memory, job.memory + rows.elements * arithmetic
+    return chunks
+
+
 cdef Status propagate_in(Propagate* call, bint parallel) noexcept nogil:
     cdef Rows rows
     cdef Job job
     cdef Status status
-    cdef int64_t n_out = call.network.n_other, parts
-    rows.next_event = rows.next_list = 0
+    cdef int64_t n_out = call.network.n_other, parts, copiers
     job.call = call
     job.rows = &rows
     job.values = call.out
     job.clears = not call.adds
-    status = next_batch(&call.network, &rows)
+    job.memory = NULL
+    status = first_batch(&call.network, &rows)
     while status == OK and rows.count:
-        job.added = 0
+        job.added, job.targets = 0, NULL
         parts = parts_for(&call.network, &rows) if parallel else 1
+        copiers = copiers_for(&job) if parallel and parts == 1 else 1
+        if copiers > 1:
+            job.copies = True
+            run_chunks(&call.network.pool, task, &job, rows.count, copiers)
+            if job.added < rows.elements:
+                status = BAD_ELEMENT
+                break
+        job.copies = False
         run_chunks(&call.network.pool, task, &job, (n_out + LINE - 1) // LINE, parts)
         job.clears = False
         status = next_batch(&call.network, &rows) if job.added == rows.elements else BAD_ELEMENT
+    free(job.memory)
+    forget(&rows)
     if job.clears:  # no row was found
         memset(call.out, 0, n_out * (8 if call.network.weight.dtype == FLOAT64 else 4))
     return status

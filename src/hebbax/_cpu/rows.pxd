@@ -6,7 +6,8 @@ from hebbax._cpu.buffers cimport Buffer
 from hebbax._cpu.threads cimport Pool
 
 cpdef enum:
-    BATCH = 2048  # rows that are found before they are worked on; they lie on the stack, 48 KiB
+    BATCH = 2048  # rows that are found before they are worked on; they lie on the stack, 48 KiB,
+    LONGEST = 1 << 16  # but as many as this, elsewhere, of a list that has them: threads then share them out once
     PIECE = 128   # elements of a row that are worked on in one go
 
 ctypedef fused index_t:
@@ -21,26 +22,13 @@ cdef struct Row:
 
 
 cdef struct Rows:
-    Row row[BATCH + 1]  # the one after the last holds the total in `before`
+    Row* row            # the one after the last holds the total in `before`
+    int64_t room
+    Row own[BATCH + 1]
     int64_t count
     int64_t elements
     int64_t next_event  # where the search for the next batch starts
     int64_t next_list   # and in which of the lists, if there are lists
-
-
-# The lists of arriving spikes (`_core.events` says how they lie), or of those that devices have sent (`_core.sent`).
-cdef struct Lists:
-    int32_t* header
-    int32_t* delays
-    int32_t* lists
-    int64_t position  # whose list is that of delay 0; or which step's spikes
-    int64_t shift
-    int64_t length    # steps that are there
-    int64_t n         # neurons of a list
-    int64_t count     # of the delays, or of the devices
-    bint sent
-    int64_t capacity  # of a device's message,
-    int64_t size      # and its integers
 
 
 cdef struct List:
@@ -49,8 +37,22 @@ cdef struct List:
     int64_t first     # row of its neuron 0
 
 
+# The lists of arriving spikes (`_core.events` says how they lie), or the one of those that were sent (`_core.sent`).
+cdef struct Lists:
+    int32_t* header
+    int32_t* delays
+    int32_t* lists
+    int64_t position  # whose list is that of delay 0; or which step's spikes
+    int64_t shift
+    int64_t length    # steps that are there
+    int64_t n         # neurons of a list
+    int64_t count     # of the lists
+    bint sent
+    List named        # the one that was sent
+
+
 cdef bint open_lists(Lists* lists, const Buffer* events, bint due) noexcept nogil
-cdef bint open_sent(Lists* lists, const Buffer* messages) noexcept nogil
+cdef bint open_sent(Lists* lists, const Buffer* message) noexcept nogil
 cdef List list_of(const Lists* lists, int64_t d) noexcept nogil
 cdef int64_t rows_of(const Lists* lists) noexcept nogil
 cdef int64_t skip_silent(const uint8_t* spike, int64_t j, int64_t n) noexcept nogil
@@ -133,5 +135,7 @@ cdef inline Piece next_piece(Walk* walk) noexcept nogil:
     return piece
 
 
+cdef Status first_batch(const Network* network, Rows* rows) noexcept nogil
 cdef Status next_batch(const Network* network, Rows* rows) noexcept nogil
+cdef void forget(Rows* rows) noexcept nogil
 cdef void describe(const Network* network, const char* name, char* message, size_t size) noexcept nogil

@@ -1,14 +1,17 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdio cimport snprintf
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from hebbax._cpu.buffers cimport INT32, itemsize, prefetch
+from hebbax._cpu.threads cimport chunks_for, run_chunks
 
 cdef enum:
     HEADER = 5   # of `_core.events`, before the delays
-    SENT_HEADER = 4  # of `_core.sent`, before the starts
+    SENT_HEADER = 5  # of `_core.sent`, before the starts
     BLOCK = 64   # neurons whose spikes are looked at at once
-    FETCHED = 64  # of a list's rows, while those of the list before are found
+    STARTS_AHEAD = 24  # events whose rows' places are fetched while those of earlier ones are read
+    LOOKED_UP = 1024  # of them that are worth another thread
 
 
 cdef extern from *:
@@ -61,18 +64,23 @@ cdef bint open_lists(Lists* lists, const Buffer* events, bint due) noexcept nogi
     return True
 
 
-cdef bint open_sent(Lists* lists, const Buffer* messages) noexcept nogil:
-    """The same of messages, whose sizes the first one says; what is in each of them is for `list_of` to check."""
-    cdef int32_t* header = <int32_t*> messages.data
-    if messages.dtype != INT32 or messages.size < SENT_HEADER:
+cdef bint open_sent(Lists* lists, const Buffer* message) noexcept nogil:
+    """The same of a message, in which there is the one list of a step."""
+    cdef int32_t* header = <int32_t*> message.data
+    cdef int64_t begin, end
+    if message.dtype != INT32 or message.size < SENT_HEADER:
         return False
-    lists.header = lists.lists = header
-    lists.position, lists.n, lists.length, lists.capacity = header[0], header[1], header[2], header[3]
-    if lists.n < 0 or lists.capacity < 0 or not 0 <= lists.position < lists.length:
+    lists.position, lists.n, lists.length, lists.count, lists.shift = header[0], header[1], header[2], 1, 0
+    if lists.n < 0 or header[3] < 0 or header[4] or not 0 <= lists.position < lists.length:
         return False
-    lists.size = SENT_HEADER + lists.length + 1 + lists.capacity
-    lists.count, lists.shift, lists.sent = messages.size // lists.size, 0, True
-    return lists.count * lists.size == messages.size
+    if message.size != SENT_HEADER + lists.length + 1 + header[3]:
+        return False
+    begin, end = header[SENT_HEADER + lists.position], header[SENT_HEADER + lists.position + 1]
+    if not 0 <= begin <= end <= header[3]:
+        return False
+    lists.named = List(header + SENT_HEADER + lists.length + 1 + begin, end - begin, 0)
+    lists.sent = True
+    return True
 
 
 cdef void record(Lists* lists, const uint8_t* spike, int64_t position, int64_t shift) noexcept nogil:
@@ -95,15 +103,11 @@ cdef void record(Lists* lists, const uint8_t* spike, int64_t position, int64_t s
 
 
 cdef List list_of(const Lists* lists, int64_t d) noexcept nogil:
-    """The spikes that arrive with the `d`-th delay, or those of the `d`-th device."""
-    cdef int64_t place, begin, end
+    """The spikes that arrive with the `d`-th delay, or those of a message."""
+    cdef int64_t place
     cdef const int32_t* found
     if lists.sent:
-        found = lists.lists + d * lists.size + SENT_HEADER
-        begin, end = found[lists.position], found[lists.position + 1]
-        if not 0 <= begin <= end <= lists.capacity or found[lists.length] > lists.capacity:
-            return List(found, -1, 0)
-        return List(found + lists.length + 1 + begin, end - begin, d * lists.n)
+        return lists.named
     place = lists.position - lists.delays[d]
     found = lists.lists + (place if place >= 0 else place + lists.length) * (lists.n + 1)
     return List(found + 1, found[0] if 0 <= found[0] <= lists.n else -1, (lists.length - 1 - lists.delays[d]) * lists.n)
@@ -111,19 +115,31 @@ cdef List list_of(const Lists* lists, int64_t d) noexcept nogil:
 
 cdef int64_t rows_of(const Lists* lists) noexcept nogil:
     """How many rows they may name."""
-    return (lists.count if lists.sent else lists.length) * lists.n
+    return lists.n if lists.sent else lists.length * lists.n
 
 
-cdef inline bint add_row(const Network* network, Rows* rows, int64_t j) noexcept nogil:
-    """Add a spiking neuron's row, if it is not empty; return whether its ends are in range."""
-    cdef int64_t begin = at(&network.indptr, j), end = at(&network.indptr, j + 1)
-    if begin < 0 or end < begin or end > network.indices.size:
-        return False
-    if end > begin:
-        rows.row[rows.count] = Row(begin, rows.elements, j)
-        rows.elements += end - begin
-        rows.count += 1
-    return True
+cdef struct Search:
+    const Network* network
+    Rows* rows
+    Status status
+
+
+cdef void look_up(void* state, int64_t start, int64_t stop) noexcept nogil:
+    """Find where some of the events' rows begin, and their elements, which stand in `before` until all are known."""
+    cdef Search* search = <Search*> state
+    cdef const Buffer* indptr = &search.network.indptr
+    cdef int64_t nse = search.network.indices.size, k, begin, end
+    cdef int size = itemsize(indptr.dtype)
+    cdef Row* row = search.rows.row
+    for k in range(start, min(start + STARTS_AHEAD, stop)):
+        prefetch(<char*> indptr.data + row[k].event * size, 0)
+    for k in range(start, stop):
+        if k + STARTS_AHEAD < stop:
+            prefetch(<char*> indptr.data + row[k + STARTS_AHEAD].event * size, 0)
+        begin, end = at(indptr, row[k].event), at(indptr, row[k].event + 1)
+        if begin < 0 or end < begin or end > nse:
+            search.status = BAD_INDPTR
+        row[k].begin, row[k].before = begin, end - begin
 
 
 cdef inline uint64_t spikes_in_block(const uint8_t* spike, int64_t size) noexcept nogil:
@@ -141,53 +157,42 @@ cdef inline uint64_t spikes_in_block(const uint8_t* spike, int64_t size) noexcep
     return found
 
 
-cdef Status find_rows(const Network* network, Rows* rows) noexcept nogil:
+cdef void find_events(const Network* network, Rows* rows) noexcept nogil:
     """Of 64 neurons at once: a branch for each neuron is mispredicted at each spike, 3 times, and rows wait for it."""
     cdef const uint8_t* spike = <const uint8_t*> network.spike.data
     cdef int64_t n = network.spike.size, j = rows.next_event
     cdef uint64_t found
-    while rows.count <= BATCH - BLOCK:
+    while rows.count <= rows.room - BLOCK:
         j = skip_silent(spike, j, n)
         if j >= n:
             break
         found = spikes_in_block(spike + j, min(<int64_t> BLOCK, n - j))
         while found:
-            if not add_row(network, rows, j + lowest_bit(found)):
-                return BAD_INDPTR
+            rows.row[rows.count].event = j + lowest_bit(found)
+            rows.count += 1
             found &= found - 1
         j += BLOCK
     rows.next_event = min(j, n)
-    return OK
 
 
-cdef inline void fetch_rows(const Network* network, int64_t d) noexcept nogil:
-    """Prefetch where the rows of the `d`-th delay begin, and the list after theirs."""
-    cdef List spikes = list_of(&network.lists, d)
-    cdef int64_t k
-    cdef int size = itemsize(network.indptr.dtype)
-    if d + 1 < network.lists.count:
-        prefetch(list_of(&network.lists, d + 1).ids, 0)
-    for k in range(min(FETCHED, spikes.count)):
-        prefetch(<char*> network.indptr.data + (spikes.first + spikes.ids[k]) * size, 0)
-
-
-cdef Status find_listed_rows(const Network* network, Rows* rows) noexcept nogil:
+cdef Status read_events(const Network* network, Rows* rows) noexcept nogil:
+    """The same of lists."""
     cdef const Lists* lists = &network.lists
     cdef int64_t d = rows.next_list, k = rows.next_event
     cdef List spikes
     if network.indptr.size != rows_of(lists) + 1:
         return BAD_LISTS
-    while d < lists.count and rows.count < BATCH:
+    while d < lists.count and rows.count < rows.room:
         spikes = list_of(lists, d)
         if spikes.count < 0:
             return BAD_LISTS
         if k == 0 and d + 1 < lists.count:
-            fetch_rows(network, d + 1)
-        while k < spikes.count and rows.count < BATCH:
+            prefetch(list_of(lists, d + 1).ids, 0)
+        while k < spikes.count and rows.count < rows.room:
             if not 0 <= spikes.ids[k] < lists.n:
                 return BAD_LISTS
-            if not add_row(network, rows, spikes.first + spikes.ids[k]):
-                return BAD_INDPTR
+            rows.row[rows.count].event = spikes.first + spikes.ids[k]
+            rows.count += 1
             k += 1
         if k >= spikes.count:
             d, k = d + 1, 0
@@ -195,12 +200,53 @@ cdef Status find_listed_rows(const Network* network, Rows* rows) noexcept nogil:
     return OK
 
 
+cdef void close_up(Rows* rows) noexcept nogil:
+    """Leave out the empty rows, and number the elements."""
+    cdef int64_t k, size, count = rows.count
+    rows.count = rows.elements = 0
+    for k in range(count):
+        size = rows.row[k].before
+        rows.row[rows.count] = Row(rows.row[k].begin, rows.elements, rows.row[k].event)
+        rows.elements += size
+        rows.count += size > 0
+    rows.row[rows.count].before = rows.elements
+
+
+cdef Status first_batch(const Network* network, Rows* rows) noexcept nogil:
+    """As `next_batch`, of rows that are to be forgotten after the last one."""
+    cdef int64_t events = list_of(&network.lists, 0).count if network.listed and network.lists.sent else 0
+    rows.row, rows.room = rows.own, BATCH
+    rows.next_event = rows.next_list = 0
+    if events > BATCH:
+        events = min(events, <int64_t> LONGEST)
+        rows.row = <Row*> malloc((events + 1) * sizeof(Row))
+        if rows.row == NULL:
+            rows.row, events = rows.own, BATCH
+        rows.room = events
+    return next_batch(network, rows)
+
+
+cdef void forget(Rows* rows) noexcept nogil:
+    if rows.row != rows.own:
+        free(rows.row)
+
+
 cdef Status next_batch(const Network* network, Rows* rows) noexcept nogil:
     """Fill `rows` with the next spiking neurons' non-empty rows; none are left when `rows.count` is 0."""
+    cdef Search search = Search(network, rows, OK)
     rows.count = rows.elements = 0
-    cdef Status status = find_listed_rows(network, rows) if network.listed else find_rows(network, rows)
-    rows.row[rows.count].before = rows.elements
-    return status
+    while rows.count == 0:
+        if network.listed:
+            search.status = read_events(network, rows)
+        else:
+            find_events(network, rows)
+        if search.status != OK or rows.count == 0:
+            return search.status
+        run_chunks(&network.pool, look_up, &search, rows.count, chunks_for(&network.pool, rows.count, LOOKED_UP, 1))
+        if search.status != OK:
+            return search.status
+        close_up(rows)
+    return OK
 
 
 cdef inline int64_t row_at(const Rows* rows, int64_t element) noexcept nogil:

@@ -14,8 +14,8 @@ from hebbax._cpu.buffers cimport (
 )
 from hebbax._cpu.powers cimport raise_all
 from hebbax._cpu.rows cimport (
-    BAD_ELEMENT, OK, PIECE, Piece, Rows, Status, Walk, index_t, next_batch, next_piece, walk_places,
-    walk_rows,
+    BAD_ELEMENT, OK, PIECE, Piece, Rows, Status, Walk, first_batch, forget, index_t, next_batch, next_piece,
+    walk_places, walk_rows,
 )
 from hebbax._cpu.threads cimport chunks_for, run_chunks
 
@@ -24,6 +24,7 @@ cpdef enum:
     RUN = 16                 # elements of a chunk's part of an average row, at least, if threads share out rows' places
     PLACES = 1 << 20         # of a row
     CACHED = 1 << 21         # weights that a last-level cache holds
+    NEAR = 1 << 17           # traces that a core's own cache holds
     GRAIN = 16384            # elements that are worth another thread
     CLIP_GRAIN = 1 << 18     # the same for the full clip pass, which streams
     CLIP_BLOCK = 1024        # elements that the full clip pass looks at before it writes any (256: 1.15 times as long)
@@ -127,6 +128,7 @@ cdef inline_int update_piece(
     const weight_t* w_min, const weight_t* w_max, Soft soft, bint permuted, bint general, int kind
 ) noexcept nogil:
     """Update a piece, prefetch the weights of the coming one, and return whether an index is out of range."""
+    cdef bint far = n_other > NEAR
     cdef int64_t k, fetch = coming.begin
     cdef uint64_t slot, partner
     cdef arith_t x, change, bound = <arith_t> soft.bound, slope = <arith_t> soft.slope
@@ -134,6 +136,8 @@ cdef inline_int update_piece(
     for k in range(piece.begin, piece.end):
         if permuted and fetch < coming.end:
             fetch_weight(weight, w_min, w_max, slots[fetch], general)
+            if far:
+                prefetch(&trace[indices[fetch]], 0)
             fetch += 1
         partner = indices[k]
         slot = slots[k] if permuted else k
@@ -159,6 +163,8 @@ cdef inline_int update_piece(
         store(&weight[slot], x)
     for k in range(fetch, coming.end):
         fetch_weight(weight, w_min, w_max, slots[k], general)
+        if far:
+            prefetch(&trace[indices[k]], 0)
     return bad
 
 
@@ -376,12 +382,11 @@ cdef Status update(Update* call) noexcept nogil:
     cdef Rows rows
     cdef Job job
     cdef int64_t chunks
-    rows.next_event = rows.next_list = 0
     job.call = call
     job.rows = &rows
     job.values = call.trace.data
     job.clips = False
-    job.status = next_batch(&call.network, &rows)
+    job.status = first_batch(&call.network, &rows)
     while job.status == OK and rows.count:
         chunks = chunks_for(&call.network.pool, rows.elements, GRAIN, 2)
         job.by_place = by_places(
@@ -389,6 +394,7 @@ cdef Status update(Update* call) noexcept nogil:
         run_chunks(&call.network.pool, task, &job, PLACES if job.by_place else rows.elements, chunks)
         if job.status == OK:
             job.status = next_batch(&call.network, &rows)
+    forget(&rows)
     if job.status == OK and call.clip_all:
         chunks = chunks_for(&call.network.pool, call.network.weight.size, CLIP_GRAIN, 8)
         job.clips = True

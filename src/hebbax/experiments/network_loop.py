@@ -72,7 +72,7 @@ class Split:
         delay, size = network.delay, self.layout.size
         part, whole, columns = P(self.axis), P(), P(None, self.axis)
         self.capacity = math.ceil(listed() * delay * size)
-        sent = Sent(mesh.size, size, delay, self.capacity)
+        sent = Sent(mesh.size * size, delay, mesh.size * self.capacity)
         kept = (1 + network.dendritic) * delay
         self.own = self.shards[0].split_post(np.arange(self.layout.n, dtype=np.int32))
         start = self.on_every_device(network.neurons.start, in_specs=part, out_specs=part)
