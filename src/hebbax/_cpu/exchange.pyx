@@ -180,7 +180,7 @@ cdef inline void begin_message(int32_t* header, int64_t n, int64_t steps, int64_
 cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
     """Operand: the messages of all devices, alike in size, one after the other; result: the message that says all.
 
-    Of each step's start in the result, the one before its end is where the next spike goes: so each message is read once.
+    Where a step ends in the result is, until then, where its next spike goes: so each message is read once.
     """
     cdef XLA_FFI_Buffer *messages
     cdef XLA_FFI_Buffer *merged

@@ -20,7 +20,7 @@ cdef extern from *:
     #endif
     enum { HEBBAX_PAGE = 1 << 21, HEBBAX_ASKED = 1024, HEBBAX_PLACES = 8 };
     /* Where memory begins for which was asked already: most arrays stay where they are. Each has a few places here, the
-       last of which the next ones take. Threads may overwrite each other's; then one asks again, which changes nothing. */
+       last of which all further ones take. Threads may overwrite each other's; then one asks again, in vain. */
     static uintptr_t hebbax_asked[HEBBAX_ASKED];
     static int hebbax_has_asked(uintptr_t start) {
         uintptr_t* entry = NULL;

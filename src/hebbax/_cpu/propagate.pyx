@@ -233,7 +233,7 @@ cdef int64_t parts_for(const Network* network, const Rows* rows) noexcept nogil:
 
 
 cdef int64_t copiers_for(Job* job) noexcept nogil:
-    """Into how many parts to divide a batch's rows that are copied; 1 if they are not to be: few, long, or no memory."""
+    """Into how many parts to divide a batch's rows to copy them; 1 if they are few or long, or there is no memory."""
     cdef const Rows* rows = job.rows
     cdef const Network* network = &job.call.network
     cdef int arithmetic = 8 if network.weight.dtype == FLOAT64 else 4
