@@ -61,6 +61,21 @@ def test_operators_take_lists_for_arrays(network, rng, shards, backend):
             np.testing.assert_allclose(listed, dense, rtol=1e-6 if backend == "cupy" else 0)  # that sums by atomics
 
 
+@pytest.mark.parametrize("indegree", [5, 60, 900])
+def test_longer_lists_than_a_batch_of_rows(rng, threads, indegree):
+    """Of more than 2 048 spikes, whose rows threads look up, and copy where they are short, in one go."""
+    synapses = hebbax.Synapses.random((6000, 400), indegree=indegree)
+    weight, trace = (jnp.asarray(rng.random(n), jnp.float32) for n in (synapses.nse, 400))
+    spikes = draw(rng, 2, 6000, 0.9)
+    lists, results = of_devices(spikes, 3).at(0), []
+    for spike, n in ((spikes[0], 1), (lists, 1), (lists, 2), (lists, 8)):
+        threads(n)
+        results.append((synapses.propagate_on_pre(weight, spike), synapses.update_on_pre(weight, spike, trace, 0, 1)))
+    assert results[0][0].any() and (results[0][1] != weight).any()
+    for got in results[1:]:
+        jax.tree.map(np.testing.assert_array_equal, got, results[0])
+
+
 def test_rows_may_be_postsynaptic(network, rng):
     synapses, weight = network
     spikes = draw(rng, n=30)
