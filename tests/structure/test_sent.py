@@ -200,5 +200,7 @@ def test_wrong_arguments_are_named(network):
         exchanged(jnp.zeros(3))
     with pytest.raises(ValueError, match="capacity: got -1, expected an integer of at least 0"):
         exchanged(jnp.zeros((3, 3)), capacity=-1)
+    with pytest.raises(ValueError, match="capacity: got 2147483648 for 3 neurons on each of 1 devices"):
+        exchanged(jnp.zeros((3, 3)), capacity=2**31)
     with pytest.raises(TypeError, match="spikes: got dtype complex64, expected a real dtype"):
         exchanged(jnp.zeros((3, 3), complex))

@@ -14,6 +14,8 @@ from hebbax._core.sent import SpikeLists, merge, pack
 from hebbax._core.unitless import check_host_array
 from hebbax.errors import ShapeError
 
+_MOST = 2**31 - 1  # which fit int32
+
 
 def exchange(spikes: Any, axis: str, *, capacity: int | None = None, awake: bool = False) -> SpikeLists:
     """Gather the spikes of some steps of all devices of a mesh's axis on each of them, as lists, in `jax.shard_map`.
@@ -44,7 +46,7 @@ def exchange(spikes: Any, axis: str, *, capacity: int | None = None, awake: bool
     Raises
     ------
     hebbax.errors.ShapeError, TypeError, ValueError
-        `spikes` has not two axes, or is not real; `capacity` is negative.
+        `spikes` has not two axes, or is not real; `capacity` is negative, or of all devices more than int32 counts.
 
     Notes
     -----
@@ -74,11 +76,14 @@ def exchange(spikes: Any, axis: str, *, capacity: int | None = None, awake: bool
     elif isinstance(capacity, bool) or not isinstance(capacity, (int, np.integer)) or capacity < 0:
         raise ValueError(f"capacity: got {capacity!r}, expected an integer of at least 0")
     devices = _devices_of(axis)
+    if devices * max(capacity, spikes.shape[1]) > _MOST:
+        got = f"{capacity} for {spikes.shape[1]} neurons on each of {devices} devices"
+        raise ValueError(f"capacity: got {got}, expected at most {_MOST} spikes and neurons in all")
     own = pack(spikes, int(capacity))
     message = own.message
     if devices == 1:
-        return own
-    if awake and jax.default_backend() == "cpu" and jax.process_count() == 1 and devices <= _cpu.most_devices():
+        messages = message
+    elif awake and jax.default_backend() == "cpu" and jax.process_count() == 1 and devices <= _cpu.most_devices():
         call = jax.ffi.ffi_call("hebbax_exchange", jax.ShapeDtypeStruct((devices * message.size,), message.dtype))
         messages = call(message, jax.lax.axis_index(axis).astype(jnp.int32))
     else:

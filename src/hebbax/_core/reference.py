@@ -124,7 +124,7 @@ def run(spec: Spec, operands: tuple, **params: Any) -> jax.Array:
 # Where the lists of `_core.events` begin, behind these and the delays.
 POSITION, SHIFT, LENGTH, NEURONS, DELAYS, HEADER = range(6)
 # And where the starts of a message of `_core.sent`, behind these.
-STEP, SENDERS, STEPS, CAPACITY, LOST, SENT_HEADER = range(6)
+STEP, SENT_NEURONS, STEPS, CAPACITY, LOST, SENT_HEADER = range(6)
 
 
 def record(events, spike, places, arrivals: Arrivals):
