@@ -1,10 +1,11 @@
 # Every target sets up what it needs in a virtual environment, which the next run uses again.
-#   make demo | test | test-all | test-mutations | test-agreement | test-torch | test-brainevent | test-gpu | lint | docs | bench | bench-networks | bench-gpu | clean        make test PYTHON=python3.13 VENV=.venv-3.13
+#   make demo | test | test-all | test-mutations | stress | test-agreement | test-torch | test-brainevent | test-gpu | lint | docs | bench | bench-networks | bench-gpu | clean        make test PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
 GPU_ARGS ?=
 BENCH_ARGS ?=
+STRESS_ARGS ?=
 # The CUDA that the GPU's driver supports: cuda12 or cuda13.
 CUDA ?= cuda13
 # The newest release of the peer that we measure against needs Python 3.12.
@@ -20,7 +21,7 @@ PIP = $(WITH_PATH) "$(BIN)/python" -m pip install -qq
 # Folders too, because a deleted file changes only its folder.
 SOURCES := meson.build meson.options $(shell find src cuda -not -name __pycache__ -not -name '*.pyc')
 
-.PHONY: demo test test-all test-mutations test-agreement test-torch test-brainevent test-gpu lint docs bench bench-here bench-networks bench-networks-here bench-gpu bench-gpu-here clean
+.PHONY: demo test test-all test-mutations stress test-agreement test-torch test-brainevent test-gpu lint docs bench bench-here bench-networks bench-networks-here bench-gpu bench-gpu-here clean
 
 demo: $(VENV)/.with-plot
 	"$(BIN)/hebbax" simulate song2000 --output demo
@@ -34,6 +35,10 @@ test-mutations: $(VENV)/.with-test
 
 test-all: $(VENV)/.with-test
 	$(PYTEST) $(PYTEST_ARGS)
+
+# What takes hours, or other compilers: docs/reliability.md has what it found, and is written anew.
+stress: $(VENV)/.with-stress
+	$(WITH_PATH) "$(BIN)/python" tests/stress/run.py $(STRESS_ARGS)
 
 # Against NEST and Brian2 too.
 test-agreement: $(VENV)/.with-agreement

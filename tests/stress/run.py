@@ -1,0 +1,43 @@
+"""What takes too long for the tests: sanitizers, fuzzing, mutations, faults, long runs, large arrays, other platforms.
+
+    make stress                                    every part, as docs/reliability.md has it
+    make stress STRESS_ARGS="faults --effort 0.1"  one of them, a tenth as long
+
+Each part is a module of this folder with a function `run(effort, say)` that returns rows of results. What it found is
+kept in results/, and the table in docs/reliability.md is written anew. Fails where a row did not pass.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Annotated
+
+import typer
+from record import keep, write_page
+from rich.console import Console
+
+PARTS = ()
+
+
+def main(
+    parts: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(PARTS)}.", show_default="all")] = None,
+    effort: Annotated[float, typer.Option(min=0, help="1 is what the page shows; less is shorter.")] = 1.0,
+) -> None:
+    """Run parts, keep what they found, and write the page's table."""
+    console, failed = Console(), []
+    for part in parts or PARTS:
+        if part not in PARTS:
+            raise typer.BadParameter(f"parts: got {part!r}, expected some of {', '.join(PARTS)}")
+        console.rule(part)
+        results = importlib.import_module(part).run(effort, console.print)
+        keep(part, results)
+        for row in results:
+            console.print(f"{row.what}: {row.count:,} {row.unit}, {row.seconds:,.0f} s: {row.found}", markup=False)
+        failed += [f"{part}: {row.what}" for row in results if not row.passed]
+    write_page()
+    if failed:
+        raise SystemExit("did not pass: " + "; ".join(failed))
+
+
+if __name__ == "__main__":
+    typer.run(main)
