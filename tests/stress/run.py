@@ -16,7 +16,17 @@ import typer
 from record import keep, write_page
 from rich.console import Console
 
-PARTS = ()
+PARTS = (
+    "sanitizers",
+    "fuzz_kernels",
+    "fuzz_python",
+    "mutations",
+    "faults",
+    "long_runs",
+    "overflow",
+    "platforms",
+    "supply_chain",
+)
 
 
 def main(
