@@ -253,7 +253,7 @@ def main(
         f"{datetime.date.today().isoformat()}.",
         f"Measured (median of {rounds}, each in turn with one node; load average {about['load_average'][0]:.1f} at the "
         f"end): a step of `hebbax.experiments.hpc` on the first node's part, the loop of the experiments, neurons, "
-        f"drive, both updates and four projections, at {rate:g} Hz. Bytes: weights, traces, CSR and CSC structure.",
+        f"drive, both updates and three projections, at {rate:g} Hz. Bytes: weights, traces, CSR and CSC structure.",
         f"Assumed: {fabrics}; a message has room for one spike of each neuron in {1 / network_loop.LISTED:.0f} steps "
         f"and is sent whole, once in the delay of {delay} steps; one process a node; no overlap of computing and "
         f"sending; no waiting for the slowest node. Ring: (nodes - 1) (latency + bytes / bandwidth), as Gloo does it. "

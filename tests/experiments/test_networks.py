@@ -229,14 +229,16 @@ def test_hpc_has_the_published_numbers_of_inputs():
         np.testing.assert_array_equal(onto[1], round(30 * inputs))
 
 
-def test_hpc_with_fewer_inputs_has_the_same_weight_in_all():
+@pytest.mark.parametrize("plastic", [False, True])
+def test_hpc_with_fewer_inputs_has_the_same_weight_in_all(plastic):
     p = hpc.Parameters()
     for inputs in (1.0, 0.01, 1e-3):
-        built = hpc.build(p, scale=0.01, inputs=inputs, plastic=False, seed=0)
-        onto_each = [projection.weight * projection.synapses.nse for projection in built.projections]
-        e, i = built.excitatory.sum(), (~built.excitatory).sum()
-        for total, neurons, published in zip(onto_each, (e, i, e, i), (9000, 9000, -5 * 2250, -5 * 2250), strict=True):
-            assert total / neurons == pytest.approx(published * (p.weight / u.pA))
+        built = hpc.build(p, scale=0.01, inputs=inputs, plastic=plastic, seed=0)
+        total = {False: 0.0, True: 0.0}
+        for projection in built.projections:
+            total[projection.inhibitory] += projection.weight * projection.synapses.nse
+        for inhibitory, published in ((False, 9000), (True, -5 * 2250)):
+            assert total[inhibitory] / built.excitatory.size == pytest.approx(published * (p.weight / u.pA))
 
 
 @pytest.mark.parametrize("experiment", [brunel10k, cuba])

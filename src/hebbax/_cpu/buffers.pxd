@@ -155,6 +155,8 @@ ctypedef fused any_t:
 cdef inline void prefetch_lines(const any_t* array, int64_t begin, int64_t end, int write) noexcept nogil:
     """Prefetch the cache lines of `array[begin:end]`."""
     cdef int64_t k = begin
-    while k < end + <int64_t> (64 // sizeof(any_t)):
+    while k < end:
         prefetch(&array[k], write)
         k += 64 // sizeof(any_t)
+    if k > begin:
+        prefetch(&array[end - 1], write)  # in the last line, which may be another one

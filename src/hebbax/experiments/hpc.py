@@ -166,6 +166,7 @@ def build(p: Parameters, *, scale: float, inputs: float, plastic: bool, seed: in
     is_excitatory = network.interleaved(*numbers)
     e, i = np.flatnonzero(is_excitatory), np.flatnonzero(~is_excitatory)
     n = is_excitatory.size
+    everyone = np.arange(n)
     published = {True: p.excitatory_inputs, False: p.inhibitory_inputs}
     degrees = {kind: round(inputs * degree) for kind, degree in published.items()}
     if not all(degrees.values()):
@@ -179,11 +180,12 @@ def build(p: Parameters, *, scale: float, inputs: float, plastic: bool, seed: in
         draw = network.drawing((seed, pre[0], post[0]), (n, n), **options)
         return network.Projection(draw, weights[pre is e], pre is i, rule, expected=degrees[pre is e] * post.size)
 
-    learns = plasticity(p) if plastic else None
+    # As few as the rule allows: at a spike, its row is looked up in each.
+    excitation = [connect(e, e, plasticity(p)), connect(e, i)] if plastic else [connect(e, everyone)]
     return network.Network(
         Neurons(p, p.weight / u.pA, seed),
         is_excitatory,
-        [connect(e, e, learns), connect(e, i), connect(i, e), connect(i, i)],
+        [*excitation, connect(i, everyone)],
         delay=p.delay_steps,
         dendritic=True,
         weight_unit="pA",
