@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import typer
+from lines import LINE, Lines, columns, rows, seconds
 from machine import commit, machine, versions
 from rich.console import Console
 from rich.table import Table
@@ -42,7 +43,7 @@ NODES = [1, 4, 16, 64, 256, 1024]
 PATTERNS = 8  # different intervals of spikes, which take turns
 MEASURED = (
     "nodes", "neurons", "synapses", "bytes a node", "spikes a step", "plastic synapses of a row", "sent a node",
-    "compute a step, measured",
+    "compute a step, measured", "cache lines a step", "touching these alone",
 )  # fmt: skip
 
 
@@ -78,6 +79,8 @@ class Row:
     row: float  # mean number of plastic synapses of a neuron on this node
     compute: float
     message: int  # bytes that a node sends
+    lines: float  # that a step visits
+    touched: float  # seconds that touching them takes
 
     def step(self, delay: int, exchange: Callable[[int, int], float]) -> float:
         return self.compute + exchange(self.nodes, self.message) / delay
@@ -149,14 +152,32 @@ class Node:
         jax.block_until_ready(self.state)
         return (time.perf_counter() - started) / (intervals * self.network.delay)
 
-    def row(self, compute: float, rate: float) -> Row:
+    def lines(self) -> tuple[list[np.ndarray], int]:
+        """The cache lines that each step of an interval visits, and how many there are in all."""
+        lines, ((plastic, _),) = Lines(), self._learning()
+        (weight,), trace = self.state.weights, self.state.traces[0].pre.value
+        lists = merge(self.patterns[0], self.nodes, self.sent)
+        steps = []
+        for k, own in enumerate(np.asarray(self.own[0])):
+            spiking = np.flatnonzero(lists.at(k).todense())
+            columns(lines, plastic, weight, trace, np.flatnonzero(own))
+            for s in self.synapses:
+                rows(lines, s, weight if s is plastic else None, spiking)
+            lines.visit(trace, spiking, writes=True)
+            steps.append(lines.step())
+        return steps, lines.size
+
+    def row(self, compute: float, rate: float, rounds: int) -> Row:
         size = sum(x.nbytes for x in jax.tree.leaves((self.synapses, self.state.weights, self.state.traces)))
         n, synapses = self.network.excitatory.size, sum(s.nse for s in self.synapses)
         plastic, _ = next(self._learning())
+        steps, memory = self.lines()
+        touched = seconds(steps, memory, hebbax.get_num_threads(), rounds)
         return Row(
             nodes=self.nodes, neurons=n, synapses=self.nodes * synapses, node_bytes=size, spikes=n * rate * 1e-4,
             row=plastic.nse / self.network.excitatory.sum(), compute=compute,
-            message=4 * (self.patterns.shape[1] // self.nodes),
+            message=4 * (self.patterns.shape[1] // self.nodes), lines=sum(x.size for x in steps) / len(steps),
+            touched=touched,
         )  # fmt: skip
 
 
@@ -180,7 +201,7 @@ def measure(
     first = Node(nodes[0], neurons, inputs, rate)
     intervals = PATTERNS * max(1, math.ceil(duration / (first.timed(PATTERNS) * PATTERNS * first.network.delay)))
     alone = statistics.median(first.timed(intervals) for _ in range(rounds))
-    found = [first.row(alone, rate)]
+    found = [first.row(alone, rate, rounds)]
     for n in nodes[1:]:
         say(f"building what one of {n} nodes holds")
         node, pairs = Node(n, neurons, inputs, rate), []
@@ -188,7 +209,7 @@ def measure(
             say(f"{n} nodes, round {k + 1} of {rounds}")
             pairs.append((first.timed(intervals), node.timed(intervals)))
         ratio = statistics.median(b / a for a, b in pairs)
-        found.append(node.row(alone * ratio, rate))
+        found.append(node.row(alone * ratio, rate, rounds))
         del node
         gc.collect()
     return found
@@ -205,6 +226,7 @@ def tables(found: list[Row], delay: int) -> dict[str, tuple[tuple[str, ...], lis
         [
             str(row.nodes), f"{row.neurons:,}", f"{row.synapses:.3g}", f"{row.node_bytes / 1e6:,.0f} MB",
             f"{row.spikes:,.0f}", f"{row.row:,.1f}", f"{row.message / 1e3:.1f} kB", f"{row.compute * 1e6:,.0f} µs",
+            f"{row.lines:,.0f}", f"{row.touched * 1e6:,.0f} µs",
         ]
         for row in found
     ]  # fmt: skip
@@ -259,6 +281,9 @@ def main(
         f"sending; no waiting for the slowest node. Ring: (nodes - 1) (latency + bytes / bandwidth), as Gloo does it. "
         f"Tree: log2(nodes) latency + (nodes - 1) bytes / bandwidth, as MPI's recursive doubling. [messages.md]"
         f"(messages.md) has what two processes of one machine measured.",
+        f"Touching: what memory allows on arrays like these, whatever the program: the cache lines of {LINE} bytes that "
+        "a step visits, of weights, traces and structure, each once a step, known beforehand, in the same order and by "
+        "as many threads (`benchmarks/lines.c`). Neurons, which a cache holds, and messages are not among them.",
         "Efficiency: a step of one node alone over a step on so many. Compute grows because the same number of "
         "synapses lies in ever more, ever shorter rows, each of which is found and fetched at a spike, and because the "
         "presynaptic traces no longer fit a cache.",

@@ -51,3 +51,19 @@ def test_scattered_updates_ask_for_them(event):
         except OSError as error:
             pytest.skip(f"the system gives none: {error}")
     assert given == (event == "post")  # contiguous updates gain nothing
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
+def test_traces_lie_there_too():
+    memory, trace = small_pages()
+    n = trace.size
+    if huge_kilobytes(trace.ctypes.data):
+        pytest.skip("the system gives them to all")
+    column = np.array([0, 1], np.int32)
+    weight, ids = np.zeros(1, np.float32), np.zeros(1, np.int32)
+    hebbax.inplace.update_csr_on_binary_post(weight, ids, column, ids, trace, np.array([True]), shape=(n, 1))
+    assert weight == 0.5
+    if not huge_kilobytes(trace.ctypes.data):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        with pytest.raises(OSError):  # then the system gives none
+            memory.madvise(COLLAPSE)

@@ -4,6 +4,7 @@ import itertools
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -28,6 +29,19 @@ def test_child_reports_every_index_out_of_range_and_ends_with_an_exception(name,
     assert last == "now uncaught" and len(lines) > 700
     assert child.returncode == 1
     assert "Traceback" in child.stderr and "indices[0] = -1" in child.stderr, child.stderr
+
+
+@pytest.mark.parametrize("index_dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("where", [0, 9000])
+def test_rows_that_threads_copy_are_looked_at_too(propagate, index_dtype, where, threads):
+    threads(4)
+    shape = (400_000, 700) if propagate.event == "pre" else (700, 400_000)
+    network = random_network(np.random.default_rng(0), shape, 2_400_000)
+    with enable_x64(True):
+        given = operands(propagate, np.random.default_rng(1), network, p_spike=1.0, index_dtype=index_dtype)
+        given["indices"][where] = 700
+        with pytest.raises(INDEX_ERRORS, match=rf"indices\[{where}\] = 700"):
+            jax.block_until_ready(call(propagate, given, shape=shape, backend="cython"))
 
 
 @pytest.mark.parametrize("index_dtype", [np.int32, np.int64])

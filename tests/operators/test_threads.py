@@ -24,7 +24,7 @@ NETWORKS = {
     "many rows": ((6000, 500), 1_200_000, True), "few rows": ((500, 6000), 1_200_000, True),
     "unsorted rows": ((900, 1000), 1_200_000, False), "one row": ((1, 5000), 1_200_000, True),
     "one column": ((5000, 1), 1_200_000, False), "small": ((50, 60), 1000, True),
-    "short rows": ((90_000, 700), 600_000, False),
+    "short rows": ((400_000, 700), 2_400_000, False),
     "a hub among many rows": ((90_000, 100_000), 400_000, True, "hub"),
     "a hub among few rows": ((700, 900), 400_000, True, "hub"),
     "an unsorted hub": ((800, 600), 400_000, False, "hub"),

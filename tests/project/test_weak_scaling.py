@@ -44,6 +44,22 @@ def test_a_node_has_its_part_of_the_whole_network(weak_scaling, monkeypatch):
     assert (dense.reshape(lists.steps, 4, size).sum((0, 2)) > 0).all() and lists.overflow == 0
 
 
+def test_a_line_counts_once_a_step(weak_scaling):
+    """However often it is visited, and as written where any visit writes; a row of 40 may begin within a line."""
+    from lines import Lines, ranges, seconds
+
+    lines, first, second = Lines(), np.zeros(100, np.float32), np.zeros(100, np.float32)
+    lines.visit(first, np.array([40, 0, 70]), np.array([80, 1, 70]))
+    lines.visit(second, np.array([3, 20]), writes=True)
+    lines.visit(first, np.array([50]), writes=True)
+    step = lines.step()
+    assert lines.size == 14
+    np.testing.assert_array_equal(step >> 1, [2, 3, 4, 0, 7, 8])
+    np.testing.assert_array_equal(step & 1, [0, 1, 0, 0, 1, 1])
+    np.testing.assert_array_equal(ranges(np.array([3, 9, 5]), np.array([5, 9, 8])), [3, 4, 5, 6, 7])
+    assert seconds([step, step], lines.size, 2, 3) > 0
+
+
 @pytest.mark.slow
 def test_it_measures_and_writes_tables(tmp_path):
     sizes = ["--neurons", "50", "--inputs", "0.01", "--nodes", "2", "--rounds", "1", "--duration", "0.001"]
@@ -53,6 +69,7 @@ def test_it_measures_and_writes_tables(tmp_path):
     text = (tmp_path / "weak_scaling.md").read_text()
     cells = [re.split(r" *\| *", line.strip("| ")) for line in text.splitlines() if re.match(r"\| \d", line)]
     measured, predicted = cells[:2], cells[2:]
+    assert all(float(row[-2].replace(",", "")) >= 0 for row in measured)
     assert [row[:2] for row in measured] == [["1", "50"], ["2", "100"]]
     assert predicted[0][1].endswith("100%") and [row[0] for row in predicted] == ["1", "2"]
     assert "InfiniBand 2 µs a message, 25 GB/s a node" in text and "Not run on a cluster." in text

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+import warnings
 
 import brainunit as u
 import jax
@@ -688,6 +689,19 @@ def test_parts_of_a_list_bring_their_weights(rng, mesh):
     spike = rng.random(41) < 0.5
     current = sharded.join_post(sharded.propagate_on_pre(out, sharded.split_pre(spike)))
     np.testing.assert_array_equal(current / u.nS, synapses.propagate_on_pre(expected, spike) / u.nS)
+
+
+def test_a_capacity_of_few_bits_is_multiplied_as_an_integer(mesh):
+    def exchanged(capacity):
+        run = lambda x: hebbax.sharding.exchange(x, mesh.axis_names[0], capacity=capacity).message  # noqa: E731
+        specs = dict(in_specs=P(None, mesh.axis_names[0]), out_specs=P(), check_vma=False)
+        return jax.eval_shape(jax.shard_map(run, mesh=mesh, **specs), jax.ShapeDtypeStruct((2, 40), bool))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert exchanged(np.int8(100)).shape == (5 + 3 + 400,)
+    with pytest.raises(ValueError, match="capacity: got 1073741824 for 10 neurons on each of 4 devices"):
+        exchanged(np.int32(2**30))
 
 
 def test_weights_of_one_value(rng, mesh):

@@ -76,6 +76,13 @@ def test_longer_lists_than_a_batch_of_rows(rng, threads, indegree):
         jax.tree.map(np.testing.assert_array_equal, got, results[0])
 
 
+def test_more_spikes_than_are_found_in_one_go(rng):
+    synapses = hebbax.Synapses.random((90_000, 50), outdegree=2)
+    weight, spikes = jnp.asarray(rng.random(synapses.nse), jnp.float32), jnp.ones((1, 90_000), bool)
+    sums = (synapses.propagate_on_pre(weight, x) for x in (pack(spikes, 90_000).at(0), spikes[0]))
+    np.testing.assert_array_equal(*sums)
+
+
 def test_rows_may_be_postsynaptic(network, rng):
     synapses, weight = network
     spikes = draw(rng, n=30)
@@ -159,7 +166,7 @@ def test_merged_lists_are_those_of_all_neurons(rng, shards, capacity):
     parts = [pack(x, capacity or STEPS * N // shards) for x in jnp.split(spikes, shards, axis=1)]
     messages = jnp.concatenate([x.message for x in parts])
     merged = Sent(N, STEPS, shards * parts[0].sent.capacity)
-    in_jax = _merge_in_jax(messages, devices=shards, sent=merged)
+    in_jax = _merge_in_jax(messages.reshape(shards, -1), sent=merged)
     both = jax.vmap(lambda x: merge(x, shards, parts[0].sent))(jnp.stack([messages, messages]))
     said = 6 + STEPS + (int(lists.count.sum()) if lists.overflow == 0 else 0)  # what lies behind means nothing
     for message in (in_jax, *both.message):
@@ -183,6 +190,17 @@ def test_no_list_makes_a_kernel_leave_its_buffers(network, rng, place, value):
         assert "the lists" in str(error) or "indptr" in str(error)
 
 
+@pytest.mark.parametrize("place", [1, 2, 3, 4, 5, 7, 9])
+@pytest.mark.parametrize("value", [-(2**31), -1, 50, 2**31 - 1])
+def test_no_message_makes_a_merger_leave_its_buffers(rng, place, value):
+    messages = [pack(draw(rng), 99) for _ in range(2)]
+    broken = jnp.concatenate([messages[0].message, messages[1].message.at[place].set(value)])
+    try:
+        jax.block_until_ready(merge(broken, 2, messages[0].sent).message)
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        assert "a message is not as it was packed" in str(error)
+
+
 def test_wrong_arguments_are_named(network):
     synapses, weight = network
     with pytest.raises(ShapeError, match=r"pre_spike: got lists of 8 neurons, expected 70 for shape \(70, 30\)"):
@@ -192,15 +210,19 @@ def test_wrong_arguments_are_named(network):
         rule.init(synapses, at_events=True)
     mesh = Mesh(jax.devices()[:1], ("x",))
 
-    def exchanged(spikes, **options):
-        run = lambda x: hebbax.sharding.exchange(x, "x", **options)  # noqa: E731
-        return jax.shard_map(run, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)(spikes)
+    def exchanged(spikes, exchange=hebbax.sharding.exchange, **options):
+        run = lambda x: exchange(x, "x", **options)  # noqa: E731
+        run = jax.shard_map(run, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
+        return jax.eval_shape(run, spikes)
 
     with pytest.raises(ShapeError, match=r"spikes: got shape \(3,\), expected \(steps, neurons\)"):
         exchanged(jnp.zeros(3))
     with pytest.raises(ValueError, match="capacity: got -1, expected an integer of at least 0"):
         exchanged(jnp.zeros((3, 3)), capacity=-1)
-    with pytest.raises(ValueError, match="capacity: got 2147483648 for 3 neurons on each of 1 devices"):
-        exchanged(jnp.zeros((3, 3)), capacity=2**31)
+    for capacity in (2**31, np.uint32(2**31)):
+        with pytest.raises(ValueError, match="capacity: got 2147483648 for 3 neurons on each of 1 devices"):
+            exchanged(jnp.zeros((3, 3)), capacity=capacity)
+    with pytest.raises(ValueError, match="spikes: got 4294967296 for 268435456 neurons on each of 1 devices"):
+        exchanged(jax.ShapeDtypeStruct((16, 2**28), bool), exchange=hebbax.sharding.exchange_all)
     with pytest.raises(TypeError, match="spikes: got dtype complex64, expected a real dtype"):
         exchanged(jnp.zeros((3, 3), complex))

@@ -75,11 +75,9 @@ def exchange(spikes: Any, axis: str, *, capacity: int | None = None, awake: bool
         capacity = spikes.size
     elif isinstance(capacity, bool) or not isinstance(capacity, (int, np.integer)) or capacity < 0:
         raise ValueError(f"capacity: got {capacity!r}, expected an integer of at least 0")
-    devices = _devices_of(axis)
-    if devices * max(capacity, spikes.shape[1]) > _MOST:
-        got = f"{capacity} for {spikes.shape[1]} neurons on each of {devices} devices"
-        raise ValueError(f"capacity: got {got}, expected at most {_MOST} spikes and neurons in all")
-    own = pack(spikes, int(capacity))
+    devices, capacity = _devices_of(axis), int(capacity)
+    _check_counts("capacity", devices, capacity, spikes)
+    own = pack(spikes, capacity)
     message = own.message
     if devices == 1:
         messages = message
@@ -96,9 +94,16 @@ def exchange_all(spikes: Any, axis: str) -> SpikeLists:
     check_jax()
     spikes = _checked(spikes)
     own = spikes.shape[1]
+    _check_counts("spikes", _devices_of(axis), spikes.size, spikes)
     bits = jax.lax.all_gather(jnp.packbits(spikes, axis=1), axis)  # (devices, steps, bytes)
     everyone = jnp.unpackbits(bits, axis=2, count=own).astype(bool).swapaxes(0, 1).reshape(spikes.shape[0], -1)
     return pack(everyone, everyone.size)
+
+
+def _check_counts(name: str, devices: int, capacity: int, spikes: jax.Array) -> None:
+    if devices * max(capacity, spikes.shape[1]) > _MOST:
+        got = f"{capacity} for {spikes.shape[1]} neurons on each of {devices} devices"
+        raise ValueError(f"{name}: got {got}, expected at most {_MOST} spikes and neurons in all")
 
 
 def _devices_of(axis: str) -> int:

@@ -95,7 +95,7 @@ def pack(spikes: jax.Array, capacity: int) -> SpikeLists:
 def merge(messages: jax.Array, devices: int, sent: Sent) -> SpikeLists:
     """The lists of all devices' neurons, whose messages, each as `sent` says, lie one after the other."""
     merged = Sent(devices * sent.n, sent.steps, devices * sent.capacity)
-    message = messages if devices == 1 else bind(merge_p, messages, devices=devices, sent=merged)
+    message = messages if devices == 1 else bind(merge_p, messages.reshape(devices, -1), sent=merged)
     return assemble(SpikeLists, dict(message=message, sent=merged))
 
 
@@ -136,13 +136,12 @@ def _pack_in_jax(spikes, *, capacity: int):
     return jnp.concatenate([*header, starts, (cells % max(own, 1)).astype(jnp.int32)])
 
 
-def _merge_natively(messages, *, devices: int, sent: Sent):
-    del devices
+def _merge_natively(messages, *, sent: Sent):
     return jax.ffi.ffi_call("hebbax_merge", jax.ShapeDtypeStruct((_size(sent),), jnp.int32))(messages)
 
 
-def _merge_in_jax(messages, *, devices: int, sent: Sent):
-    parts = messages.reshape(devices, -1)
+def _merge_in_jax(parts, *, sent: Sent):
+    devices = parts.shape[0]
     starts, ids = parts[:, SENT_HEADER : SENT_HEADER + sent.steps + 1], parts[:, SENT_HEADER + sent.steps + 1 :]
     count = jnp.diff(starts)  # (devices, steps)
     total = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(count.sum(0), dtype=jnp.int32)])
@@ -195,7 +194,7 @@ pack_p.def_abstract_eval(
         shape=(_size(Sent(spikes.shape[1], spikes.shape[0], capacity)),), dtype=jnp.dtype(jnp.int32), weak_type=False
     )
 )
-merge_p.def_abstract_eval(lambda messages, *, devices, sent: messages.update(shape=(_size(sent),)))
+merge_p.def_abstract_eval(lambda messages, *, sent: messages.update(shape=(_size(sent),)))
 fade_p.def_abstract_eval(lambda trace, *_, **__: trace.update(weak_type=False))
 for _primitive in (pack_p, merge_p):
     batching.primitive_batchers[_primitive] = functools.partial(_batch_one_by_one, _primitive)

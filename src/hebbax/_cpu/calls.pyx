@@ -73,8 +73,8 @@ cdef bint run_update(
     cdef int flags = attributes.flags
     cdef Status status = set_network(&call.network, pool, operands, flags)
     call.network.weight.data = result.data
-    use_huge_pages(result.data, result.size * itemsize(result.dtype))
     if call.network.permuted:
+        use_huge_pages(result.data, result.size * itemsize(result.dtype))
         use_huge_pages(operands[5].data, operands[5].size * itemsize(operands[5].dtype))
     call.trace, call.gain, call.w_min, call.w_max = operands[5], operands[6], operands[7], operands[8]
     if status == OK:

@@ -16,7 +16,7 @@ from hebbax._core.xla_ffi cimport (
     INTERNAL, XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, answer_metadata, get_run, new_error,
 )
 from hebbax._cpu.buffers cimport prefetch_lines
-from hebbax._cpu.rows cimport skip_silent
+from hebbax._cpu.rows cimport CAPACITY, LOST, NEURONS, SENT_HEADER, STEP, STEPS, skip_silent
 from hebbax._cpu.threads cimport add_and_get, get, pause, sched_yield
 
 cdef extern from *:
@@ -42,11 +42,6 @@ cdef enum:
     MEETINGS = 4        # that are remembered; programs with an exchange run one at a time
     AWAKE = 2000        # looks before a device lets others have its core
     PATIENCE = 60       # seconds
-    HEADER = 5          # integers of a message before the starts of its steps:
-    NEURONS = 1
-    STEPS = 2
-    CAPACITY = 3
-    LOST = 4
     AHEAD = 8           # messages of which the beginning is fetched
 
 
@@ -136,8 +131,8 @@ cdef XLA_FFI_Error* handle_exchange(XLA_FFI_CallFrame* frame) noexcept nogil:
 
 cdef int64_t used(const int32_t* message, int64_t size) noexcept nogil:
     """Bytes of a message of so many integers that say something."""
-    cdef int64_t starts = HEADER + <int64_t> message[STEPS] + 1
-    return sizeof(int32_t) * max(HEADER, min(size, starts + message[starts - 1] if 0 < starts <= size else size))
+    cdef int64_t starts = SENT_HEADER + <int64_t> message[STEPS] + 1
+    return sizeof(int32_t) * max(SENT_HEADER, min(size, starts + message[starts - 1] if 0 < starts <= size else size))
 
 
 cdef XLA_FFI_Error* handle_pack(XLA_FFI_CallFrame* frame) noexcept nogil:
@@ -153,10 +148,10 @@ cdef XLA_FFI_Error* handle_pack(XLA_FFI_CallFrame* frame) noexcept nogil:
     spikes, message = <XLA_FFI_Buffer*> frame.args.args[0], <XLA_FFI_Buffer*> frame.rets.rets[0]
     header, spike = <int32_t*> message.data, <uint8_t*> spikes.data
     steps, own = spikes.dims[0], spikes.dims[1]
-    ids, capacity = header + HEADER + steps + 1, message.dims[0] - HEADER - steps - 1
+    ids, capacity = header + SENT_HEADER + steps + 1, message.dims[0] - SENT_HEADER - steps - 1
     begin_message(header, own, steps, capacity)
     for step in range(steps):
-        header[HEADER + step] = <int32_t> count
+        header[SENT_HEADER + step] = <int32_t> count
         j = skip_silent(spike, 0, own)
         while j < own:
             last = min(j + 8, own)
@@ -168,17 +163,26 @@ cdef XLA_FFI_Error* handle_pack(XLA_FFI_CallFrame* frame) noexcept nogil:
                 j += 1
             j = skip_silent(spike, j, own)
         spike += own
-    header[HEADER + steps] = <int32_t> count
+    header[SENT_HEADER + steps] = <int32_t> count
     header[LOST] = <int32_t> max(count - capacity, 0)
     return NULL
 
 
 cdef inline void begin_message(int32_t* header, int64_t n, int64_t steps, int64_t capacity) noexcept nogil:
-    header[0], header[NEURONS], header[STEPS], header[CAPACITY] = 0, <int32_t> n, <int32_t> steps, <int32_t> capacity
+    header[STEP], header[NEURONS], header[STEPS], header[CAPACITY] = 0, <int32_t> n, <int32_t> steps, <int32_t> capacity
+
+
+cdef bint ascend(const int32_t* starts, int64_t steps, int64_t capacity) noexcept nogil:
+    """Whether the starts of a message are in order, and within what there is room for."""
+    cdef int64_t step
+    cdef bint good = starts[0] >= 0 and starts[steps] <= capacity
+    for step in range(steps):
+        good &= starts[step] <= starts[step + 1]
+    return good
 
 
 cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
-    """Operand: the messages of all devices, alike in size, one after the other; result: the message that says all.
+    """Operand: the messages of all devices, two at least, each a row; result: the message that says all.
 
     Where a step ends in the result is, until then, where its next spike goes: so each message is read once.
     """
@@ -194,22 +198,25 @@ cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
         return NULL
     messages, merged = <XLA_FFI_Buffer*> frame.args.args[0], <XLA_FFI_Buffer*> frame.rets.rets[0]
     part, header = <const int32_t*> messages.data, <int32_t*> merged.data
-    n, steps, size = part[NEURONS], part[STEPS], HEADER + part[STEPS] + 1 + part[CAPACITY]
-    devices, capacity = messages.dims[0] // size, merged.dims[0] - HEADER - steps - 1
-    ids, place = header + HEADER + steps + 1, header + HEADER + 1
-    begin_message(header, devices * n, steps, capacity)
+    devices, size = messages.dims[0], messages.dims[1]
+    capacity = (merged.dims[0] - size) // (devices - 1)  # both are as long but for it
+    steps, n = size - SENT_HEADER - 1 - capacity, part[NEURONS]
+    ids, place = header + SENT_HEADER + steps + 1, header + SENT_HEADER + 1
+    begin_message(header, devices * n, steps, devices * capacity)
     header[LOST] = 0
-    memset(header + HEADER, 0, (steps + 1) * sizeof(int32_t))
+    memset(header + SENT_HEADER, 0, (steps + 1) * sizeof(int32_t))
     for d in range(devices):
-        starts = part + d * size + HEADER
-        prefetch_lines(part, (d + AHEAD) * size, (d + AHEAD) * size + HEADER + steps, 0)
+        starts = part + d * size + SENT_HEADER
+        prefetch_lines(part, (d + AHEAD) * size, (d + AHEAD) * size + SENT_HEADER + steps, 0)
         header[LOST] = max(header[LOST], part[d * size + LOST])
+        if part[d * size + LOST] <= 0 and not ascend(starts, steps, capacity):
+            return new_error(frame.api, b"exchange: a message is not as it was packed", INTERNAL)
         for step in range(steps - 1):
             place[step + 1] += starts[step + 1] - starts[step]
     for step in range(1, steps):
         place[step] += place[step - 1]
     for d in range(devices):
-        starts = part + d * size + HEADER
+        starts = part + d * size + SENT_HEADER
         if d + 1 < devices and header[LOST] == 0:
             prefetch_lines(starts, size, size + steps + starts[size + steps], 0)
         for step in range(steps):

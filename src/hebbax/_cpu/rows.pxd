@@ -9,6 +9,14 @@ cpdef enum:
     BATCH = 2048  # rows that are found before they are worked on; they lie on the stack, 48 KiB,
     LONGEST = 1 << 16  # but as many as this, elsewhere, of a list that has them: threads then share them out once
     PIECE = 128   # elements of a row that are worked on in one go
+    CACHED = 1 << 21  # weights that a last-level cache holds
+    # Integers of a message (`_core.sent`) before the starts of its steps:
+    STEP = 0
+    NEURONS = 1
+    STEPS = 2
+    CAPACITY = 3
+    LOST = 4
+    SENT_HEADER = 5
 
 ctypedef fused index_t:
     int32_t

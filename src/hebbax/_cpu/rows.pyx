@@ -8,7 +8,6 @@ from hebbax._cpu.threads cimport chunks_for, run_chunks
 
 cdef enum:
     HEADER = 5   # of `_core.events`, before the delays
-    SENT_HEADER = 5  # of `_core.sent`, before the starts
     BLOCK = 64   # neurons whose spikes are looked at at once
     STARTS_AHEAD = 24  # events whose rows' places are fetched while those of earlier ones are read
     LOOKED_UP = 1024  # of them that are worth another thread
@@ -70,13 +69,14 @@ cdef bint open_sent(Lists* lists, const Buffer* message) noexcept nogil:
     cdef int64_t begin, end
     if message.dtype != INT32 or message.size < SENT_HEADER:
         return False
-    lists.position, lists.n, lists.length, lists.count, lists.shift = header[0], header[1], header[2], 1, 0
-    if lists.n < 0 or header[3] < 0 or header[4] or not 0 <= lists.position < lists.length:
+    lists.position, lists.n, lists.length, lists.count, lists.shift = (
+        header[STEP], header[NEURONS], header[STEPS], 1, 0)
+    if lists.n < 0 or header[CAPACITY] < 0 or header[LOST] or not 0 <= lists.position < lists.length:
         return False
-    if message.size != SENT_HEADER + lists.length + 1 + header[3]:
+    if message.size != SENT_HEADER + lists.length + 1 + header[CAPACITY]:
         return False
     begin, end = header[SENT_HEADER + lists.position], header[SENT_HEADER + lists.position + 1]
-    if not 0 <= begin <= end <= header[3]:
+    if not 0 <= begin <= end <= header[CAPACITY]:
         return False
     lists.named = List(header + SENT_HEADER + lists.length + 1 + begin, end - begin, 0)
     lists.sent = True
@@ -139,6 +139,7 @@ cdef void look_up(void* state, int64_t start, int64_t stop) noexcept nogil:
         begin, end = at(indptr, row[k].event), at(indptr, row[k].event + 1)
         if begin < 0 or end < begin or end > nse:
             search.status = BAD_INDPTR
+            continue
         row[k].begin, row[k].before = begin, end - begin
 
 

@@ -14,7 +14,7 @@ from hebbax._cpu.buffers cimport (
 )
 from hebbax._cpu.powers cimport raise_all
 from hebbax._cpu.rows cimport (
-    BAD_ELEMENT, OK, PIECE, Piece, Rows, Status, Walk, first_batch, forget, index_t, next_batch, next_piece,
+    BAD_ELEMENT, CACHED, OK, PIECE, Piece, Rows, Status, Walk, first_batch, forget, index_t, next_batch, next_piece,
     walk_places, walk_rows,
 )
 from hebbax._cpu.threads cimport chunks_for, run_chunks
@@ -23,7 +23,6 @@ cpdef enum:
     PIECES_AHEAD = 2         # pieces between a prefetch and the use
     RUN = 16                 # elements of a chunk's part of an average row, at least, if threads share out rows' places
     PLACES = 1 << 20         # of a row
-    CACHED = 1 << 21         # weights that a last-level cache holds
     NEAR = 1 << 17           # traces that a core's own cache holds
     GRAIN = 16384            # elements that are worth another thread
     CLIP_GRAIN = 1 << 18     # the same for the full clip pass, which streams
