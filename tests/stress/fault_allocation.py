@@ -59,9 +59,7 @@ def exchange() -> Run:
         lists = hebbax.sharding.exchange(spikes, "x", awake=True)
         return jnp.stack([synapses.propagate_on_pre(weight, lists.at(k)) for k in range(lists.steps)])
 
-    shared = jax.jit(
-        jax.shard_map(deliver, mesh=mesh, in_specs=P(None, "x"), out_specs=P(), check_vma=False)
-    )
+    shared = jax.jit(jax.shard_map(deliver, mesh=mesh, in_specs=P(None, "x"), out_specs=P(), check_vma=False))
     spikes = jnp.asarray(np.random.default_rng(0).random((2, n)) < 0.8)
     return lambda: shared(spikes)
 
