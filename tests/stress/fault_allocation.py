@@ -20,6 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import hebbax
+from hebbax import _cpu
 from hebbax._core.specs import SPECS
 from problems import call, gpu_on_cpu, operands, random_network
 
@@ -89,7 +90,49 @@ CASES = {
 KEPT = {"exchange": 3, "cuda": None}  # blocks that calls may leave behind: places of 4 meetings; what was loaded
 
 
+def of_python() -> None:
+    """Each of Python's own allocations fails in turn, in the compiled code that takes arrays and calls kernels."""
+    try:
+        import _testcapi
+    except ImportError:
+        raise SystemExit("skipped: this Python comes without its module _testcapi") from None
+    none = np.zeros(0, np.float32)
+    structure = np.array([0, 1, 0, 1], np.int32), np.array([0, 2, 4], np.int32), np.array([0, 2, 1, 3], np.int32)
+    others = *structure, np.array([True, False]), np.ones(2, np.float32), none, none, none
+
+    def kernel(weight):
+        _cpu.kernels()["update"](weight, weight, *others, flags=_cpu.flag("PERMUTED"), mu=1.0)
+        return weight
+
+    tried, raised, wrong = 0, 0, []
+    for run in (kernel, _cpu.view):
+        expected, references = run(np.zeros(4, np.float32)).copy(), [sys.getrefcount(x) for x in others]
+        first, quiet = tried, 0
+        while quiet < 50:  # calls that made fewer
+            weight, error = np.zeros(4, np.float32), None
+            try:
+                _testcapi.set_nomemory(tried - first, tried - first + 1)
+                run(weight)
+            except BaseException as problem:
+                error = problem
+            _testcapi.remove_mem_hooks()
+            tried += 1
+            quiet = 0 if error is not None else quiet + 1
+            raised += error is not None
+            if error is not None and not isinstance(error, MemoryError):
+                wrong.append(f"{run.__name__}, allocation {tried - first}: {type(error).__name__}: {error}"[:300])
+            error = None
+            if not np.array_equal(run(np.zeros(4, np.float32)), expected):
+                wrong.append(f"{run.__name__}, allocation {tried - first}: the next call is wrong")
+        tried -= quiet
+        if [sys.getrefcount(x) for x in others] != references:
+            wrong.append(f"{run.__name__}: arrays are held after the call")
+    print(json.dumps({"tried": tried, "raised": raised, "wrong": wrong}))
+
+
 def main(preloaded: str, case: str) -> None:
+    if case == "python":
+        return of_python()
     shim = ctypes.CDLL(preloaded)
     shim.fail_asked.restype = shim.fail_held.restype = ctypes.c_long
     hebbax.set_num_threads(2)

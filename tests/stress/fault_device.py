@@ -1,7 +1,7 @@
 """A CUDA device that disappears, on stand-ins for CuPy and CUDA's driver: the child of faults.py. Prints JSON.
 
-Functions of the driver and of CuPy's runtime begin to return an error, each alone and then all of them; then the device
-comes back. (A real one does not, in the same process; that hebbax itself has kept nothing of the failure is what shows.)
+Functions of the driver and of CuPy's runtime begin to return an error, each alone and then all of them; then the
+device comes back. (A real one does not, in one process: what shows is that hebbax has kept nothing of the failure.)
 """
 
 from __future__ import annotations

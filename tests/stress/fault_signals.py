@@ -72,7 +72,9 @@ def main(case: str, n: int, times: int, seed: int) -> None:
     while len(answered) < times and late < 5 * times:
         sent = [0.0]
 
-        def send(sent=sent, after=takes * rng.uniform(0.05, 0.6)):
+        after = takes * rng.uniform(0.05, 0.6)
+
+        def send(sent=sent, after=after):
             time.sleep(after)
             sent[0] = time.perf_counter()
             os.kill(os.getpid(), signal.SIGINT)

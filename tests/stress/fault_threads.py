@@ -26,7 +26,7 @@ WORKERS = 16
 
 
 def problems(rng: np.random.Generator) -> list[tuple]:
-    """Of every operator, large enough for several threads and small, with what is right: by a jitted call, and in place."""
+    """Of every operator, large enough for several threads and small, with the right result."""
     found = []
     for spec in SPECS:
         for shape, nse in (((300, 400), 300_000), ((30, 40), 500)):
@@ -66,7 +66,7 @@ def concurrent(count: int, seed: int) -> dict[str, Any]:
 
 
 def short_lived(count: int, seed: int) -> dict[str, Any]:
-    """Threads that make a few calls and end: OpenMP's team of each has to end with it, and what XLA's pool is lent too."""
+    """Threads that make a few calls and end: OpenMP's team of each has to end with it."""
     known, wrong, process = problems(np.random.default_rng(seed)), [], psutil.Process()
     hebbax.set_num_threads(3)
     alive = []
@@ -148,7 +148,7 @@ def forks(count: int, seed: int) -> dict[str, Any]:
 
 
 def members(count: int, seed: int) -> dict[str, Any]:
-    """Batches one member of which meets a bad index: an error that names it; what was given, and the others, are right."""
+    """Batches one member of which meets a bad index: an error names it; the others, and what was given, are well."""
     wrong, rng = [], np.random.default_rng(seed)
     for k in range(count):
         spec = SPECS[k % len(SPECS)]

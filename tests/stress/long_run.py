@@ -94,7 +94,7 @@ Block = Iterator[tuple[int, Any, Reference]]  # after each: the steps so far, th
 
 
 def small(steps: int, seed: int, follow: Callable[..., Reference]) -> Block:
-    """64 neurons with 8 synapses each, that spike by chance, about 10 times a second, and more where they are driven."""
+    """64 neurons with 8 synapses each, that spike by chance, about 10 times a second, more where they are driven."""
     n, block, dt = 64, 20_000, 0.1 * u.ms
     synapses = hebbax.Synapses.random((n, n), outdegree=8, autapses=False, seed=seed)
     rule = hebbax.PairSTDP(20.0 * u.ms, 20.0 * u.ms, 0.01, 0.0105, 0.0, 1.0)

@@ -230,7 +230,7 @@ cdef int call_kernel(
     if len(operands) < count:
         raise TypeError(f"{len(operands)} operands, expected {count}")
     kept = []  # what keeps the buffers alive
-    for i, array in enumerate((*operands[:count], result)):
+    for i, array in enumerate(operands[:count] + (result,)):  # (CPython 3.11 leaks `*operands` where memory ends)
         if array is None:
             buffers[i] = Buffer(NULL, 0, 0, 1, NULL)
             continue
