@@ -45,7 +45,7 @@ class ChildFailed(Exception):
 
 def run(effort: float, say: Say) -> list[Result]:
     rows = [_allocation(say)]
-    times = max(2, round(8 * effort))
+    times = max(4, round(8 * effort))
     for case, synapses in SIGNALS.items():
         rows.append(_signals(case, max(20_000_000, round(synapses * min(2 * effort, 1))), times, say))
     rows.append(_simulate(times, say))
