@@ -121,7 +121,7 @@ def _signals(case: str, synapses: int, times: int, say: Say) -> Result:
         )
         return len(answered), good, wrong
 
-    return _row(f"Ctrl-C in {case}, {synapses:,} synapses".replace(",", " "), "signals", work)
+    return _row(f"Ctrl-C in {case}, {synapses / 1e6:g} million synapses", "signals", work)
 
 
 def _simulate(times: int, say: Say) -> Result:
