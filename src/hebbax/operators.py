@@ -17,6 +17,7 @@ from jax.sharding import SingleDeviceSharding
 
 from hebbax._core import unitless
 from hebbax._core.docs import documented
+from hebbax._core.primitives import work_beside
 from hebbax._core.sent import SpikeLists
 from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_POST, UPDATE_PRE, Spec
 
@@ -68,7 +69,7 @@ def call(spec: Spec, shape: tuple[int, int], backend: str | None, values: tuple,
         elif not isinstance(x.mantissa, jax.Array):
             number = unitless.check_host_array(spec.public_name(spec.parameters[k]), x.mantissa)
             operands[k] = u.Quantity(number, unit=x.unit)
-    return _compiled(operands, (spec, shape, backend, options))
+    return _compiled(operands, (spec, shape, backend, options))[0]
 
 
 @functools.partial(jax.jit, static_argnums=1, inline=True)  # (one static argument: each costs an eager call time)
@@ -83,7 +84,7 @@ def _compiled(operands: list, static: tuple) -> Any:
     plain |= zip(unitless.UPDATE_OPTIONS, options, strict=False)  # no options, unless it is an update
     out = unitless.operator_of(spec)(*required, shape=shape, backend=backend, **plain)
     out = out.astype(jnp.result_type(getattr(weight, "mantissa", weight)))  # (a float has no dtype without `jit`)
-    return in_unit_of_product(out, weight, gain)
+    return in_unit_of_product(out, weight, gain), work_beside(given["indices"])
 
 
 def in_unit_of_product(sums: Any, weight: Any, gain: Any) -> Any:

@@ -183,6 +183,9 @@ ValueError
 IndexError
     On a CPU, an index out of range, with the array's name and the position; what the changed array then holds is
     unspecified. On a CUDA device such an element is skipped.
+KeyboardInterrupt
+    By Ctrl-C in a long call of Python's main thread (or whatever else its handler of a signal raises); the array is
+    then changed in part.
 RuntimeError
     `weight` is on a CUDA device whose kernels cannot be used: `hebbax.backends()` says why.
 NotImplementedError

@@ -56,7 +56,7 @@ def run_compiled(primitive: Primitive) -> None:
     """Let a primitive run by a cached `jit` where it is called outside of any."""
 
     def run(*operands, params):
-        return primitive.bind(*operands, **dict(params))
+        return primitive.bind(*operands, **dict(params)), work_beside(max(operands, key=np.size))
 
     run._apply_primitive = True  # type: ignore[attr-defined]  # under `debug_nans`, JAX does not run it again without `jit`, which would never end
     run.__qualname__ = primitive.name
@@ -65,7 +65,20 @@ def run_compiled(primitive: Primitive) -> None:
     @primitive.def_impl
     def _impl(*operands, **params):
         with jax.disable_jit(False):  # under `disable_jit`, `compiled` would come straight back here
-            return compiled(*operands, params=tuple(params.items()))
+            return compiled(*operands, params=tuple(params.items()))[0]
+
+
+_LONG = 1 << 24  # elements on which a call may take a tenth of a second
+
+
+def work_beside(x):
+    """Work that XLA can count, beside a call on many elements, to be returned with its result.
+
+    XLA takes the call of a function that it does not know to cost nothing, and has the thread that asks for what costs
+    less than 1000 operations wait for it, where nothing answers Ctrl-C. Of other results Python waits in
+    `block_until_ready`, which does.
+    """
+    return jnp.sin(jnp.arange(4096, dtype=jnp.float32) + jnp.ravel(x)[0]) if np.size(x) >= _LONG else ()
 
 
 def _batch(primitive: Primitive, operands, axes, **params):

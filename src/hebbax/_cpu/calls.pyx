@@ -7,7 +7,7 @@ from hebbax._cpu.collect cimport Collect, collect
 from hebbax._cpu.pages cimport use_huge_pages
 from hebbax._cpu.propagate cimport Propagate, propagate
 from hebbax._cpu.rows cimport (
-    BAD_LISTS, OK, List, Lists, Network, Status, describe, list_of, open_lists, open_sent, record, rows_of,
+    BAD_LISTS, OK, STOPPED, List, Lists, Network, Status, describe, list_of, open_lists, open_sent, record, rows_of,
 )
 from hebbax._cpu.threads cimport add_and_get, chunks_for, run_chunks
 from hebbax._cpu.update cimport Update, update
@@ -52,6 +52,9 @@ cdef bint succeeded(Status status, const Network* network, const char* kind, int
     cdef char name[64]
     if status == OK:
         return True
+    message[0] = 0
+    if status == STOPPED:
+        return False
     if status == BAD_LISTS and flags & SENT:
         snprintf(message, MESSAGE, b"more spikes than the lists have room for, which their `overflow` says too, or "
                  b"a step that they do not have, or other lists than hebbax.sharding.exchange makes")
@@ -271,7 +274,7 @@ cdef bint run_batch(
 ) noexcept nogil:
     """Run a kernel for every member of a batch; where one fails, return False and say why in `message`."""
     cdef Batch batch = Batch(run, pool, result, operands, count, attributes, message, 0)
-    cdef Pool alone = Pool(NULL, NULL, True)
+    cdef Pool alone = Pool(NULL, NULL, True, pool.watch)
     cdef int64_t members = 1, chunks = 1, d, elements
     if result.rank == 1:
         return run(pool, result, operands, attributes, message)

@@ -11,9 +11,10 @@ from hebbax._cpu.buffers cimport (
     FLOAT64, arith_t, hot_void, inline_int, load, prefetch, prefetch_lines, weight_t,
 )
 from hebbax._cpu.rows cimport (
-    BAD_ELEMENT, OK, Piece, Rows, Status, Walk, first_batch, forget, index_t, next_batch, next_piece, walk_rows,
+    BAD_ELEMENT, OK, PIECE, STOPPED, Piece, Rows, Status, Walk, first_batch, forget, index_t, next_batch, next_piece,
+    walk_rows,
 )
-from hebbax._cpu.threads cimport chunks_for, run_chunks
+from hebbax._cpu.threads cimport LOOK, chunks_for, is_stopped, run_chunks
 
 cdef enum:
     AHEAD = 64     # elements between a prefetch and the use
@@ -62,12 +63,16 @@ cdef hot_void span(
     cdef const arith_t* trace = <const arith_t*> call.trace.data
     cdef uint64_t nse = call.network.indices.size, n_other = call.trace.size
     cdef int bad = False
+    cdef int64_t tick = 0
     cdef Walk far, here
     cdef Piece piece
     walk_rows(&here, job.rows, job.rows.row[start].before, job.rows.row[stop].before)
     far = here
     piece = next_piece(&far)
     while here.step < here.steps:
+        if tick % (LOOK // PIECE) == 0 and is_stopped(&call.network.pool):
+            return
+        tick += 1
         piece = next_piece(&far)
         prefetch_lines(indices, piece.begin, piece.end, 0)
         if call.network.permuted:
@@ -101,6 +106,8 @@ cdef Status collect(Collect* call) noexcept nogil:
     while job.status == OK and rows.count:
         chunks = min(chunks_for(&call.network.pool, rows.elements, GRAIN, 4), rows.count)
         run_chunks(&call.network.pool, task, &job, rows.count, chunks)
+        if is_stopped(&call.network.pool):
+            job.status = STOPPED
         if job.status == OK:
             job.status = next_batch(&call.network, &rows)
     forget(&rows)

@@ -17,22 +17,15 @@ from hebbax._core.xla_ffi cimport (
 )
 from hebbax._cpu.buffers cimport prefetch_lines
 from hebbax._cpu.rows cimport CAPACITY, LOST, NEURONS, SENT_HEADER, STEP, STEPS, skip_silent
-from hebbax._cpu.threads cimport add_and_get, get, pause, sched_yield
+from hebbax._cpu.threads cimport add_and_get, get, pause, sched_yield, seconds
 
 cdef extern from *:
     """
-    #include <time.h>
     #define HEBBAX_TAKE(p) (__atomic_exchange_n((p), 1, __ATOMIC_ACQUIRE) == 0)
     #define HEBBAX_GIVE(p) __atomic_store_n((p), 0, __ATOMIC_RELEASE)
-    static inline double hebbax_seconds(void) {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return now.tv_sec + 1e-9 * now.tv_nsec;
-    }
     """
     bint take "HEBBAX_TAKE"(int*) noexcept nogil
     void give "HEBBAX_GIVE"(int*) noexcept nogil
-    double seconds "hebbax_seconds"() noexcept nogil
 
 cpdef enum:
     MOST_DEVICES = 128
@@ -64,7 +57,7 @@ cdef Meeting* meeting_of(int64_t run, int64_t size) noexcept nogil:
     while not take(&lock):
         pause()
     for k in range(MEETINGS):
-        if meetings[k].places != NULL and meetings[k].run == run:
+        if meetings[k].size and meetings[k].run == run:  # also where there was no memory: all devices are to hear it
             meeting = &meetings[k]
     if meeting == NULL:
         meeting = &meetings[opened % MEETINGS]

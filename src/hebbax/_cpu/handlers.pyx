@@ -11,13 +11,21 @@ from hebbax._cpu.calls cimport (
     UPDATE_OPERANDS, Attributes, Run, fit, run_batch, run_collect, run_deliver, run_fade, run_propagate, run_record,
     run_update,
 )
-from hebbax._cpu.threads cimport Pool
+from hebbax._cpu.threads cimport Pool, Watch
 from hebbax._cpu.tiles cimport TILE_OPERANDS, run_tile
 from hebbax._core.xla_ffi cimport (
     OUT_OF_RANGE, XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, XLA_FFI_Scalar, answer_metadata, new_error,
     schedule,
 )
 from hebbax._core.dlpack cimport BFLOAT, BOOLEAN, FLOAT, INTEGER, Borrowed, DLTensor
+
+import threading
+
+cdef extern from *:
+    """
+    static int hebbax_raise_pending(void) { return PyErr_Occurred() ? -1 : 0; }
+    """
+    int raise_pending "hebbax_raise_pending"() except -1
 
 HOST = (1, 3, 11)  # DLPack's device types whose memory the CPU reaches: its own, and what it shares with CUDA and ROCm
 
@@ -49,7 +57,7 @@ cdef XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame, Run run, int count, int att
     result = from_xla(frame.rets.rets[0])
     attributes.flags = (<int32_t*> attribute(frame, 0))[0]
     attributes.mu = (<double*> attribute(frame, 1))[0] if attributes_count > 1 else 1.0
-    cdef Pool pool = Pool(schedule, frame, False)
+    cdef Pool pool = Pool(schedule, frame, False, NULL)
     if not fit(operands, count, &result):
         return new_error(frame.api, b"an operand does not have the batch that the result has", OUT_OF_RANGE)
     if run_batch(run, &pool, &result, operands, count, &attributes, message):
@@ -214,14 +222,15 @@ cdef int call_kernel(
 ) except -1:
     cdef Buffer buffers[UPDATE_OPERANDS + 1]
     cdef char message[MESSAGE]
-    cdef Pool openmp = Pool(NULL, NULL, False)
+    cdef Watch watch = Watch(threading.get_ident(), 0, 0)
+    cdef Pool openmp = Pool(NULL, NULL, False, NULL)
     cdef Borrowed borrowed
     cdef const char* name
     cdef bint done
     if len(operands) < count:
         raise TypeError(f"{len(operands)} operands, expected {count}")
     kept = []  # what keeps the buffers alive
-    for i, array in enumerate((*operands[:count], result)):
+    for i, array in enumerate(operands[:count] + (result,)):  # (CPython 3.11 leaks `*operands` where memory ends)
         if array is None:
             buffers[i] = Buffer(NULL, 0, 0, 1, NULL)
             continue
@@ -235,8 +244,12 @@ cdef int call_kernel(
         raise ValueError(f"{name.decode()} does not have the dtype or the size that goes with the other operands")
     if not fit(buffers, count, &buffers[count]):
         raise ValueError("an operand does not have the batch that the result has, in its leading dimensions")
+    if watch.thread == threading.main_thread().ident:
+        openmp.watch = &watch
     with nogil:
         done = run_batch(run, &openmp, &buffers[count], buffers, count, &attributes, message)
+    if watch.stopped:
+        raise_pending()
     if not done:
         raise IndexError(message.decode())
 

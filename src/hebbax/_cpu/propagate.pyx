@@ -23,9 +23,9 @@ from hebbax._cpu.buffers cimport (
     FLOAT64, INT32, arith_t, hot_void, inline_void, itemsize, load, prefetch, prefetch_lines, weight_t,
 )
 from hebbax._cpu.rows cimport (
-    BAD_ELEMENT, CACHED, OK, Network, Row, Rows, Status, first_batch, forget, index_t, next_batch,
+    BAD_ELEMENT, CACHED, OK, STOPPED, Network, Row, Rows, Status, first_batch, forget, index_t, next_batch,
 )
-from hebbax._cpu.threads cimport add_and_get, chunks_for, run_chunks
+from hebbax._cpu.threads cimport LOOK, add_and_get, chunks_for, is_stopped, run_chunks
 
 cpdef enum:
     AHEAD = 128      # elements between a prefetch and the use, at most
@@ -158,7 +158,7 @@ cdef hot_void span(
     cdef arith_t factor = gain[0] if job.call.gain.size == 1 else 1
     cdef int64_t nse = network.indices.size, n_other = network.n_other, count = job.rows.count, added = 0
     cdef int64_t begins[ROWS_AHEAD]  # of this thread's part of the coming rows
-    cdef int64_t tick, coming, begin, end, part, fetched
+    cdef int64_t tick, coming, begin, end, part, fetched, found, since = 0
     if job.copies:
         copy_rows(job, weight, indices, gain, start, stop)
         return
@@ -197,15 +197,26 @@ cdef hot_void span(
         begin, end = begins[coming % ROWS_AHEAD], row[coming].begin + row[coming + 1].before - row[coming].before
         if job.call.gain.size > 1:
             factor = gain[row[coming].event]
-        if network.permuted:
-            added += propagate_run(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, factor,
-                                   True, False)
-        elif network.shared:
-            added += propagate_run(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, factor,
-                                   False, True)
-        else:
-            added += propagate_run(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, factor,
-                                   False, False)
+        while begin < end:
+            fetched = min(begin + LOOK, end)
+            if network.permuted:
+                found = propagate_run(weight, indices, slots, out, begin, fetched, start, stop - start, nse, ahead,
+                                      factor, True, False)
+            elif network.shared:
+                found = propagate_run(weight, indices, slots, out, begin, fetched, start, stop - start, nse, ahead,
+                                      factor, False, True)
+            else:
+                found = propagate_run(weight, indices, slots, out, begin, fetched, start, stop - start, nse, ahead,
+                                      factor, False, False)
+            added += found
+            since += found
+            if since >= LOOK:
+                since = 0
+                if is_stopped(&network.pool):
+                    return
+            if found < LOOK:
+                break
+            begin += LOOK
     add_and_get(&job.added, added)
 
 
@@ -280,7 +291,10 @@ cdef Status propagate_in(Propagate* call, bint parallel) noexcept nogil:
         job.copies = False
         run_chunks(&call.network.pool, task, &job, (n_out + LINE - 1) // LINE, parts)
         job.clears = False
-        status = next_batch(&call.network, &rows) if job.added == rows.elements else BAD_ELEMENT
+        if is_stopped(&call.network.pool):
+            status = STOPPED
+        else:
+            status = next_batch(&call.network, &rows) if job.added == rows.elements else BAD_ELEMENT
     free(job.memory)
     forget(&rows)
     if job.clears:  # no row was found

@@ -87,6 +87,7 @@ cdef enum Status:
     BAD_INDPTR
     BAD_ELEMENT
     BAD_LISTS
+    STOPPED  # by a signal
 
 
 # A walk over part of a batch, a piece of a row at a time: through all rows' first pieces, then through all their second

@@ -9,6 +9,10 @@ from cython.parallel cimport parallel, prange
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
+cdef extern from "Python.h" nogil:
+    int check_signals "PyErr_CheckSignals"() noexcept
+    unsigned long current_thread "PyThread_get_thread_ident"() noexcept
+
 
 cdef extern from *:
     """
@@ -40,6 +44,10 @@ cdef extern from *:
     void set_fp_mode "hebbax_set_fp_mode"(fp_mode) noexcept nogil
     int OPENMP "HEBBAX_OPENMP"
 
+cdef enum:
+    MOST = 1 << 24  # elements of a chunk: a thread that is told to stop may have to wait until others have ended theirs
+
+cdef double interval = 0.1  # seconds between two looks for signals
 cdef int64_t limit = 1
 cdef bint forked = False
 
@@ -59,6 +67,12 @@ def get_num_threads():
     return limit
 
 
+def look_every(double seconds):
+    """For tests: how often a call by Python's main thread looks for signals."""
+    global interval
+    interval = seconds
+
+
 def openmp_version():
     """The date of the OpenMP standard that this was built with, 0 if built without."""
     return OPENMP
@@ -66,7 +80,7 @@ def openmp_version():
 
 def chunks(work, grain, per_thread):
     """`chunks_for` a call by XLA."""
-    cdef Pool pool = Pool(nothing, NULL, False)
+    cdef Pool pool = Pool(nothing, NULL, False, NULL)
     return chunks_for(&pool, work, grain, per_thread)
 
 
@@ -92,7 +106,25 @@ cdef int64_t chunks_for(const Pool* pool, int64_t work, int64_t grain, int64_t p
         return 1
     if forked and pool.schedule == NULL:
         return 1
-    return min(per_thread * limit, 4 * work // grain)
+    return max(min(per_thread * limit, 4 * work // grain), work // MOST)
+
+
+cdef bint look(Watch* watch) noexcept nogil:
+    """Let Python answer signals, if it is time for that and this is the thread that can; return whether to stop."""
+    cdef double now
+    if get(&watch.stopped):
+        return True
+    if current_thread() != watch.thread:
+        return False
+    now = seconds()
+    if now < watch.next:
+        return False
+    if watch.next > 0:
+        with gil:
+            if check_signals() != 0:
+                add_and_get(&watch.stopped, 1)
+    watch.next = seconds() + interval
+    return get(&watch.stopped) != 0
 
 
 cdef void run_chunks(const Pool* pool, Task task, void* state, int64_t size, int64_t chunks) noexcept nogil:

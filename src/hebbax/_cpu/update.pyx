@@ -14,10 +14,10 @@ from hebbax._cpu.buffers cimport (
 )
 from hebbax._cpu.powers cimport raise_all
 from hebbax._cpu.rows cimport (
-    BAD_ELEMENT, CACHED, OK, PIECE, Piece, Rows, Status, Walk, first_batch, forget, index_t, next_batch, next_piece,
-    walk_places, walk_rows,
+    BAD_ELEMENT, CACHED, OK, PIECE, STOPPED, Piece, Rows, Status, Walk, first_batch, forget, index_t, next_batch,
+    next_piece, walk_places, walk_rows,
 )
-from hebbax._cpu.threads cimport chunks_for, run_chunks
+from hebbax._cpu.threads cimport LOOK, chunks_for, is_stopped, run_chunks
 
 cpdef enum:
     PIECES_AHEAD = 2         # pieces between a prefetch and the use
@@ -251,7 +251,7 @@ cdef hot_void update_span(
             if w_max != NULL:
                 prefetch_lines(w_max, piece.begin, piece.end, 0)
         coming = next_piece(&near) if permuted and tick >= PIECES_AHEAD else NOTHING
-        if here.step == here.steps:
+        if here.step == here.steps or (tick % (LOOK // PIECE) == 0 and is_stopped(&call.network.pool)):
             break
         piece = next_piece(&here) if tick >= 2 * PIECES_AHEAD else NOTHING
         tick += 1
@@ -328,6 +328,8 @@ cdef hot_void clip_span(const Update* call, weight_t* weight, arith_t low, int64
     read_bounds(call, &low, &high, &w_min, &w_max)
     while start < stop:
         end = min(start + CLIP_BLOCK, stop)
+        if end // LOOK != start // LOOK and is_stopped(&call.network.pool):
+            return
         if call.network.weight.size > CACHED:
             prefetch_lines(weight, end + CLIP_AHEAD, end + CLIP_AHEAD + CLIP_BLOCK, 0)
         # What is constant in a call is constant in the code of its branch.
@@ -390,6 +392,8 @@ cdef Status update(Update* call) noexcept nogil:
         job.by_place = by_places(
             chunks, call.network.permuted, call.network.weight.size, rows.count, rows.elements)
         run_chunks(&call.network.pool, task, &job, PLACES if job.by_place else rows.elements, chunks)
+        if is_stopped(&call.network.pool):
+            job.status = STOPPED
         if job.status == OK:
             job.status = next_batch(&call.network, &rows)
     forget(&rows)
@@ -397,4 +401,6 @@ cdef Status update(Update* call) noexcept nogil:
         chunks = chunks_for(&call.network.pool, call.network.weight.size, CLIP_GRAIN, 8)
         job.clips = True
         run_chunks(&call.network.pool, task, &job, call.network.weight.size, chunks)
+        if is_stopped(&call.network.pool):
+            job.status = STOPPED
     return job.status

@@ -70,6 +70,8 @@ cdef int load(const Call* call, int device) except -1:
         if failed(driver.retain_context(&context, device), b"cuDevicePrimaryCtxRetain", message):
             raise RuntimeError(message.decode())
         loaded = <Loaded*> malloc(sizeof(Loaded) + sizeof(void*) * len(addresses))
+        if loaded == NULL:
+            raise MemoryError("no memory for the addresses of the CUDA kernels")
         loaded.key, loaded.device, loaded.context, loaded.count = call.key, device, context, len(addresses)
         loaded.functions = <void**> (loaded + 1)
         for i, address in enumerate(addresses):
