@@ -31,6 +31,7 @@ from hebbax._core.specs import (
 )
 from hebbax.errors import ShapeError
 
+MOST_NEURONS = 2**48  # of which no memory holds an array; of one whose bytes int64 does not count, XLA ends the process
 WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -145,6 +146,8 @@ def check_shape(shape) -> tuple[int, int]:
         n_pre = n_post = -1
     if n_pre < 0 or n_post < 0:
         raise ShapeError(f"shape: got {shape!r}, expected (n_pre, n_post), two integers >= 0")
+    if max(n_pre, n_post) > MOST_NEURONS:
+        raise ShapeError(f"shape: got {shape!r}, expected at most 2**48 neurons on either side")
     return n_pre, n_post
 
 

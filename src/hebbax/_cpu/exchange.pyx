@@ -13,7 +13,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from hebbax._core.xla_ffi cimport (
-    INTERNAL, XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, answer_metadata, get_run, new_error,
+    INTERNAL, OUT_OF_RANGE, XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, answer_metadata, get_run, new_error,
 )
 from hebbax._cpu.buffers cimport prefetch_lines
 from hebbax._cpu.rows cimport skip_silent
@@ -177,6 +177,31 @@ cdef inline void begin_message(int32_t* header, int64_t n, int64_t steps, int64_
     header[0], header[NEURONS], header[STEPS], header[CAPACITY] = 0, <int32_t> n, <int32_t> steps, <int32_t> capacity
 
 
+cdef bint can_merge(const int32_t* messages, int64_t whole, int64_t merged) noexcept nogil:
+    """Whether these integers are messages alike in what they are for, whose spikes lie in them, or in none that is lost.
+    """
+    cdef int64_t n, steps, capacity, size, d, step
+    cdef const int32_t* part
+    if whole < HEADER + 1:
+        return False
+    n, steps, capacity = messages[NEURONS], messages[STEPS], messages[CAPACITY]
+    if n < 0 or steps < 0 or capacity < 0:
+        return False
+    size = HEADER + steps + 1 + capacity
+    if whole % size or merged != HEADER + steps + 1 + whole // size * capacity:
+        return False
+    for d in range(whole // size):
+        part = messages + d * size
+        if part[NEURONS] != n or part[STEPS] != steps or part[CAPACITY] != capacity or part[LOST] < 0:
+            return False
+        if part[HEADER] < 0 or (part[LOST] == 0 and part[HEADER + steps] > capacity):
+            return False
+        for step in range(steps):
+            if part[HEADER + step + 1] < part[HEADER + step]:
+                return False
+    return True
+
+
 cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
     """Operand: the messages of all devices, alike in size, one after the other; result: the message that says all.
 
@@ -194,6 +219,8 @@ cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
         return NULL
     messages, merged = <XLA_FFI_Buffer*> frame.args.args[0], <XLA_FFI_Buffer*> frame.rets.rets[0]
     part, header = <const int32_t*> messages.data, <int32_t*> merged.data
+    if not can_merge(part, messages.dims[0], merged.dims[0]):
+        return new_error(frame.api, b"merge: other lists than hebbax.sharding.exchange makes", OUT_OF_RANGE)
     n, steps, size = part[NEURONS], part[STEPS], HEADER + part[STEPS] + 1 + part[CAPACITY]
     devices, capacity = messages.dims[0] // size, merged.dims[0] - HEADER - steps - 1
     ids, place = header + HEADER + steps + 1, header + HEADER + 1
@@ -215,7 +242,7 @@ cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
         for step in range(steps):
             if header[LOST] == 0:
                 for k in range(starts[step], starts[step + 1]):
-                    ids[place[step] + k - starts[step]] = starts[steps + 1 + k] + <int32_t> (d * n)
+                    ids[place[step] + k - starts[step]] = <int32_t> (starts[steps + 1 + k] + d * n)
             place[step] += starts[step + 1] - starts[step]
     return NULL
 
