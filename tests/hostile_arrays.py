@@ -106,7 +106,7 @@ def spikes(rng, count, shape, dtype):
     """Nobody, everybody and some spike; a bool may be any byte. Shape (count, *shape)."""
     rate = rng.choice([0.0, 0.1, 0.5, 1.0], (count, *(1 for _ in shape)), p=[0.05, 0.35, 0.4, 0.2])
     is_spike = rng.random((count, *shape)) < rate
-    if dtype == bool:
+    if dtype.kind == "b":
         raw = rng.choice(np.array([1, 1, 1, 2, 0x80, 0xFF], np.uint8), is_spike.shape)
         return np.where(is_spike, raw, 0).astype(np.uint8).view(bool)
     raw = rng.choice(np.array([1, -1, 2] if dtype.kind == "i" else [1, -0.5, np.nan, np.inf], dtype), is_spike.shape)

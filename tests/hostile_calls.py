@@ -1,7 +1,7 @@
 """Calls of the operators with hostile arrays: what they are given, and what is to come of it.
 
 A `Call` is what a program is compiled for: an operator, sizes, dtypes, which operands there are. `contents` makes many
-arrays for it, and `outcome` says of one of them, in plain NumPy, whether it is refused, with what words, or what results.
+arrays for it, and `outcome` says of one of them, in plain NumPy, what results, or with what words it is refused.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ def draw_call(rng, door, large=False):
     spec = (UPDATE_POST, UPDATE_PRE)[rng.integers(2)].like(kind)
     if kind == "update" and door in ("ffi", "callback") and rng.random() < 0.15:
         spec = UPDATE_CSC_POST
-    n_event, n_other, nse = (
-        LARGE if large else (int(rng.choice(SIZES)), int(rng.choice(SIZES)), int(rng.choice(NSES)))
-    )
+    n_event, n_other, nse = LARGE if large else (int(rng.choice(SIZES)), int(rng.choice(SIZES)), int(rng.choice(NSES)))
     weight = np.dtype(DTYPES[str(rng.choice(["float16", "bfloat16", "float32", "float64"], p=[0.15, 0.15, 0.4, 0.3]))])
     if door == "cuda":
         weight = np.dtype(DTYPES[("float32", "float64")[rng.integers(2)]])
@@ -214,14 +212,14 @@ def _outcome(call, given):
         slot = given["weight_indices"][k].astype(np.int64)
     ok = (partner >= 0) & (partner < call.n_other) & (slot >= 0) & (slot < nse)
     drops = call.door != "inplace" and call.n_out == 0  # XLA does not run what has no result
-    if not (call.skips or drops) and (refused := _first_wrong(call, events, begin, end, k, slot, partner, ok)):
+    if not (call.skips or drops) and (refused := first_wrong(call, events, begin, end, k, slot, partner, ok)):
         return Outcome((refused,))
     with np.errstate(all="ignore"):
-        result, known = _result(call, given, event[ok], slot[ok], partner[ok])
+        result, known = result_of(call, given, event[ok], slot[ok], partner[ok])
     return Outcome((), result, known)
 
 
-def _first_wrong(call, events, begin, end, k, slot, partner, ok):
+def first_wrong(call, events, begin, end, k, slot, partner, ok):
     """What the kernels say of the first index that is wrong; a row that is comes after the elements of those before."""
     name, nse = "a derivative's " * (call.spec.kind == "collect") + call.spec.name, call.nse
     if not ok.all():
@@ -236,7 +234,7 @@ def _first_wrong(call, events, begin, end, k, slot, partner, ok):
     return f"{name}: indptr[{j} : {j + 2}] = [{low}, {high}], expected ascending values in [0, {nse}]"
 
 
-def _result(call, given, event, slot, partner):
+def result_of(call, given, event, slot, partner):
     """As `oracle` has it, of all elements at once, in the order of which sums are taken."""
     weight = given["weight"].astype(given["weight"].dtype.newbyteorder("="))
     dtype, arithmetic = weight.dtype, oracle.arithmetic_dtype(weight.dtype)
@@ -274,7 +272,7 @@ def _softness(x, low, high, soft_bound, mu):
 
 
 def assert_right(call, want, got):
-    """That the result is the one that was to come: bit for bit, or with a soft bound, whose power is not exact, nearly."""
+    """The result is the one that was to come: bit for bit, or with a soft bound, whose power is not exact, nearly."""
     assert got.shape == want.result.shape and got.dtype == want.result.dtype, f"{got.shape} {got.dtype}"
     expected, actual = want.result[want.known], got[want.known]
     if call.options.get("soft_bound"):

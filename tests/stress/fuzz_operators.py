@@ -1,4 +1,4 @@
-"""The operators' four doors, for tests/stress/fuzz_python.py: XLA's FFI, the callback, `hebbax.inplace`, emulated CUDA."""
+"""The operators' doors, for tests/stress/fuzz_python.py: XLA's FFI, callback, `hebbax.inplace`, CUDA in emulation."""
 
 from __future__ import annotations
 

@@ -178,8 +178,7 @@ cdef inline void begin_message(int32_t* header, int64_t n, int64_t steps, int64_
 
 
 cdef bint can_merge(const int32_t* messages, int64_t whole, int64_t merged) noexcept nogil:
-    """Whether these integers are messages alike in what they are for, whose spikes lie in them, or in none that is lost.
-    """
+    """Whether these integers are messages alike in sizes, each with starts that ascend, within it if none are lost."""
     cdef int64_t n, steps, capacity, size, d, step
     cdef const int32_t* part
     if whole < HEADER + 1:
