@@ -204,6 +204,9 @@ def cases():
             for given in bounds_in_the_wrong_order(spec):
                 name = f"w_min = {given['w_min']}, w_max = {given['w_max']}"
                 yield case(name, spec, ValueError, ["w_min", "w_max"], given)
+            for bound, other in (("w_min", "w_max"), ("w_max", "w_min")):  # whose order cannot be looked at
+                given = correct(spec, **{bound: np.datetime64("2000"), other: np.float32(1)})
+                yield case(f"{bound} is a date", spec, TypeError, [bound, "datetime64"], given)
             for name, given in plain_among_units(spec):
                 yield case(f"plain {name}", spec, UnitMismatch, [spec.public_name(name), "mV"], given)
             for name, given in too_large_with_a_unit(spec):

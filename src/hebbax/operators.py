@@ -122,12 +122,16 @@ def check_bound_order(w_min: Any, w_max: Any) -> None:
         if not low_unit.has_same_dim(high_unit):
             return  # a mismatch, which is reported with the weight's unit
         low = w_min.to(high_unit).mantissa
+    # As Python's numbers: NumPy warns where one of bfloat16 is NaN.
+    low, high = (x if isinstance(x, (float, int)) else x.item() for x in (low, high))
     if low > high:
         raise ValueError(f"w_min: got {w_min}, expected at most w_max, {w_max}")
 
 
 def _is_host_scalar(x: Any) -> bool:
-    return isinstance(x, (float, int, np.generic)) or (isinstance(x, np.ndarray) and x.ndim == 0)
+    if isinstance(x, (np.ndarray, np.generic)):
+        return x.ndim == 0 and unitless.expected_instead("w_min", x.dtype) is None
+    return isinstance(x, (float, int))
 
 
 def _keep_on_device(bound: Any, weight: jax.Array) -> Any:

@@ -4,8 +4,6 @@ Usage: python hostile.py CASES [FIRST [TEXT OTHER]]. A case that goes wrong is n
 hundred was. With TEXT, which the sources must have, they are compiled with OTHER instead of it.
 """
 
-import ctypes
-import mmap
 import sys
 
 import numpy as np
@@ -13,6 +11,7 @@ import numpy as np
 import emulated.compiler as compiler
 from hebbax._core.specs import UPDATE_POST, UPDATE_PRE
 from hebbax._cuda import launch, plan
+from hostile_arrays import Guarded, extremes
 from problems import DTYPES
 
 # Small blocks and few tiles: what takes a large network otherwise happens in a small one.
@@ -20,35 +19,6 @@ SMALL = {"THREADS": 64, "SPIKES": 2, "TILES": 4, "WORDS": 4}
 # What C++ leaves undefined, such as an index beyond an array in shared memory, ends the process.
 SANITIZED = ("-fsanitize=undefined", "-fno-sanitize=vptr", "-fsanitize-undefined-trap-on-error")
 KINDS = ("update", "propagate", "collect")
-GUARD = 64 * mmap.PAGESIZE
-CANARY = 0xA5
-
-
-class Guarded:
-    """Memory for one operand, between two stretches that nobody may touch."""
-
-    def __init__(self, size):
-        self.size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-        self._memory = mmap.mmap(-1, self.size + 2 * GUARD)
-        start = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
-        for guard in (start, start + GUARD + self.size):
-            assert ctypes.CDLL(None, use_errno=True).mprotect(ctypes.c_void_p(guard), GUARD, 0) == 0
-        self.bytes = np.frombuffer(self._memory, np.uint8, self.size, GUARD)
-        self.address = start + GUARD
-
-    def put(self, x, at_end):
-        """Copy an array to its end, or to its beginning; what is left over is filled."""
-        offset = self.size - x.nbytes if at_end else 0
-        self.bytes[:] = CANARY
-        self.taken = slice(offset, offset + x.nbytes)
-        there = self.bytes[self.taken].view(x.dtype).reshape(x.shape)
-        there[...] = x
-        return there, self.address + offset
-
-    def is_clean(self):
-        left = self.bytes.copy()
-        left[self.taken] = CANARY
-        return (left == CANARY).all()
 
 
 class Kernels:
@@ -78,17 +48,15 @@ class Kernels:
 
 def numbers(rng, size, limit, dtype):
     """Numbers of which few, or all, or none lie in [0, limit]."""
-    info, way = np.iinfo(dtype), rng.integers(6)
+    way = rng.integers(6)
     x = rng.integers(0, max(limit, 1), size)
-    extremes = np.array([-1, limit, limit + 1, -limit - 1, info.min, info.max, info.max - 1, 2**31 - 1, -(2**31)])
-    if dtype == np.int64:
-        extremes = np.append(extremes, [2**31, 2**32, 2**32 + 1, -(2**32), 2**62, 2**63 - 2, limit + 2**32])
+    odd = extremes(limit, dtype)
     if way == 1:
         x = rng.integers(-3, limit + 4, size)
     elif way == 2:
-        x = np.full(size, rng.choice(extremes))
+        x = np.full(size, rng.choice(odd))
     elif way > 2:
-        x = np.where(rng.random(size) < rng.choice([0.02, 0.2, 0.9]), rng.choice(extremes, size), x)
+        x = np.where(rng.random(size) < rng.choice([0.02, 0.2, 0.9]), rng.choice(odd, size), x)
     return x.astype(dtype)
 
 

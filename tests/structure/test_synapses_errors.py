@@ -23,6 +23,8 @@ CONSTRUCTOR_ERRORS = [
     ([0, 1], [0], (1,), hebbax.ShapeError, "shape: got (1,), expected (n_pre, n_post), two integers >= 0"),
     ([0, 1], [0], (1, -2), hebbax.ShapeError, "shape: got (1, -2), expected (n_pre, n_post), two integers >= 0"),
     ([0, 1], [0], None, hebbax.ShapeError, "shape: got None, expected (n_pre, n_post), two integers >= 0"),
+    ([0, 1], [0], (1, 2**62), hebbax.ShapeError,
+     "shape: got (1, 4611686018427387904), expected at most 2**48 neurons on either side"),
     ([1, 1], [0], (1, 2), ValueError, "indptr[0]: got 1, expected 0"),
     ([0, 3, 7, 5, 9], range(9), (4, 9), ValueError, "indptr[3]: got 5, expected at least indptr[2] = 7"),
     (np.uint8([0, 3, 7, 5, 9]), range(9), (4, 9), ValueError, "indptr[3]: got 5, expected at least indptr[2] = 7"),

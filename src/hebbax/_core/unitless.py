@@ -31,6 +31,7 @@ from hebbax._core.specs import (
 )
 from hebbax.errors import ShapeError
 
+MOST_NEURONS = 2**48  # of which no memory holds an array; of one whose bytes int64 does not count, XLA ends the process
 WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -145,6 +146,8 @@ def check_shape(shape) -> tuple[int, int]:
         n_pre = n_post = -1
     if n_pre < 0 or n_post < 0:
         raise ShapeError(f"shape: got {shape!r}, expected (n_pre, n_post), two integers >= 0")
+    if max(n_pre, n_post) > MOST_NEURONS:
+        raise ShapeError(f"shape: got {shape!r}, expected at most 2**48 neurons on either side")
     return n_pre, n_post
 
 
@@ -227,12 +230,12 @@ def _narrow(name: str, x: np.ndarray) -> np.ndarray:
 
 def check_dtypes(spec: Spec, given: dict[str, Any]) -> None:
     for operand, x in given.items():
-        if expected := _expected_instead(operand, x.dtype):
+        if expected := expected_instead(operand, x.dtype):
             raise TypeError(f"{spec.public_name(operand)}: got dtype {x.dtype}, expected {expected}")
 
 
 @functools.lru_cache(maxsize=256)
-def _expected_instead(operand: str, dtype: Any) -> str | None:
+def expected_instead(operand: str, dtype: Any) -> str | None:
     """What an operand should be where this dtype is not among it."""
     if operand == "weight":
         ok, expected = str(dtype) in WEIGHT_DTYPES, f"one of {', '.join(WEIGHT_DTYPES)}"
@@ -282,7 +285,7 @@ def spikes_of(name: str, spike: Any, size: int | None = None) -> jax.Array:
     if isinstance(spike, SpikeLists):
         spike = spike.todense()
     spike = jnp.asarray(spike if isinstance(spike, jax.Array) else check_host_array(name, spike))
-    if expected := _expected_instead("spike", spike.dtype):
+    if expected := expected_instead("spike", spike.dtype):
         raise TypeError(f"{name}: got dtype {spike.dtype}, expected {expected}")
     if size is not None and spike.shape != (size,):
         raise ShapeError(f"{name}: got shape {spike.shape}, expected {(size,)}{for_a_batch(spike.shape)}")

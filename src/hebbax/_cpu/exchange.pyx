@@ -13,7 +13,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from hebbax._core.xla_ffi cimport (
-    INTERNAL, XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, answer_metadata, get_run, new_error,
+    INTERNAL, OUT_OF_RANGE, XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, answer_metadata, get_run, new_error,
 )
 from hebbax._cpu.buffers cimport prefetch_lines
 from hebbax._cpu.rows cimport CAPACITY, LOST, NEURONS, SENT_HEADER, STEP, STEPS, skip_silent
@@ -165,13 +165,22 @@ cdef inline void begin_message(int32_t* header, int64_t n, int64_t steps, int64_
     header[STEP], header[NEURONS], header[STEPS], header[CAPACITY] = 0, <int32_t> n, <int32_t> steps, <int32_t> capacity
 
 
-cdef bint ascend(const int32_t* starts, int64_t steps, int64_t capacity) noexcept nogil:
-    """Whether the starts of a message are in order, and within what there is room for."""
-    cdef int64_t step
-    cdef bint good = starts[0] >= 0 and starts[steps] <= capacity
-    for step in range(steps):
-        good &= starts[step] <= starts[step + 1]
-    return good
+cdef bint can_merge(const int32_t* messages, int64_t devices, int64_t n, int64_t steps, int64_t capacity) noexcept nogil:
+    """Whether messages say these numbers, and where spikes begin: in order, and within what there is, if none are lost."""
+    cdef int64_t d, step
+    cdef const int32_t* part = messages
+    if n < 0 or steps < 0 or capacity < 0:
+        return False
+    for d in range(devices):
+        if part[NEURONS] != n or part[STEPS] != steps or part[CAPACITY] != capacity or part[LOST] < 0:
+            return False
+        if part[SENT_HEADER] < 0 or (part[LOST] == 0 and part[SENT_HEADER + steps] > capacity):
+            return False
+        for step in range(steps):
+            if part[SENT_HEADER + step + 1] < part[SENT_HEADER + step]:
+                return False
+        part += SENT_HEADER + steps + 1 + capacity
+    return True
 
 
 cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
@@ -194,6 +203,8 @@ cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
     devices, size = messages.dims[0], messages.dims[1]
     capacity = (merged.dims[0] - size) // (devices - 1)  # both are as long but for it
     steps, n = size - SENT_HEADER - 1 - capacity, part[NEURONS]
+    if not can_merge(part, devices, n, steps, capacity):
+        return new_error(frame.api, b"merge: other lists than hebbax.sharding.exchange makes", OUT_OF_RANGE)
     ids, place = header + SENT_HEADER + steps + 1, header + SENT_HEADER + 1
     begin_message(header, devices * n, steps, devices * capacity)
     header[LOST] = 0
@@ -202,8 +213,6 @@ cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
         starts = part + d * size + SENT_HEADER
         prefetch_lines(part, (d + AHEAD) * size, (d + AHEAD) * size + SENT_HEADER + steps, 0)
         header[LOST] = max(header[LOST], part[d * size + LOST])
-        if part[d * size + LOST] <= 0 and not ascend(starts, steps, capacity):
-            return new_error(frame.api, b"exchange: a message is not as it was packed", INTERNAL)
         for step in range(steps - 1):
             place[step + 1] += starts[step + 1] - starts[step]
     for step in range(1, steps):
@@ -215,7 +224,7 @@ cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
         for step in range(steps):
             if header[LOST] == 0:
                 for k in range(starts[step], starts[step + 1]):
-                    ids[place[step] + k - starts[step]] = starts[steps + 1 + k] + <int32_t> (d * n)
+                    ids[place[step] + k - starts[step]] = <int32_t> (starts[steps + 1 + k] + d * n)
             place[step] += starts[step + 1] - starts[step]
     return NULL
 
