@@ -11,7 +11,8 @@ from hebbax._cpu.buffers cimport (
     FLOAT64, arith_t, hot_void, inline_int, load, prefetch_at, prefetch_lines, weight_t,
 )
 from hebbax._cpu.rows cimport (
-    BAD_ELEMENT, OK, Piece, Rows, Status, Walk, first_batch, forget, index_t, next_batch, next_piece, walk_rows,
+    BAD_ELEMENT, OK, Piece, Rows, Status, Walk, first_batch, forget, index_t, next_batch, next_piece, set_status,
+    walk_rows,
 )
 from hebbax._cpu.threads cimport chunks_for, run_chunks
 
@@ -83,7 +84,7 @@ cdef hot_void span(
             bad |= collect_piece(piece, weight, indices, slots, trace, &out[piece.event], nse, n_other, False,
                                  False)
     if bad:
-        job.status = BAD_ELEMENT
+        set_status(&job.status, BAD_ELEMENT)
 
 
 include "variants.pxi"  # defines `task`

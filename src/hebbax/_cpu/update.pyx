@@ -14,7 +14,7 @@ from hebbax._cpu.buffers cimport (
 )
 from hebbax._cpu.powers cimport raise_all
 from hebbax._cpu.rows cimport (
-    BAD_ELEMENT, OK, PIECE, Piece, Rows, Status, Walk, first_batch, forget, index_t, next_batch, next_piece,
+    BAD_ELEMENT, OK, PIECE, Piece, Rows, Status, Walk, first_batch, forget, index_t, next_batch, next_piece, set_status,
     walk_places, walk_rows,
 )
 from hebbax._cpu.threads cimport chunks_for, run_chunks
@@ -293,7 +293,7 @@ cdef hot_void update_span(
             bad |= update_piece(piece, coming, weight, indices, slots, trace, NULL, nse, n_other, factor, low, high,
                                 w_min, w_max, soft, False, False, HARD)
     if bad:
-        job.status = BAD_ELEMENT
+        set_status(&job.status, BAD_ELEMENT)
 
 
 cdef inline_int moves_any(
