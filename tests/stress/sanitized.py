@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from record import ROOT
 
+HERE = Path(__file__).parent
 COPIED = ("src", "cuda", "meson.build", "meson.options", "pyproject.toml", "README.md", "LICENSE", "LICENSE.libgomp")
 # Little is optimised away that a sanitizer would see, and its reports have names and lines.
 MESON = ("-Dopenmp=enabled", "-Doptimization=1", "-Ddebug=true")
@@ -26,10 +27,11 @@ FRAME = re.compile(r"6hebbax_\d+_(?:core|cpu|cuda)_\d+([a-z]+)_(\w+)")  # as Cyt
 
 def found(compiler: str, library: str) -> str | None:
     """Where a compiler has a library, None where it has not."""
-    if shutil.which(compiler) is None:
+    if (program := shutil.which(compiler)) is None:
         return None
-    path = subprocess.run([compiler, f"--print-file-name={library}"], capture_output=True, text=True).stdout.strip()
-    return path if os.path.isabs(path) and os.path.exists(path) else None
+    said = subprocess.run([compiler, f"--print-file-name={library}"], capture_output=True, text=True).stdout.strip()
+    beside = Path(program).resolve().parents[1] / "lib" / library  # where Clang's OpenMP is
+    return next((str(path) for path in (Path(said), beside) if path.is_absolute() and path.exists()), None)
 
 
 class Sanitizer(NamedTuple):
@@ -65,7 +67,7 @@ ADDRESS = Sanitizer(
 # that of GCC, which has the same functions: Clang 14's shared one ends every process, as it is not ready for libstdc++.
 THREAD = Sanitizer(
     "TSan",
-    ("-fsanitize=thread", "-fno-omit-frame-pointer"),
+    ("-fsanitize=thread", "-fno-omit-frame-pointer", "-fno-builtin", f"-include {HERE / 'watched.h'}"),
     (("gcc", "libtsan.so"),),
     # Python and XLA are not compiled for it: what they call (`free`, `memcpy`) is no access to report, but their locks
     # count. A child that was forked may start threads.
