@@ -14,6 +14,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +39,8 @@ DOORS = ("ffi", "callback", "inplace", "lists")  # of the fuzzer
 CALLS = 20_000  # by each of them
 
 HOSTILE = "tests/out_of_range.py"
-MANY = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "tests/operators/test_threads.py", "-k")
+PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist")
+MANY = (*PYTEST, "tests/operators/test_threads.py", "-k")
 
 ADDRESS_FAULTS = (
     Edit(
@@ -99,8 +102,7 @@ def works(sanitizer: Sanitizer, effort: float) -> list[Work]:
     """The tests and the fuzzer, of both as much as the effort is worth."""
     tests = TESTS if sanitizer is ADDRESS else TESTS[:THREADED]
     some = [f"tests/{name}" for name in tests[: max(1, math.ceil(effort * len(tests)))]]
-    # In two processes: should one end, the other goes on.
-    pytest = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", "--dist", "worksteal", "-m", "not slow", *some)
+    pytest = (*PYTEST, "-m", "not slow", *some)
     calls = max(1, int(CALLS * effort))
     fuzzer = [
         Work(
@@ -116,20 +118,22 @@ def works(sanitizer: Sanitizer, effort: float) -> list[Work]:
 
 def run(effort: float, say: Callable) -> list[Result]:
     """A row for each sanitizer's tests, for its fuzzing by each door, and for each fault that is planted."""
+    with ThreadPoolExecutor(2) as pool:  # of processes, most of which have one thread
+        rows = pool.map(partial(watch, effort=effort, say=say), (ADDRESS, THREAD), (ADDRESS_FAULTS, THREAD_FAULTS))
+        return [row for some in rows for row in some]
+
+
+def watch(sanitizer: Sanitizer, faults: tuple[Edit, ...], effort: float, say: Callable) -> list[Result]:
+    """The rows of one."""
+    if missing := sanitizer.missing():
+        return [Result(sanitizer.name, 0, "tests", 0, f"skipped: {missing}", True)]
     rows = []
-    for sanitizer, faults in ((ADDRESS, ADDRESS_FAULTS), (THREAD, THREAD_FAULTS)):
-        if missing := sanitizer.missing():
-            rows.append(Result(sanitizer.name, 0, "tests", 0, f"skipped: {missing}", True))
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            say(f"{sanitizer.name}: building")
-            copy = Copy(sanitizer, Path(folder))
-            for work in works(sanitizer, effort):
-                rows.append(done(copy, work))
-                say(f"{rows[-1].what}: {rows[-1].found}", markup=False)
-            for fault in faults:
-                rows.append(planted(copy, fault))
-                say(f"{rows[-1].what}: {rows[-1].found}", markup=False)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Copy(sanitizer, Path(folder))
+        say(f"{sanitizer.name}: built")
+        for do, given in [(done, work) for work in works(sanitizer, effort)] + [(planted, x) for x in faults]:
+            rows.append(do(copy, given))
+            say(f"{rows[-1].what}: {rows[-1].found}", markup=False)
     return rows
 
 
