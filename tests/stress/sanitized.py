@@ -58,8 +58,8 @@ ADDRESS = Sanitizer(
     (("clang", "libclang_rt.asan-x86_64.so"), ("clang", "libstdc++.so.6")),
     # Python, NumPy and XLA keep what they allocate, which would be leaks; each array is to be an allocation of its own.
     {
-        "ASAN_OPTIONS": "detect_leaks=0:log_path={log}", "UBSAN_OPTIONS": "print_stacktrace=1:log_path={log}",
-        "PYTHONMALLOC": "malloc",
+        "ASAN_OPTIONS": "detect_leaks=0:log_path={log}", "PYTHONMALLOC": "malloc",
+        "UBSAN_OPTIONS": "print_stacktrace=1:log_path={log}:halt_on_error={halts}",
     },
     "clang gcc libomp-dev libclang-rt-14-dev",
 )  # fmt: skip
@@ -72,7 +72,9 @@ THREAD = Sanitizer(
     # Python and XLA are not compiled for it: what they call (`free`, `memcpy`) is no access to report, but their locks
     # count. A child that was forked may start threads.
     {
-        "TSAN_OPTIONS": "ignore_noninstrumented_modules=1:die_after_fork=0:history_size=4:log_path={log}",
+        "TSAN_OPTIONS": (
+            "ignore_noninstrumented_modules=1:die_after_fork=0:history_size=4:log_path={log}:halt_on_error={halts}"
+        ),
         "OMP_TOOL_LIBRARIES": "{archer}", "HEBBAX_NUM_THREADS": "4",
     },
     "clang gcc libomp-dev",
@@ -80,14 +82,14 @@ THREAD = Sanitizer(
 
 
 class Edit(NamedTuple):
-    """A fault that is planted in a copy: what to change in which file, and which command the report comes from."""
+    """A fault that is planted in a copy: what to change in which file, and by which commands it is to be reported."""
 
     what: str
     path: str
     right: str
     wrong: str
-    report: str  # of a report that is of this fault
-    command: tuple[str, ...]
+    report: str  # what is in a report that is of this fault
+    commands: dict[str, tuple[str, ...]]  # by whose threads
 
 
 class Ran(NamedTuple):
@@ -112,23 +114,22 @@ class Copy:
 
     def build(self) -> None:
         """Build what changed."""
-        shutil.rmtree(self.folder / "site", ignore_errors=True)
         runtimes = {os.path.dirname(found(*library) or "") for library in self.sanitizer.preload}
         flags = " ".join(["-g", *self.sanitizer.flags, *(f"-Wl,-rpath,{folder}" for folder in runtimes)])
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        built = subprocess.run(
-            [
-                sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--no-build-isolation", "-Cbuild-dir=build",
-                *(f"-Csetup-args={option}" for option in MESON), "--target", "site", ".",
-            ],
-            cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=os.environ | {
-                "PATH": path, "CC": "clang", "CFLAGS": flags, "LDFLAGS": flags,
-                "ASAN_OPTIONS": "detect_leaks=0",  # of what meson compiles and runs
-            },
-        )  # fmt: skip
-        if built.returncode:
-            raise RuntimeError(f"the build for {self.sanitizer.name} fails:\n{built.stdout}")
+        environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "CC": "clang",
+            "CFLAGS": flags, "LDFLAGS": flags, "ASAN_OPTIONS": "detect_leaks=0",  # of what meson compiles and runs
+        }  # fmt: skip
+        site = self.folder / "site"
+        options = (*MESON, *(f"-Dpython.{name}dir={site}" for name in ("purelib", "platlib")))
+        setup = [] if (self.folder / "build").exists() else [("setup", "build", *options)]
+        for command in (*setup, ("install", "-C", "build")):
+            built = subprocess.run(
+                ["meson", *command], cwd=self.folder, env=environment, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            if built.returncode:
+                raise RuntimeError(f"the build for {self.sanitizer.name} fails:\n{built.stdout}")
 
     @contextlib.contextmanager
     def planted(self, edit: Edit):
@@ -144,10 +145,10 @@ class Copy:
         finally:
             path.write_text(source, "utf-8")
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, halts: bool) -> dict[str, str]:
         """Of a Python that uses the copy, and is watched. (CXX: no CUDA kernels, which are not compiled for it.)"""
         preload = " ".join(found(*library) or "" for library in self.sanitizer.preload)
-        places = {"log": self.log / "report", "archer": found("clang", "libarcher.so")}
+        places = {"log": self.log / "report", "halts": int(halts), "archer": found("clang", "libarcher.so")}
         settings = {name: text.format(**places) for name, text in self.sanitizer.settings.items()}
         path = os.pathsep.join(str(x) for x in (self.folder / "site", ROOT / "tests"))
         return os.environ | settings | {
@@ -155,12 +156,12 @@ class Copy:
             "JAX_PLATFORMS": "cpu",
         }  # fmt: skip
 
-    def run(self, command: tuple[str, ...]) -> Ran:
-        """Run Python with these arguments, in the repository; return what the sanitizer said."""
+    def run(self, command: tuple[str, ...], halts: bool = False) -> Ran:
+        """Run Python with these arguments, in the repository, maybe to the first report; return what was reported."""
         shutil.rmtree(self.log, ignore_errors=True)
         self.log.mkdir()
         ran = subprocess.run(
-            [sys.executable, *command], cwd=ROOT, env=self.environment(), text=True, errors="replace",
+            [sys.executable, *command], cwd=ROOT, env=self.environment(halts), text=True, errors="replace",
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         reports = []
