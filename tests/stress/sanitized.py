@@ -123,7 +123,8 @@ class Copy:
         site = self.folder / "site"
         options = (*MESON, *(f"-Dpython.{name}dir={site}" for name in ("purelib", "platlib")))
         setup = [] if (self.folder / "build").exists() else [("setup", "build", *options)]
-        for command in (*setup, ("install", "-C", "build")):
+        steps = ("compile", "-C", "build", "-j", "1"), ("install", "-C", "build", "--no-rebuild")  # others build too
+        for command in (*setup, *steps):
             built = subprocess.run(
                 ["meson", *command], cwd=self.folder, env=environment, text=True,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
