@@ -1,6 +1,6 @@
 """What a kernel is given: untyped buffers, and the 16-bit floats that C does not have."""
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uintptr_t
 
 
 cdef extern from *:
@@ -152,11 +152,16 @@ ctypedef fused any_t:
     bfloat16
 
 
+cdef inline void prefetch_at(const any_t* array, int64_t k, int write) noexcept nogil:
+    """Prefetch `array[k]`, which need not exist: its address is worked out in integers, where any `k` is defined."""
+    prefetch(<const void*> (<uintptr_t> array + <uintptr_t> k * sizeof(any_t)), write)
+
+
 cdef inline void prefetch_lines(const any_t* array, int64_t begin, int64_t end, int write) noexcept nogil:
     """Prefetch the cache lines of `array[begin:end]`."""
     cdef int64_t k = begin
     while k < end:
-        prefetch(&array[k], write)
+        prefetch_at(array, k, write)
         k += 64 // sizeof(any_t)
     if k > begin:
-        prefetch(&array[end - 1], write)  # in the last line, which may be another one
+        prefetch_at(array, end - 1, write)  # in the last line, which may be another one

@@ -8,11 +8,11 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
 from hebbax._cpu.buffers cimport (
-    FLOAT64, arith_t, hot_void, inline_int, load, prefetch, prefetch_lines, weight_t,
+    FLOAT64, arith_t, hot_void, inline_int, load, prefetch_at, prefetch_lines, weight_t,
 )
 from hebbax._cpu.rows cimport (
     BAD_ELEMENT, OK, PIECE, STOPPED, Piece, Rows, Status, Walk, first_batch, forget, index_t, next_batch, next_piece,
-    walk_rows,
+    set_status, walk_rows,
 )
 from hebbax._cpu.threads cimport LOOK, chunks_for, is_stopped, run_chunks
 
@@ -41,7 +41,7 @@ cdef inline_int collect_piece(
         load(weight, &x)
     for k in range(piece.begin, piece.end):
         if permuted:
-            prefetch(&weight[slots[k + AHEAD if k + AHEAD < <int64_t> nse else k]], 0)
+            prefetch_at(weight, slots[k + AHEAD if k + AHEAD < <int64_t> nse else k], 0)
         partner = indices[k]
         slot = slots[k] if permuted else k
         if slot >= nse or partner >= n_other:
@@ -88,7 +88,7 @@ cdef hot_void span(
             bad |= collect_piece(piece, weight, indices, slots, trace, &out[piece.event], nse, n_other, False,
                                  False)
     if bad:
-        job.status = BAD_ELEMENT
+        set_status(&job.status, BAD_ELEMENT)
 
 
 include "variants.pxi"  # defines `task`

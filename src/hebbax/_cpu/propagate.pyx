@@ -20,7 +20,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from hebbax._cpu.buffers cimport (
-    FLOAT64, INT32, arith_t, hot_void, inline_void, itemsize, load, prefetch, prefetch_lines, weight_t,
+    FLOAT64, INT32, arith_t, hot_void, inline_void, itemsize, load, prefetch_at, prefetch_lines, weight_t,
 )
 from hebbax._cpu.rows cimport (
     BAD_ELEMENT, CACHED, OK, STOPPED, Network, Row, Rows, Status, first_batch, forget, index_t, next_batch,
@@ -90,7 +90,7 @@ cdef inline int64_t propagate_run(
     for k in range(begin, end):
         slot = slots[k] if permuted else k
         if permuted:
-            prefetch(&weight[slots[k + ahead if k + ahead < <int64_t> nse else k]], 0)
+            prefetch_at(weight, slots[k + ahead if k + ahead < <int64_t> nse else k], 0)
         if <uint64_t> (indices[k] - start) >= size or slot >= nse:
             return k - begin
         if not shared:
@@ -190,7 +190,7 @@ cdef hot_void span(
             begins[coming % ROWS_AHEAD] = begin
             if network.permuted:
                 for fetched in range(begin, min(begin + ahead, end)):
-                    prefetch(&weight[slots[fetched]], 0)
+                    prefetch_at(weight, slots[fetched], 0)
         coming = tick - far
         if coming < 0:
             continue

@@ -90,6 +90,13 @@ cdef enum Status:
     STOPPED  # by a signal
 
 
+cdef extern from *:
+    """
+    #define HEBBAX_SET(place, value) __atomic_store_n((place), (value), __ATOMIC_RELAXED)
+    """
+    void set_status "HEBBAX_SET"(Status*, Status) noexcept nogil  # by one thread or another: they agree
+
+
 # A walk over part of a batch, a piece of a row at a time: through all rows' first pieces, then through all their second
 # pieces, and so on. What lies at the same place in two rows lies close together in `weight` (where both views of the
 # network are sorted), so each page of memory is visited once for all rows and not once for each. At 10^7 synapses that

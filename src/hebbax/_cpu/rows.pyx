@@ -138,7 +138,7 @@ cdef void look_up(void* state, int64_t start, int64_t stop) noexcept nogil:
             prefetch(<char*> indptr.data + row[k + STARTS_AHEAD].event * size, 0)
         begin, end = at(indptr, row[k].event), at(indptr, row[k].event + 1)
         if begin < 0 or end < begin or end > nse:
-            search.status = BAD_INDPTR
+            set_status(&search.status, BAD_INDPTR)
             continue
         row[k].begin, row[k].before = begin, end - begin
 

@@ -7,6 +7,7 @@ cdef extern from *:
     """
     #define HEBBAX_ADD(p, n) __atomic_add_fetch((p), (n), __ATOMIC_ACQ_REL)
     #define HEBBAX_GET(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+    #define HEBBAX_PUT(p, x) __atomic_store_n((p), (x), __ATOMIC_RELEASE)
     #if defined(__x86_64__) || defined(__i386__)
     #define HEBBAX_PAUSE() __builtin_ia32_pause()
     #else
@@ -22,6 +23,7 @@ cdef extern from *:
     """
     int64_t add_and_get "HEBBAX_ADD"(int64_t*, int64_t) noexcept nogil
     int64_t get "HEBBAX_GET"(int64_t*) noexcept nogil
+    void put "HEBBAX_PUT"(int64_t*, int64_t) noexcept nogil
     void pause "HEBBAX_PAUSE"() noexcept nogil  # between two looks at what another thread is to change
     int sched_yield() noexcept nogil
     double seconds "hebbax_seconds"() noexcept nogil

@@ -48,7 +48,7 @@ cdef enum:
     MOST = 1 << 24  # elements of a chunk: a thread that is told to stop may have to wait until others have ended theirs
 
 cdef double interval = 0.1  # seconds between two looks for signals
-cdef int64_t limit = 1
+cdef int64_t limit = 1  # which a kernel may read while it is set
 cdef bint forked = False
 
 
@@ -59,12 +59,11 @@ def without_openmp():
 
 
 def set_num_threads(int64_t n):
-    global limit
-    limit = n
+    put(&limit, n)
 
 
 def get_num_threads():
-    return limit
+    return get(&limit)
 
 
 def look_every(double seconds):
@@ -102,11 +101,12 @@ cdef struct Shared:
 
 cdef int64_t chunks_for(const Pool* pool, int64_t work, int64_t grain, int64_t per_thread) noexcept nogil:
     """Into how many chunks to split `work`, which is worth more threads from `grain` on (OpenMP's: 8 times that)."""
-    if limit == 1 or pool.alone or work < (grain if pool.schedule != NULL else 8 * grain):
+    cdef int64_t threads = get(&limit)
+    if threads == 1 or pool.alone or work < (grain if pool.schedule != NULL else 8 * grain):
         return 1
     if forked and pool.schedule == NULL:
         return 1
-    return max(min(per_thread * limit, 4 * work // grain), work // MOST)
+    return max(min(per_thread * threads, 4 * work // grain), work // MOST)
 
 
 cdef bint look(Watch* watch) noexcept nogil:
@@ -143,7 +143,8 @@ cdef void run_chunks(const Pool* pool, Task task, void* state, int64_t size, int
 cdef void run_openmp(Task task, void* state, int64_t size, int64_t chunks) noexcept nogil:
     cdef fp_mode callers = get_fp_mode(), own
     cdef int64_t chunk
-    with nogil, parallel(num_threads=<int> limit):
+    cdef int threads = <int> get(&limit)
+    with nogil, parallel(num_threads=threads):
         own = get_fp_mode()
         set_fp_mode(callers)
         for chunk in prange(chunks, schedule="dynamic"):
@@ -160,7 +161,7 @@ cdef void run_borrowed(const Pool* pool, Task task, void* state, int64_t size, i
         task(state, 0, size)
         return
     shared[0] = Shared(task, state, size, chunks, 0, 0, 1, get_fp_mode())
-    for _ in range(1, <int> min(limit, chunks)):
+    for _ in range(1, <int> min(get(&limit), chunks)):
         add_and_get(&shared.holders, 1)
         if not pool.schedule(pool.lender, borrowed, shared):
             add_and_get(&shared.holders, -1)
@@ -177,6 +178,7 @@ cdef void run_borrowed(const Pool* pool, Task task, void* state, int64_t size, i
 
 cdef void borrowed(void* shared) noexcept nogil:
     cdef fp_mode own = get_fp_mode()
+    get(&(<Shared*> shared).holders)  # sees what was written before this thread was counted, whatever the lender does
     set_fp_mode((<Shared*> shared).mode)
     work(<Shared*> shared)
     set_fp_mode(own)

@@ -10,12 +10,12 @@ from libc.math cimport INFINITY, isnan
 from libc.stdint cimport int64_t, uint64_t
 
 from hebbax._cpu.buffers cimport (
-    arith_t, hot_void, inline_int, inline_void, load, prefetch, prefetch_lines, store, weight_t,
+    arith_t, hot_void, inline_int, inline_void, load, prefetch_at, prefetch_lines, store, weight_t,
 )
 from hebbax._cpu.powers cimport raise_all
 from hebbax._cpu.rows cimport (
     BAD_ELEMENT, CACHED, OK, PIECE, STOPPED, Piece, Rows, Status, Walk, first_batch, forget, index_t, next_batch,
-    next_piece, walk_places, walk_rows,
+    next_piece, set_status, walk_places, walk_rows,
 )
 from hebbax._cpu.threads cimport LOOK, chunks_for, is_stopped, run_chunks
 
@@ -102,16 +102,16 @@ cdef inline bint read_bounds(
 
 cdef inline void fetch_weight(
     const weight_t* weight, const weight_t* w_min, const weight_t* w_max, int64_t slot, bint general,
-    const arith_t* trace, bint far
+    const arith_t* trace, int64_t partner, bint far
 ) noexcept nogil:
     """Prefetch a weight, its bounds if they are its own (without, these took 4 to 7 times as long), and a far trace."""
     if far:
-        prefetch(trace, 0)
-    prefetch(&weight[slot], 1)
+        prefetch_at(trace, partner, 0)
+    prefetch_at(weight, slot, 1)
     if general and w_min != NULL:
-        prefetch(&w_min[slot], 0)
+        prefetch_at(w_min, slot, 0)
     if general and w_max != NULL:
-        prefetch(&w_max[slot], 0)
+        prefetch_at(w_max, slot, 0)
 
 
 cdef inline void read_own_bounds(
@@ -137,7 +137,7 @@ cdef inline_int update_piece(
     cdef int bad = False
     for k in range(piece.begin, piece.end):
         if permuted and fetch < coming.end:
-            fetch_weight(weight, w_min, w_max, slots[fetch], general, &trace[indices[fetch]], far)
+            fetch_weight(weight, w_min, w_max, slots[fetch], general, trace, indices[fetch], far)
             fetch += 1
         partner = indices[k]
         slot = slots[k] if permuted else k
@@ -162,7 +162,7 @@ cdef inline_int update_piece(
             x = high if x > high else x
         store(&weight[slot], x)
     for k in range(fetch, coming.end):
-        fetch_weight(weight, w_min, w_max, slots[k], general, &trace[indices[k]], far)
+        fetch_weight(weight, w_min, w_max, slots[k], general, trace, indices[k], far)
     return bad
 
 
@@ -292,7 +292,7 @@ cdef hot_void update_span(
             bad |= update_piece(piece, coming, weight, indices, slots, trace, NULL, nse, n_other, factor, low, high,
                                 w_min, w_max, soft, False, False, HARD)
     if bad:
-        job.status = BAD_ELEMENT
+        set_status(&job.status, BAD_ELEMENT)
 
 
 cdef inline_int moves_any(
