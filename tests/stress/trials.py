@@ -18,7 +18,7 @@ from record import ROOT
 BIN = Path(sys.executable).parent
 KERNELS = "src/hebbax/_cpu/"
 HANGS = 900  # seconds without the end of a run of tests; each test has SECONDS of computing (a pause does not count)
-SECONDS = 60
+SECONDS = 30
 # Ends a process whose test computes for longer; what tests start by themselves has a limit of its own.
 PLUGIN = f"""
 import resource, signal
@@ -85,8 +85,12 @@ class Copy:
         say = "import json, os; print(json.dumps(dict(os.environ)))"
         done = subprocess.run([ROOT / ".ci" / "quickly", sys.executable, "-c", say], stdout=subprocess.PIPE, check=True)
         return json.loads(done.stdout) | {
-            "PYTHONPATH": f"{self.site}{os.pathsep}{self.folder}", "PYTHONDONTWRITEBYTECODE": "1",
-        }  # fmt: skip
+            "PYTHONPATH": f"{self.site}{os.pathsep}{self.folder}",
+            # What XLA has compiled is the same for most changes.
+            "JAX_COMPILATION_CACHE_DIR": str(self.folder.parent / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
 
     def put(self, path: str, text: str) -> bool:
         """Change a source and build what it is part of; return whether that was possible."""
@@ -144,7 +148,8 @@ class Copy:
 
     def found_by(self, tests: list[str]) -> str:
         """Which test fails or ends its process, by what; nothing if all pass."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:  # in which CUDA sources are compiled, too
+        (temporary := self.folder / "temporary").mkdir(exist_ok=True)  # where the emulated kernels are kept, too
+        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
             log = Path(scratch) / "log"
             command = [
                 sys.executable,
@@ -159,7 +164,7 @@ class Copy:
                 "--tb=line",
             ]
             command += ["--no-header", "-m", "not slow", "-o", "addopts=--strict-markers", *tests]
-            environment = self.environment | {"TMPDIR": scratch}
+            environment = self.environment | {"TMPDIR": str(temporary)}
             with log.open("w") as out:
                 child = subprocess.Popen(
                     command, stdout=out, stderr=subprocess.STDOUT, env=environment, cwd=self.tree,
