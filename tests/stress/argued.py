@@ -57,7 +57,7 @@ ARGUED = (
     ),
     Argued(
         "src/hebbax/rules/_traces.py",
-        r"self\.ratio < _SLOW",
+        r"jnp\.where\(self\.ratio < _SLOW",
         "at the threshold itself both ways give the same to rounding",
         "< -> <=",
     ),
