@@ -28,6 +28,8 @@ ARGUED = (
         "an index that seems bad makes one thread start all over, with the same result",
         "0 -> 1",
     ),
+    Argued(KERNELS + "update.pyx", r"if chunks == 1 or not permuted or elements < rows", SPEED),
+    Argued(KERNELS + "update.pyx", r"return nse < CACHED or elements < nse // 16", SPEED),
     Argued(KERNELS + "calls.pyx", r"return operands\[1\]\.size \* spikes // max", SPEED),
     Argued(
         KERNELS + "threads.pyx",

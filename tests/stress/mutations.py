@@ -1,8 +1,9 @@
 """Whether the tests bite: a sample of all small changes of kernels, rules and primitives, which they must find.
 
-A change is made in a copy, built there, and tested by the tests that should see it first, and by all that `make test`
-runs where those pass. What survives both is listed in results/survivors.md, with the reason where it has no effect.
-What was found is kept in build/mutations: a run that was cut off goes on, and tries anew what has survived.
+A change is made in a copy, built there, and tested by the tests that should see it first, and, where those pass and
+the effort is 1 or more, by all that `make test` runs. What survives is listed in results/survivors.md, with the reason
+where it has no effect. What was found is kept in build/mutations: a run that was cut off goes on, and tries anew what
+has survived where a test has changed.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ NEAR: dict[str, list[str]] = {
         }.items()
     },
 }  # fmt: skip
-QUICK = "not child and not gil and not computed_by_jax and not process"  # leaves out what takes longest
+QUICK = "not gil and not computed_by_jax and not process"  # leaves out what takes longest
 SHARES = {"src/hebbax/_cpu/": 0.5, "cuda/": 0.1, "src/hebbax/rules/": 0.24, "src/hebbax/_core/": 0.16}
 
 
@@ -120,7 +121,7 @@ def line_of(mutant: Mutant) -> str:
 
 
 def run(effort: float, say: Callable[[str], None]) -> list[Result]:
-    """Try a sample: first all by the tests near them, and then by the others what is left and has no reason to be."""
+    """Try a sample: first all by the tests near them, and then by all tests what is left and has no reason to be."""
     KEPT.mkdir(parents=True, exist_ok=True)
     chosen = sample()[: max(1, round(COUNT * effort))]
     known, tests = _known(), _digest()
@@ -154,7 +155,7 @@ def run(effort: float, say: Callable[[str], None]) -> list[Result]:
                 file.write(json.dumps(entry) + "\n")
             say(f"{entry['way']}, {entry['seconds']:.0f} s: {mutant.name} {entry['by']}")
 
-        for whole in (False, True):
+        for whole in (False, True)[: 1 + (effort >= 1)]:
             left = [x for x in chosen if is_left(x, whole)]
             while left and copies.qsize() < WORKERS:
                 copies.put(Copy(KEPT / str(copies.qsize())))

@@ -19,17 +19,33 @@ BIN = Path(sys.executable).parent
 KERNELS = "src/hebbax/_cpu/"
 HANGS = 900  # seconds without the end of a run of tests; each test has SECONDS of computing (a pause does not count)
 SECONDS = 30
-# Ends a process whose test computes for longer; what tests start by themselves has a limit of its own.
+# Ends a process whose test computes for longer; what tests start by themselves has a limit of its own. Tests come in the
+# order of the time that they took when all passed, so that most changes are found soon.
 PLUGIN = f"""
-import resource, signal
+import json, pathlib, resource, signal
 
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+KEPT = pathlib.Path(__file__).parents[1] / "durations.json"
+known = json.loads(KEPT.read_text()) if KEPT.exists() else {{}}
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: known.get(item.nodeid, 0))
 
 def pytest_runtest_setup(item):
     signal.setitimer(signal.ITIMER_PROF, {SECONDS})
 
 def pytest_runtest_teardown(item):
     signal.setitimer(signal.ITIMER_PROF, 0)
+
+def pytest_runtest_logreport(report):
+    if report.when == "call":
+        known[report.nodeid] = report.duration
+
+def pytest_sessionfinish(exitstatus):
+    if exitstatus == 0:
+        scratch = pathlib.Path(__file__).with_name("durations.new")
+        scratch.write_text(json.dumps(known))
+        scratch.replace(KEPT)
 """
 
 
