@@ -19,8 +19,8 @@ BIN = Path(sys.executable).parent
 KERNELS = "src/hebbax/_cpu/"
 HANGS = 900  # seconds without the end of a run of tests; each test has SECONDS of computing (a pause does not count)
 SECONDS = 30
-# Ends a process whose test computes for longer; what tests start by themselves has a limit of its own. Tests come in the
-# order of the time that they took when all passed, so that most changes are found soon.
+# Ends a process whose test computes for longer; what tests start by themselves has a limit of its own. Tests come in
+# the order of the time that they took when all passed, so that most changes are found soon.
 PLUGIN = f"""
 import json, pathlib, resource, signal
 
