@@ -19,8 +19,8 @@ BIN = Path(sys.executable).parent
 KERNELS = "src/hebbax/_cpu/"
 HANGS = 900  # seconds without the end of a run of tests; each test has SECONDS of computing (a pause does not count)
 SECONDS = 30
-# Ends a process whose test computes for longer; what tests start by themselves has a limit of its own. Tests come in
-# the order of the time that they took when all passed, so that most changes are found soon.
+# Ends a process whose test computes for longer; what tests start by themselves has a limit of its own. Tests that
+# took little time when all passed come first, so that most changes are found soon.
 PLUGIN = f"""
 import json, pathlib, resource, signal
 
@@ -29,7 +29,9 @@ KEPT = pathlib.Path(__file__).parents[1] / "durations.json"
 known = json.loads(KEPT.read_text()) if KEPT.exists() else {{}}
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: known.get(item.nodeid, 0))
+    took = [known.get(item.nodeid, 0) for item in items]
+    # Few steps, within which tests that share what is made for them stay side by side.
+    items[:] = [x for _, x in sorted(enumerate(items), key=lambda x: (took[x[0]] > 0.1) + (took[x[0]] > 1))]
 
 def pytest_runtest_setup(item):
     signal.setitimer(signal.ITIMER_PROF, {SECONDS})
