@@ -228,6 +228,18 @@ def test_more_threads_than_elements(spec, cpu_kernel, rng, threads):
     np.testing.assert_array_equal(out, call(spec, given, shape=network.shape, backend="jax"))
 
 
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_bad_index_in_rows_that_threads_copy_is_reported(propagate, rng, threads, place):
+    """Rows so short, and so many, that threads copy what one of them then adds up."""
+    network = random_network(rng, (2000, 2000), 40_000)
+    given = operands(propagate, rng, network, p_spike=1.0)
+    given["indices"] = given["indices"].copy()
+    given["indices"][place] = 2000
+    threads(4)
+    with pytest.raises(INDEX_ERRORS, match="indices"):
+        jax.block_until_ready(call(propagate, given, shape=network.shape, backend="cython"))
+
+
 @pytest.fixture
 def default_in(monkeypatch):
     """`default_in(variable=value, ...)`: the number of threads of a process that starts in such an environment."""
