@@ -8,6 +8,7 @@ has survived where a test has changed.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import queue
@@ -88,7 +89,8 @@ NEAR: dict[str, list[str]] = {
     "src/hebbax/_core/members.py": _tests(STRUCTURE, "split_batches"),
     "src/hebbax/rules/_parameters.py": OF_RULES,
     "src/hebbax/rules/_traces.py": [
-        *OF_RULES, *_tests(STRUCTURE, "sent"), *_tests(RULES, "delayed_rules", "grad_rules"),
+        *OF_RULES, *_tests(OPERATORS, "forks"), *_tests(STRUCTURE, "sent"),
+        *_tests(RULES, "delayed_rules", "grad_rules"),
     ],
     **{
         f"src/hebbax/rules/{name}.py": [*_tests(RULES, *(own or ["rules"])), *OF_RULES, *_tests(RULES, "grad_rules")]
@@ -124,14 +126,14 @@ def run(effort: float, say: Callable[[str], None]) -> list[Result]:
     """Try a sample: first all by the tests near them, and then by all tests what is left and has no reason to be."""
     KEPT.mkdir(parents=True, exist_ok=True)
     chosen = sample()[: max(1, round(COUNT * effort))]
-    known, tests = _known(), _digest()
+    known = _known()
 
     def work(copy: Copy, mutant: Mutant, whole: bool) -> dict:
         start, earlier = time.perf_counter(), known.get(key_of(mutant), {})
         way, by = _try(copy, mutant, whole)
         seconds = round(time.perf_counter() - start + earlier.get("seconds", 0), 1)
         whole |= earlier.get("whole", False)
-        return dict(key=key_of(mutant), way=way, by=by, seconds=seconds, whole=whole, tests=tests)
+        return dict(key=key_of(mutant), way=way, by=by, seconds=seconds, whole=whole, tests=_digest(mutant))
 
     def is_left(mutant: Mutant, whole: bool) -> bool:
         entry = known.get(key_of(mutant))
@@ -139,7 +141,7 @@ def run(effort: float, say: Callable[[str], None]) -> list[Result]:
             return False
         if entry is None:
             return True
-        return not entry["whole"] if whole else entry["tests"] != tests
+        return not entry["whole"] if whole else entry["tests"] != _digest(mutant)
 
     with ThreadPoolExecutor(WORKERS) as pool:
         copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
@@ -170,10 +172,10 @@ def _known() -> dict[str, dict]:
     return {entry["key"]: entry for entry in map(json.loads, lines)}
 
 
-def _digest() -> str:
-    """Changes where a test does: then what has survived is tried again."""
-    files = sorted(x for x in (ROOT / "tests").rglob("*.py") if "stress" not in x.parts)
-    return hashlib.sha256(b"".join(x.read_bytes() for x in files)).hexdigest()[:16]
+@functools.cache
+def _digest(mutant: Mutant) -> str:
+    """Changes where a test near it does: then what has survived is tried again."""
+    return hashlib.sha256(b"".join((ROOT / x).read_bytes() for x in NEAR[mutant.path])).hexdigest()[:16]
 
 
 def key_of(mutant: Mutant) -> str:
