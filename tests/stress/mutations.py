@@ -208,7 +208,7 @@ def _report(tried: list[tuple[Mutant, dict]]) -> list[Result]:
         hang = sum("(hangs)" in entry["by"] for _, entry in own)
         said = f"{found} of {found + alive} found ({share:.1%}; {hang} by a limit of time)"
         said += f"; besides, {argued} argued to be without effect, {ways['not built']} that do not compile"
-        seconds = sum(entry["seconds"] for _, entry in own)
+        seconds = round(sum(entry["seconds"] for _, entry in own), 1)
         rows.append(Result(f"changes of {part}", len(own), "changes", seconds, said, share >= 0.95, SEED))
         for x, entry in own:
             if entry["way"] == "survived":
