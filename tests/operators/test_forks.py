@@ -3,9 +3,12 @@
 import os
 import sys
 
+import numpy as np
 import pytest
 
+import hebbax
 from children import environment, run_together
+from hebbax._core import forks
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
@@ -100,6 +103,16 @@ def test_before_jax_has_run():
         "inplace": "(400000.0, 400000.0)", "cython": "4.0", "callback": "4.0",
         "low-level": "1.0", "random": "4", "dense": "4",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["init", "step"])
+def test_a_rule_asks_whether_jax_is_lost(way, monkeypatch):
+    rule = hebbax.PairSTDP(20.0, 20.0, 0.1, 0.1, 0.0, 1.0)
+    synapses, weight = hebbax.Synapses.from_dense(np.ones((1, 1), np.float32))
+    state, spike = rule.init(synapses), np.ones(1, bool)
+    monkeypatch.setattr(forks, "_jax_is_lost", True)
+    with pytest.raises(RuntimeError, match="forked"):
+        rule.init(synapses) if way == "init" else rule.step(synapses, weight, state, spike, spike, 1.0)
 
 
 @pytest.mark.slow

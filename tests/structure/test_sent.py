@@ -1,6 +1,7 @@
 """Spikes as lists, as devices send them: what operators, rules and traces make of them, against arrays of bool."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from hebbax._core.sent import _merge_in_jax, merge, pack
 from hebbax._core.specs import Sent
 from hebbax.errors import ShapeError
 
+STATUS = Path("/proc/self/status")
 STEPS, N = 4, 70
 RULE = hebbax.PairSTDP(15.0, 30.0, 0.01, 0.0105, 0.0, 1.0)
 
@@ -81,6 +83,24 @@ def test_more_spikes_than_are_found_in_one_go(rng):
     weight, spikes = jnp.asarray(rng.random(synapses.nse), jnp.float32), jnp.ones((1, 90_000), bool)
     sums = (synapses.propagate_on_pre(weight, x) for x in (pack(spikes, 90_000).at(0), spikes[0]))
     np.testing.assert_array_equal(*sums)
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="how much memory a process has is read in /proc")
+def test_memory_for_a_long_list_is_given_back(threads):
+    threads(2)
+    n = 60_000  # so many rows that a call takes some megabytes for them, and for what threads copy of them
+    synapses, lists = hebbax.Synapses.random((n, 400), indegree=300), pack(jnp.ones((1, n), bool), n).at(0)
+    weight, before = jnp.ones(synapses.nse, jnp.float32), 0
+    for k in range(60):
+        if k == 10:
+            before = memory()
+        jax.block_until_ready(synapses.propagate_on_pre(weight, lists))
+    assert memory() - before < 30_000
+
+
+def memory():
+    """What this process has in use, in kB."""
+    return int(next(line for line in STATUS.read_text().splitlines() if line.startswith("VmRSS")).split()[1])
 
 
 def test_rows_may_be_postsynaptic(network, rng):

@@ -1,0 +1,75 @@
+"""Changes that no test can find, as results stay the same, and why."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from mutants import Mutant
+
+AHEAD = "how far ahead, and whether, memory is fetched: no result depends on it"
+SPEED = "chooses between ways, or sizes of parts, with the same result"
+
+
+class Argued(NamedTuple):
+    path: str
+    line: str  # a regular expression that the whole line has in it
+    why: str
+    change: str = ""  # one that "old -> new" has in it
+
+
+KERNELS = "src/hebbax/_cpu/"
+ARGUED = (
+    Argued(KERNELS + "propagate.pyx", r"^            elif not network\.shared:$", AHEAD),
+    Argued(KERNELS + "propagate.pyx", r"begin = row\[tick\]\.begin \+ <int64_t> \(place", AHEAD),
+    Argued(
+        KERNELS + "propagate.pyx",
+        r"cdef int64_t tick, k, begin, size, bad = 0",
+        "an index that seems bad makes one thread start all over, with the same result",
+        "0 -> 1",
+    ),
+    Argued(KERNELS + "update.pyx", r"if chunks == 1 or not permuted or elements < rows", SPEED),
+    Argued(KERNELS + "update.pyx", r"return nse < CACHED or elements < nse // 16", SPEED),
+    Argued(KERNELS + "calls.pyx", r"return operands\[1\]\.size \* spikes // max", SPEED),
+    Argued(
+        KERNELS + "threads.pyx",
+        r"for _ in range\(1, <int> min\(get\(&limit\), chunks\)\)",
+        "one more thread is asked to help, and finds nothing left",
+        "1 -> 0",
+    ),
+    Argued(KERNELS + "threads.pyx", r"if spins % 1024:", "how often a thread that waits lets others have its core"),
+    Argued(KERNELS + "rows.pyx", r"set_out\(walk, stop - start\)", SPEED),
+    Argued(
+        KERNELS + "rows.pyx",
+        r"for j in range\(network\.indptr\.size - 1\)",
+        "the row behind the last is looked at only where no index is bad, as another thread has changed it meanwhile",
+        "1 -> 0",
+    ),
+    Argued(KERNELS + "buffers.pxd", r"k \+= 64 // sizeof", "65 divided by 2, 4 or 8 is what 64 is", "64 -> 65"),
+    Argued(
+        KERNELS + "pages.pxd",
+        r"known = file != NULL",
+        "whether huge pages are asked for, by what /sys says of the machine: results are the same",
+    ),
+    Argued(
+        "src/hebbax/_core/primitives.py",
+        r"zip\(x\.shape, shape, strict=True\)\) if have != want",
+        "there are as many of the one as of the other: all that call it broadcast a trace or a gain by batches",
+        "True -> False",
+    ),
+    Argued(
+        "src/hebbax/rules/_traces.py",
+        r"jnp\.where\(self\.ratio < _SLOW",
+        "at the threshold itself both ways give the same to rounding",
+        "< -> <=",
+    ),
+)
+
+
+def argument(mutant: Mutant, line: str) -> str:
+    """Why a change of this line has no effect; nothing if no reason is known."""
+    change = f"{mutant.old} -> {mutant.new}"
+    for known in ARGUED:
+        if mutant.path == known.path and re.search(known.line, line) and known.change in change:
+            return known.why
+    return ""
