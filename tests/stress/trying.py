@@ -17,7 +17,7 @@ from record import ROOT, Result
 HERE = Path(__file__).parent
 BUILD = ROOT / "build" / "platforms"
 SELECTION = ("tests/operators", "tests/outside_jax", "tests/structure/test_sent.py")
-SHORT = ("tests/operators/test_values.py", "tests/operators/test_threads.py", "tests/outside_jax/test_inplace.py")
+SHORT = ("tests/operators/test_powers.py", "tests/outside_jax/test_inplace.py")
 # What the tests of the selection import, beside JAX.
 NEEDED = ("jax", "numpy", "scipy", "brainunit", "typer", "rich", "pytest", "hypothesis", "ml_dtypes", "flatbuffers")
 
