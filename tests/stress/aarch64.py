@@ -61,7 +61,7 @@ def rows(effort: float, plain: Path) -> Iterator[Result]:
     machine, jax, where = seen.split()
     if machine != "aarch64" or not where.startswith(str(ROOT)):
         raise RuntimeError(f"expected the build for aarch64, got {seen}")
-    yield tested(f"aarch64, emulated, Python {version}, jax {jax}", effort, (PYTHON,), processes=1, CXX="none")
+    yield tested(f"aarch64, emulated, Python {version}, jax {jax}", effort, (PYTHON,), CXX="none")
     yield compare("aarch64, emulated: bits of results", plain, (PYTHON,))
 
 

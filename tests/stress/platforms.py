@@ -13,11 +13,13 @@ import platform
 import re
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import aarch64
-from record import ROOT, Result
+from record import ROOT, Result, keep
 from trying import BUILD, HERE, NEEDED, command, compare, must, skipped, tested
 
 OLDEST = ROOT / ".ci" / "oldest.txt"
@@ -98,7 +100,7 @@ def newer_pythons(effort: float, plain: Path) -> Iterator[Result]:
         if not python.exists():
             must(found[0], "-m", "venv", "--without-pip", folder)  # Debian's has pip elsewhere
         pip = (sys.executable, "-m", "pip", "--python", python, "install", "-qq")
-        must(*pip, "ninja", "meson-python", "Cython", "jaxlib", *NEEDED, "pytest-xdist")
+        must(*pip, "ninja", "meson-python", "Cython", "jaxlib", *NEEDED, "pip")
         path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
         must(
             *pip,
@@ -123,20 +125,37 @@ def without_avx2(plain: Path) -> Iterator[Result]:
 
 
 def run(effort: float, say: Callable[[str], object]) -> list[Result]:
-    """All of them; below an effort of 1, few tests of each."""
-    rows: list[Result] = []
+    """All of them, two at a time, and what is found kept as it comes; below an effort of 1, few tests of each."""
     BUILD.mkdir(parents=True, exist_ok=True)
     plain = BUILD / "plain.npz"
     must(sys.executable, HERE / "same_bits.py", plain)
-    for what, variants in (
-        ("Python's switches", switches(effort)), ("mixed versions", mixed_versions(effort)),
-        ("aarch64", aarch64.rows(effort, plain)), ("builds", builds(effort, plain)),
-        ("newer Pythons", newer_pythons(effort, plain)), ("x86-64 without AVX2", without_avx2(plain)),
-    ):  # fmt: skip
+    groups = {
+        "aarch64": aarch64.rows(effort, plain),
+        "builds": builds(effort, plain),
+        "newer Pythons": newer_pythons(effort, plain),
+        "x86-64 without AVX2": without_avx2(plain),
+        "mixed versions": mixed_versions(effort),
+        "Python's switches": switches(effort),
+    }
+    found: dict[str, list[Result]] = {name: [] for name in groups}
+    lock = threading.Lock()
+
+    def so_far() -> list[Result]:
+        return [row for rows in found.values() for row in rows]
+
+    def add(name: str, row: Result) -> None:
+        with lock:
+            found[name].append(row)
+            say(f"{row.what}: {row.count} {row.unit}: {row.found}")
+            keep("platforms", so_far())
+
+    def exhaust(name: str) -> None:
         try:
-            for row in variants:
-                say(f"{row.what}: {row.count} {row.unit}: {row.found}")
-                rows.append(row)
+            for row in groups[name]:
+                add(name, row)
         except RuntimeError as error:  # a variant that could not be set up; others can
-            rows.append(Result(what, 0, "tests passed", 0.0, f"not set up: {str(error)[-300:]}", False))
-    return rows
+            add(name, Result(name, 0, "tests passed", 0.0, f"not set up: {str(error)[-300:]}", False))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(exhaust, groups))
+    return so_far()

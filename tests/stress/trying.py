@@ -46,14 +46,11 @@ def skipped(what: str, why: str) -> Result:
     return Result(what, 0, "tests passed", 0.0, f"skipped: {why}", True)
 
 
-def tested(
-    what: str, effort: float, python: Sequence[object] = (sys.executable,), processes: int = 2, **changes: str
-) -> Result:
+def tested(what: str, effort: float, python: Sequence[object] = (sys.executable,), **changes: str) -> Result:
     """Run the tests of our selection, or with less effort few of them, by this Python."""
     begin = time.monotonic()
-    parallel = ("-n", processes, "--dist", "worksteal") if processes > 1 else ()
     done = command(
-        ".ci/quickly", *python, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", "-m", "not slow", *parallel,
+        ".ci/quickly", *python, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", "-m", "not slow",
         *(SELECTION if effort >= 1 else SHORT), **changes,
     )  # fmt: skip
     file_of(what, "log").write_text(done.stdout)
