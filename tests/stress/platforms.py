@@ -24,8 +24,6 @@ from trying import BUILD, HERE, NEEDED, command, compare, must, skipped, tested
 
 OLDEST = ROOT / ".ci" / "oldest.txt"
 PIP = (sys.executable, "-m", "pip", "install", "-qq")
-# What others warn of as they are imported, as PYTHONWARNINGS has it, each with who does and why it is not ours.
-LET_THROUGH: dict[str, str] = {}
 VERSIONS = (
     "import importlib.metadata as m, numpy, brainunit, jax; "
     "print(', '.join(f'{x}=={m.version(x)}' for x in ('numpy', 'brainunit', 'jax')))"
@@ -34,8 +32,7 @@ VERSIONS = (
 
 def switches(effort: float) -> Iterator[Result]:
     yield tested("python -O", effort, (sys.executable, "-O"), PYTHONOPTIMIZE="1")
-    warnings = ",".join(["error", *LET_THROUGH])
-    yield tested("warnings are errors", effort, PYTHONWARNINGS=warnings)
+    yield tested("warnings are errors", effort, PYTHONWARNINGS="error")
 
 
 def mixed_versions(effort: float) -> Iterator[Result]:
