@@ -281,7 +281,7 @@ def main(
         f"sending; no waiting for the slowest node. Ring: (nodes - 1) (latency + bytes / bandwidth), as Gloo does it. "
         f"Tree: log2(nodes) latency + (nodes - 1) bytes / bandwidth, as MPI's recursive doubling. [messages.md]"
         f"(messages.md) has what two processes of one machine measured.",
-        f"Touching: what memory allows on arrays like these, whatever the program: the cache lines of {LINE} bytes that "
+        f"Touching: what memory allows on arrays like these, whatever the program: the lines of {LINE} bytes that "
         "a step visits, of weights, traces and structure, each once a step, known beforehand, in the same order and by "
         "as many threads (`benchmarks/lines.c`). Neurons, which a cache holds, and messages are not among them.",
         "Efficiency: a step of one node alone over a step on so many. Compute grows because the same number of "
