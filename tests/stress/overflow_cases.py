@@ -31,10 +31,10 @@ GROUPS = {
 
 
 def main(group: str, seed: str, share: str) -> None:
-    taken = 0.0
+    taken = 1 - float(share)  # the first is always among them
     for name, run in GROUPS[group](np.random.default_rng(int(seed))):
         taken += float(share)
-        if taken < 1:
+        if taken < 1 - 1e-9:
             continue
         taken -= 1
         why = ""

@@ -318,5 +318,5 @@ def test_what_is_no_part(part, error, message):
 def test_more_than_int32_counts_is_refused_before_anything_is_drawn(shape, rule):
     """(Or memory for 2^40 neurons would be asked for.)"""
     value = {"prob": 1e-9, "indegree": 1, "outdegree": 30000}[rule]
-    with pytest.raises(OverflowError, match="^shape: got .*, which do not fit int32; .*jax_enable_x64"):
+    with pytest.raises(OverflowError, match=r"^shape: got .*, which do not fit int32; .*jax_enable_x64"):
         hebbax.Synapses.random(shape, **{rule: value})
