@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,9 +70,8 @@ def _run(name: str, share: float) -> tuple[list[dict], int, int, str]:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     command = [sys.executable, str(FOLDER / "overflow_cases.py"), name, str(SEED), str(share)]
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    errors = FOLDER / f".overflow-{name}.err"
     most = 0
-    with errors.open("w+") as err, errors.with_suffix(".out").open("w+") as out:
+    with tempfile.TemporaryFile("w+") as err, tempfile.TemporaryFile("w+") as out:
         process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
         while process.poll() is None:
             most = max(most, _anonymous(process.pid))
@@ -82,8 +82,6 @@ def _run(name: str, share: float) -> tuple[list[dict], int, int, str]:
         for file in (out, err):
             file.seek(0)
             texts.append(file.read())
-    for suffix in (".err", ".out"):
-        errors.with_suffix(suffix).unlink()
     if most > LIMIT:
         texts[1] += f"\nused more than {LIMIT >> 30} GB"
     cases = [json.loads(line) for line in texts[0].splitlines() if line.startswith("{")]
