@@ -1,4 +1,4 @@
-"""Fails unless .ci/locked.txt pins all that pyproject.toml asks for, within its bounds, by hashes and from nowhere else."""
+"""Fails unless .ci/locked.txt pins all that pyproject.toml asks for, within its bounds, by hashes."""
 
 import re
 import tomllib

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,24 +37,31 @@ class Problem:
         return self.given["indices"].size, *self.spec.sizes(self.shape)
 
 
+@functools.cache
+def _structure(rows: int, length: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    """Neurons at the other end, where rows start, their sorted targets, and a permutation."""
+    rng, n_other = np.random.default_rng(rows), max(2 * length, 50)
+    sizes = np.minimum(rng.poisson(length, rows), n_other)
+    ranks = rng.random((rows, n_other)).argsort(axis=1).argsort(axis=1)
+    indices = np.nonzero(ranks < sizes[:, None])[1]
+    return n_other, np.concatenate([[0], np.cumsum(sizes)]), indices, rng.permutation(indices.size)
+
+
 def small(
     rng: np.random.Generator, spec: Any, rows: int, length: int, dtype: Any, index: Any, indptr: Any, extras: Any = ()
 ) -> Problem:
     """Rows of `length` elements on average, sorted; weights in eighths, so that sums are exact in any order."""
-    n_other = max(2 * length, 50)
-    sizes = np.minimum(rng.poisson(length, rows), n_other)
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    nse = int(starts[-1])
-    chosen = [np.sort(rng.choice(n_other, size, replace=False)) for size in sizes]
+    n_other, starts, indices, order = _structure(rows, length)
+    nse = indices.size
     arithmetic = np.float64 if dtype == np.float64 else np.float32
     given = {
         "weight": (rng.integers(-16, 17, nse) / 8).astype(dtype),
-        "indices": np.concatenate(chosen).astype(index),
+        "indices": indices.astype(index),
         "indptr": starts.astype(indptr),
         "spike": rng.random(rows) < 0.6,
     }
     if spec.permuted:
-        given["weight_indices"] = rng.permutation(nse).astype(index)
+        given["weight_indices"] = order.astype(index)
     if spec.kind != "propagate":
         given["trace"] = (rng.integers(-8, 9, n_other) / 8).astype(arithmetic)
     if "gain" in extras:

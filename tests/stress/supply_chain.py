@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -77,18 +79,20 @@ def _same(what: str, files: list[Path], seconds: float, say: Callable[[str], Non
 def _holds_what_git_holds(sdist: Path) -> Result:
     """Each file that is tracked, with its content, and beside these only what says what the package is."""
     start = time.monotonic()
-    names = subprocess.check_output(["git", "-C", ROOT, "ls-tree", "-r", "--name-only", "-z", "HEAD"], text=True)
-    tracked = set(names.strip("\0").split("\0"))
-    with tarfile.open(sdist) as archive:
-        members = {member.name.partition("/")[2]: member for member in archive.getmembers() if not member.isdir()}
-        wrong = sorted(tracked ^ (members.keys() - {"PKG-INFO"}))
-        for name in tracked & members.keys():
-            stream = archive.extractfile(members[name])
-            content = subprocess.check_output(["git", "-C", ROOT, "show", f"HEAD:{name}"])
-            if stream is None or stream.read() != content:
-                wrong.append(name)
+    tracked = _contents(
+        subprocess.check_output(["git", "-C", sdist.parent / "hebbax", "archive", "--prefix=x/", "HEAD"])
+    )
+    packed = _contents(gzip.decompress(sdist.read_bytes()))
+    packed.pop("PKG-INFO", None)
+    wrong = sorted(name for name in tracked | packed if tracked.get(name) != packed.get(name))
     found = f"differs from git in: {', '.join(wrong[:5])}" if wrong else "nothing"
     return Result("the sdist against git", len(tracked), "files", time.monotonic() - start, found, not wrong)
+
+
+def _contents(archive: bytes) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        members = {member.name.partition("/")[2]: files.extractfile(member) for member in files if not member.isdir()}
+        return {name: stream.read() if stream else b"" for name, stream in members.items()}
 
 
 def _holds_all_modules(wheel: Path) -> Result:
