@@ -1,11 +1,13 @@
 # Every target sets up what it needs in a virtual environment, which the next run uses again.
-#   make demo | test | test-all | stress | test-agreement | test-torch | test-brainevent | test-gpu | lint | docs | bench | bench-networks | bench-gpu | clean        make test PYTHON=python3.13 VENV=.venv-3.13
+#   make demo | test | test-all | stress | test-agreement | test-torch | test-brainevent | test-gpu | lint | docs | bench | bench-networks | bench-gpu | lock | clean        make test PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
-VENV ?= .venv
+VENV ?= .venv$(if $(LOCKED),-locked)
 PYTEST_ARGS ?=
 GPU_ARGS ?=
 BENCH_ARGS ?=
 STRESS_ARGS ?=
+# Not empty: only what .ci/locked.txt pins, by its hashes, in an environment of its own (extras test, dev, docs, stress).
+LOCKED ?=
 # The CUDA that the GPU's driver supports: cuda12 or cuda13.
 CUDA ?= cuda13
 # The newest release of the peer that we measure against needs Python 3.12.
@@ -17,11 +19,12 @@ BIN = $(abspath $(VENV))/bin
 WITH_PATH = PATH="$(BIN):$$PATH"
 # In a few processes, each with tests that are side by side, which share what is compiled: most of the time goes there.
 PYTEST = "$(BIN)/python" -m pytest -n auto --maxprocesses 4 --dist worksteal
-PIP = $(WITH_PATH) "$(BIN)/python" -m pip install -qq
+PIP_INSTALL = $(WITH_PATH) "$(BIN)/python" -m pip install -qq
+PIP = $(PIP_INSTALL) $(if $(LOCKED),--no-index)
 # Folders too, because a deleted file changes only its folder.
 SOURCES := meson.build meson.options $(shell find src cuda -not -name __pycache__ -not -name '*.pyc')
 
-.PHONY: demo test test-all stress test-agreement test-torch test-brainevent test-gpu lint docs bench bench-here bench-networks bench-networks-here bench-gpu bench-gpu-here clean
+.PHONY: demo test test-all stress test-agreement test-torch test-brainevent test-gpu lint docs bench bench-here bench-networks bench-networks-here bench-gpu bench-gpu-here lock clean
 
 demo: $(VENV)/.with-plot
 	"$(BIN)/hebbax" simulate song2000 --output demo
@@ -93,6 +96,17 @@ bench-gpu:
 bench-gpu-here: $(VENV)/.with-bench $(VENV)/.with-gpu
 	$(GPU_CHECK) --stages machine,kernels,steps,peers $(GPU_ARGS)
 
+# For all versions of Python and systems at once, with the newest packages that there are.
+LOCK = uv==0.13.9
+lock: $(VENV)/.with-dev
+	"$(PYTHON)" -m venv build/lock
+	build/lock/bin/python -m pip install -qq "$(LOCK)"
+	echo "# All that development needs, pinned: make lock writes it, and make test LOCKED=1 installs it and nothing else." > .ci/locked.txt
+	"$(PYTHON)" -c 'import tomllib; print("ninja", *tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' | \
+	  build/lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links --extra test --extra dev --extra docs --extra stress pyproject.toml - >> .ci/locked.txt
+	"$(BIN)/python" .ci/check_locked.py
+
 clean:
 	rm -rf build dist demo docs/generated .venv .venv-* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
@@ -100,6 +114,7 @@ clean:
 $(VENV)/.tools: pyproject.toml
 	@echo "setting up $(VENV) with $(PYTHON)"
 	@test -x "$(BIN)/python" || "$(PYTHON)" -m venv "$(VENV)"
+	@$(if $(LOCKED),$(PIP_INSTALL) --require-hashes -r .ci/locked.txt)
 	@$(PIP) ninja $$("$(BIN)/python" -c 'import tomllib; \
 	  print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
 	@touch $@

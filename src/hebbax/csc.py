@@ -11,7 +11,7 @@ import numpy as np
 from hebbax._core import connectivity
 from hebbax._core.docs import documented
 from hebbax._core.specs import UPDATE_CSC_POST, UPDATE_CSC_PRE
-from hebbax._core.unitless import check_host_array, check_options, index_dtype
+from hebbax._core.unitless import check_can_name, check_host_array, check_options, index_dtype
 from hebbax.errors import ShapeError
 from hebbax.operators import Plain, WithUnit, call
 
@@ -154,6 +154,8 @@ def _by_row(indices: Any, indptr: Any, shape: tuple[int, int]) -> tuple[Any, Any
             expected = indices.size if name == "indices" else n_post + 1
             if x.shape != (expected,):
                 raise ShapeError(f"{name}: got shape {x.shape}, expected {(expected,)} for shape {shape}")
+        check_can_name("indptr", indptr.dtype, indices.size, f"{indices.size} synapses")
+        check_can_name("indices", indices.dtype, n_pre - 1, f"{n_pre} presynaptic neurons")
         dtype = index_dtype(np.promote_types(indices.dtype, indptr.dtype))
         indices, indptr = jnp.asarray(indices, dtype), jnp.asarray(indptr, dtype)
         column = jnp.searchsorted(indptr, jnp.arange(indices.size, dtype=dtype), side="right") - 1

@@ -567,3 +567,15 @@ def test_wide_indices(side, names):
         out = apply_on(wide, side, rule, values, spike, pre=pre, post=post, capacity=16)
         for got, expected in zip(out, by_hand(synapses, side, values, spike, pre, post), strict=True):
             np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_more_neurons_than_lists_of_spikes_have_room_for_are_refused_by_name(side):
+    n = 2**31
+    shape = (n, 3) if side == "pre" else (3, n)
+    sizes = dict(indptr=shape[0] + 1, indices=5, csc_indptr=shape[1] + 1, csc_indices=5, weight_indices=5)
+    fields = {name: jax.ShapeDtypeStruct((size,), np.int64) for name, size in sizes.items()}
+    synapses = assemble(hebbax.Synapses, {**fields, "shape": shape})
+    values, spike = jax.ShapeDtypeStruct((5,), np.float32), jax.ShapeDtypeStruct((n,), bool)
+    with enable_x64(True), pytest.raises(OverflowError, match=f"^{side}_spike: got {n} neurons, expected at most"):
+        jax.eval_shape(lambda s, *x: apply_on(s, side, lambda w, *_: w, *x), synapses, values, spike)

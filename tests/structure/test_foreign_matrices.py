@@ -13,6 +13,7 @@ from jax.experimental.sparse import BCOO, BCSR
 from test_synapses import check, random_matrix
 
 import hebbax
+from hebbax._core import building, connectivity
 from problems import DTYPES, enable_x64
 
 pytestmark = pytest.mark.together(1)
@@ -262,3 +263,16 @@ def test_flags_are_checked():
         for name in ("sum_duplicates", "multapses", "return_permutation"):
             with pytest.raises(TypeError, match=f"^{name}: got 1, expected True or False"):
                 build(matrix, **{name: 1})
+
+
+def test_positions_in_more_elements_than_int32_counts():
+    """Few synapses of a long list, the rest of which is padding, or was taken away."""
+    pre, post = np.array([1, 0]), np.array([0, 1])
+    listed = building.Listed(pre, post, None, (2, 2), connectivity.AGAIN_IN_MATRIX, np.array([5, 2**31 + 7]))
+    options = dict(sum_duplicates=False, multapses=False, return_permutation=True)
+    with enable_x64(True):
+        views, _, permutation = building.from_list(listed, **options)
+        assert views["indices"].dtype == np.int32
+        np.testing.assert_array_equal(permutation, [2**31 + 7, 5])
+    with pytest.raises(OverflowError, match="jax_enable_x64"):
+        building.from_list(listed, **options)

@@ -312,3 +312,11 @@ def test_groups_are_independent(monkeypatch):
 def test_what_is_no_part(part, error, message):
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         hebbax.Synapses.random((5, 6), prob=0.5, part=part)
+
+
+@pytest.mark.parametrize("shape, rule", [((2**40, 2), "prob"), ((2, 2**40), "indegree"), ((10**5, 10**5), "outdegree")])
+def test_more_than_int32_counts_is_refused_before_anything_is_drawn(shape, rule):
+    """(Or memory for 2^40 neurons would be asked for.)"""
+    value = {"prob": 1e-9, "indegree": 1, "outdegree": 30000}[rule]
+    with pytest.raises(OverflowError, match=r"^shape: got .*, which do not fit int32; .*jax_enable_x64"):
+        hebbax.Synapses.random(shape, **{rule: value})

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import brainunit as u
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from hebbax._core.applying import Arguments, View, apply
@@ -38,6 +39,8 @@ def apply_on(
     if not jax.tree.leaves(per_synapse):
         raise TypeError(f"per_synapse: got {per_synapse!r}, expected at least one array")
     spike = spikes_of(f"{side}_spike", spike, sizes[side])
+    if spike.size > np.iinfo(np.int32).max:
+        raise OverflowError(f"{side}_spike: got {spike.size} neurons, expected at most {np.iinfo(np.int32).max}")
     spike = fence([spike, *map(jax.lax.stop_gradient, arrays_of("after", after))])[0]  # known only once `after` is
     if side == "pre":
         view, ends = View(synapses.indptr, synapses.indices, None), ("pre", "post")

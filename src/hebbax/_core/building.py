@@ -74,8 +74,11 @@ def from_list(
         connectivity.reject_duplicates(pre, post, order, again)
     views, permutation = both_views(connectivity.row_starts(pre, shape[0]), post, shape), None
     if return_permutation:
+        order = np.arange(pre.size) if order is None else order
+        # What was given may have been longer: with padding, or with synapses that were taken away.
+        dtype = connectivity.index_dtype(max(pre.size, int(order.max(initial=-1)) + 1), shape)
         with jax.ensure_compile_time_eval():
-            permutation = jnp.array(np.arange(pre.size) if order is None else order, views["indices"].dtype)
+            permutation = jnp.array(order, dtype)
     return views, numbers, permutation
 
 

@@ -138,7 +138,8 @@ TypeError
 brainunit.UnitMismatchError
     An argument's dimension does not go with that of `weight`.
 OverflowError
-    A 64-bit NumPy integer does not fit 32 bits, and JAX's x64 flag is off.
+    A 64-bit NumPy integer does not fit 32 bits, and JAX's x64 flag is off; or an index array of int32 cannot name as
+    many synapses or neurons as there are.
 ValueError
     An unknown backend, or one that cannot run here; scalar bounds in the wrong order; wrong options of a soft bound.
 ValueError or jax.errors.JaxRuntimeError
@@ -180,6 +181,8 @@ ValueError
     What is to be changed is read-only, not contiguous, or overlaps another argument; scalar bounds in the wrong order;
     wrong options of a soft bound.
     What is on another device than `weight`.
+OverflowError
+    An index array of int32 cannot name as many synapses or neurons as there are.
 IndexError
     On a CPU, an index out of range, with the array's name and the position; what the changed array then holds is
     unspecified. On a CUDA device such an element is skipped.

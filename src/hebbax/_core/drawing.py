@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from hebbax._core.connectivity import check_flag, checked_ids
+from hebbax._core.connectivity import check_flag, checked_ids, index_dtype
 
 # Elements of a group: what many calls of NumPy's cost does not count, and temporary arrays fit a cache.
 GROUP = 2**18
@@ -44,6 +44,7 @@ def random(
     check_flag("autapses", autapses)
     check_flag("multapses", multapses)
     key = _generator(seed).integers(2**64, size=2, dtype=np.uint64)
+    index_dtype(0, shape)  # raises before there are arrays as long as that
     sources, targets = _checked_subset("pre", pre, shape[0]), _checked_subset("post", post, shape[1])
     own = np.searchsorted(targets, _checked_part(part, shape[1]))
     by_column = outdegree is None
@@ -59,6 +60,8 @@ def random(
     else:
         shared = not autapses and np.intersect1d(rows, columns, assume_unique=True).size > 0
         degree = _checked_degree(given[0], rules[given[0]], n, n - shared, multapses)
+        if by_column or own[1] - own[0] == targets.size:
+            index_dtype(degree * int(own[1] - own[0] if by_column else rows.size), shape)
         group = GROUP // max(degree if multapses or 2 * degree <= n else n, 1)
 
         def draw(rng: np.random.Generator, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -46,7 +46,8 @@ def exchange(spikes: Any, axis: str, *, capacity: int | None = None, awake: bool
     Raises
     ------
     hebbax.errors.ShapeError, TypeError, ValueError
-        `spikes` has not two axes, or is not real; `capacity` is negative, or of all devices more than int32 counts.
+        `spikes` has not two axes, or is not real; `capacity` is negative; or there may be more spikes on a device, or
+        more neurons or room for spikes on all of them, than int32 counts.
 
     Notes
     -----
@@ -70,13 +71,15 @@ def exchange(spikes: Any, axis: str, *, capacity: int | None = None, awake: bool
     Array([15, 14, 14], dtype=int32)
     """
     check_jax()
-    spikes = _checked(spikes)
+    spikes = _counted(_checked(spikes))
     if capacity is None:
         capacity = spikes.size
     elif isinstance(capacity, bool) or not isinstance(capacity, (int, np.integer)) or capacity < 0:
         raise ValueError(f"capacity: got {capacity!r}, expected an integer of at least 0")
     devices, capacity = _devices_of(axis), int(capacity)
-    _check_counts("capacity", devices, capacity, spikes)
+    if devices * max(capacity, spikes.shape[1]) > _MOST:
+        got = f"{capacity} for {spikes.shape[1]} neurons on each of {devices} devices"
+        raise ValueError(f"capacity: got {got}, expected at most {_MOST} spikes and neurons in all")
     own = pack(spikes, capacity)
     message = own.message
     if devices == 1:
@@ -92,22 +95,24 @@ def exchange(spikes: Any, axis: str, *, capacity: int | None = None, awake: bool
 def exchange_all(spikes: Any, axis: str) -> SpikeLists:
     """As `exchange`, in bits: for more spikes than a capacity, and for rates at which bits are fewer than lists."""
     check_jax()
-    spikes = _checked(spikes)
+    spikes = _counted(_checked(spikes), _devices_of(axis))
     own = spikes.shape[1]
-    _check_counts("spikes", _devices_of(axis), spikes.size, spikes)
     bits = jax.lax.all_gather(jnp.packbits(spikes, axis=1), axis)  # (devices, steps, bytes)
     everyone = jnp.unpackbits(bits, axis=2, count=own).astype(bool).swapaxes(0, 1).reshape(spikes.shape[0], -1)
     return pack(everyone, everyone.size)
 
 
-def _check_counts(name: str, devices: int, capacity: int, spikes: jax.Array) -> None:
-    if devices * max(capacity, spikes.shape[1]) > _MOST:
-        got = f"{capacity} for {spikes.shape[1]} neurons on each of {devices} devices"
-        raise ValueError(f"{name}: got {got}, expected at most {_MOST} spikes and neurons in all")
-
-
 def _devices_of(axis: str) -> int:
     return jax.lax.axis_size(axis) if hasattr(jax.lax, "axis_size") else int(jax.lax.psum(1, axis))
+
+
+def _counted(spikes: jax.Array, devices: int = 1) -> jax.Array:
+    """Raise where the lists, whose numbers are int32, could not say how many spikes there are."""
+    steps, own = spikes.shape
+    if max(steps * own * devices, steps) > _MOST:
+        of = "" if devices == 1 else f" on each of {devices} devices"
+        raise ValueError(f"spikes: got shape {spikes.shape}{of}, expected at most {_MOST} entries in all")
+    return spikes
 
 
 def _checked(spikes: Any) -> jax.Array:

@@ -32,6 +32,7 @@ from hebbax._core.specs import (
 from hebbax.errors import ShapeError
 
 MOST_NEURONS = 2**48  # of which no memory holds an array; of one whose bytes int64 does not count, XLA ends the process
+_INT32_MAX = np.iinfo(np.int32).max
 WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -250,6 +251,14 @@ def expected_instead(operand: str, dtype: Any) -> str | None:
 def check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int], vmaps: bool = True) -> None:
     nse = given["indices"].size
     n_event, n_other = spec.sizes(shape)
+    other = "pre" if spec.event == "post" else "post"
+    for operand, largest, what in (
+        ("indptr", nse, f"{nse} synapses"),
+        ("weight_indices", nse - 1, f"{nse} synapses"),
+        ("indices", n_other - 1, f"{n_other} {other}synaptic neurons"),
+    ):
+        if largest > _INT32_MAX and operand in given:
+            check_can_name(operand, given[operand].dtype, largest, what, in_jax=vmaps)
     weight = given["weight"].shape
     is_shared = spec.kind == "propagate" and weight in ((), (1,))
     if spec.kind == "update" and math.prod(weight) == 1 and nse > 1:
@@ -278,6 +287,14 @@ def check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int], vmap
     for operand, size in {"w_min": nse, "w_max": nse, "gain": n_event}.items():
         if operand in given and given[operand].shape not in ((), (size,)):
             raise ShapeError(f"{operand}: got shape {given[operand].shape}, expected a scalar or ({size},)")
+
+
+def check_can_name(name: str, dtype: Any, largest: int, what: str, in_jax: bool = True) -> None:
+    """Raise where indices that are kept in the dtype for this one cannot be as large as those of so many."""
+    kept = index_dtype(dtype) if in_jax else _common_index_dtype(dtype)
+    if largest > np.iinfo(kept).max:
+        hint = "; JAX has it with its jax_enable_x64 flag" if in_jax else ""
+        raise OverflowError(f"{name}: got dtype {dtype} for {what}, expected int64{hint}")
 
 
 def spikes_of(name: str, spike: Any, size: int | None = None) -> jax.Array:

@@ -265,7 +265,8 @@ cdef int64_t elements_of_member(const Buffer* operands, int flags) noexcept nogi
     for k in range(0, size - 7, 8):
         memcpy(&word, is_spike + k, 8)
         spikes += word * <uint64_t> 0x0101010101010101 >> 56  # the sum of its bytes
-    return operands[1].size * spikes // max(size, 1) + (operands[1].size // CLIPPED if flags & CLIP_ALL else 0)
+    cdef double share = <double> spikes / max(size, 1)  # (the product of two counts need not fit 64 bits)
+    return <int64_t> (operands[1].size * share) + (operands[1].size // CLIPPED if flags & CLIP_ALL else 0)
 
 
 cdef bint run_batch(
