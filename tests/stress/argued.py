@@ -30,7 +30,7 @@ ARGUED = (
     ),
     Argued(KERNELS + "update.pyx", r"if chunks == 1 or not permuted or elements < rows", SPEED),
     Argued(KERNELS + "update.pyx", r"return nse < CACHED or elements < nse // 16", SPEED),
-    Argued(KERNELS + "calls.pyx", r"return operands\[1\]\.size \* spikes // max", SPEED),
+    Argued(KERNELS + "calls.pyx", r"return <int64_t> \(operands\[1\]\.size \* share\)", SPEED),
     Argued(
         KERNELS + "threads.pyx",
         r"for _ in range\(1, <int> min\(get\(&limit\), chunks\)\)",

@@ -214,13 +214,10 @@ def test_no_list_makes_a_kernel_leave_its_buffers(network, rng, place, value):
 @pytest.mark.parametrize("place", range(1, 8))
 @pytest.mark.parametrize("value", [-(2**31), -6, 100_000, 2**31 - 1])
 def test_no_message_makes_merging_leave_its_buffers(rng, message, place, value):
-    """Whatever devices have sent. (What is lost is a number that nothing is found by.)"""
+    """Whatever devices have sent."""
     own = pack(draw(rng, 2, 5), 10)
     messages = np.array([own.message, own.message])
     messages[message, place] = value
-    if place == 4 and value > 0:
-        assert merge(jnp.asarray(messages.reshape(-1)), 2, own.sent).overflow == value
-        return
     with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="merge: other lists than"):
         jax.block_until_ready(merge(jnp.asarray(messages.reshape(-1)), 2, own.sent).message)
 

@@ -165,16 +165,17 @@ cdef inline void begin_message(int32_t* header, int64_t n, int64_t steps, int64_
     header[STEP], header[NEURONS], header[STEPS], header[CAPACITY] = 0, <int32_t> n, <int32_t> steps, <int32_t> capacity
 
 
-cdef bint can_merge(const int32_t* messages, int64_t devices, int64_t n, int64_t steps, int64_t capacity) noexcept nogil:
-    """Whether messages say these numbers, and where spikes begin: in order, and within what there is, if none are lost."""
-    cdef int64_t d, step
-    cdef const int32_t* part = messages
+cdef bint can_merge(
+    const int32_t* part, int64_t devices, int64_t n, int64_t steps, int64_t capacity
+) noexcept nogil:
+    """Whether messages say these numbers, where spikes begin, in order, and how many have no room."""
+    cdef int64_t _, step
     if n < 0 or steps < 0 or capacity < 0:
         return False
-    for d in range(devices):
-        if part[NEURONS] != n or part[STEPS] != steps or part[CAPACITY] != capacity or part[LOST] < 0:
+    for _ in range(devices):
+        if part[NEURONS] != n or part[STEPS] != steps or part[CAPACITY] != capacity:
             return False
-        if part[SENT_HEADER] < 0 or (part[LOST] == 0 and part[SENT_HEADER + steps] > capacity):
+        if part[SENT_HEADER] < 0 or part[LOST] != max(part[SENT_HEADER + steps] - capacity, 0):
             return False
         for step in range(steps):
             if part[SENT_HEADER + step + 1] < part[SENT_HEADER + step]:
