@@ -13,7 +13,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from hebbax._core.xla_ffi cimport (
-    INTERNAL, XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, answer_metadata, get_run, new_error,
+    INTERNAL, OUT_OF_RANGE, XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, answer_metadata, get_run, new_error,
 )
 from hebbax._cpu.buffers cimport prefetch_lines
 from hebbax._cpu.rows cimport skip_silent
@@ -177,6 +177,30 @@ cdef inline void begin_message(int32_t* header, int64_t n, int64_t steps, int64_
     header[0], header[NEURONS], header[STEPS], header[CAPACITY] = 0, <int32_t> n, <int32_t> steps, <int32_t> capacity
 
 
+cdef inline int64_t size_of(const int32_t* message, int64_t most) noexcept nogil:
+    """Integers of a message by what it says, 0 if it says nothing that can be: an array may hold anything."""
+    if most < HEADER or message[NEURONS] < 0 or message[STEPS] < 0 or message[CAPACITY] < 0:
+        return 0
+    return HEADER + <int64_t> message[STEPS] + 1 + message[CAPACITY]
+
+
+cdef inline bint is_packed(const int32_t* message, const int32_t* first) noexcept nogil:
+    """Whether a message is like the first one, and its steps begin one after the other and within its capacity."""
+    cdef const int32_t* starts = message + HEADER
+    cdef int64_t step, last = 0
+    cdef bint ascends = True
+    if message[NEURONS] != first[NEURONS] or message[STEPS] != first[STEPS] or message[CAPACITY] != first[CAPACITY]:
+        return False
+    for step in range(message[STEPS] + 1):
+        ascends &= last <= starts[step]
+        last = starts[step]
+    return ascends and message[LOST] == max(last - message[CAPACITY], 0)
+
+
+cdef inline XLA_FFI_Error* not_packed(XLA_FFI_CallFrame* frame) noexcept nogil:
+    return new_error(frame.api, b"merge: the messages are not as they were packed", OUT_OF_RANGE)
+
+
 cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
     """Operand: the messages of all devices, alike in size, one after the other; result: the message that says all.
 
@@ -194,8 +218,13 @@ cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
         return NULL
     messages, merged = <XLA_FFI_Buffer*> frame.args.args[0], <XLA_FFI_Buffer*> frame.rets.rets[0]
     part, header = <const int32_t*> messages.data, <int32_t*> merged.data
-    n, steps, size = part[NEURONS], part[STEPS], HEADER + part[STEPS] + 1 + part[CAPACITY]
-    devices, capacity = messages.dims[0] // size, merged.dims[0] - HEADER - steps - 1
+    size = size_of(part, messages.dims[0])
+    if size == 0 or messages.dims[0] % size:
+        return not_packed(frame)
+    n, steps, devices = part[NEURONS], part[STEPS], messages.dims[0] // size
+    capacity = devices * part[CAPACITY]
+    if merged.dims[0] != HEADER + steps + 1 + capacity:
+        return not_packed(frame)
     ids, place = header + HEADER + steps + 1, header + HEADER + 1
     begin_message(header, devices * n, steps, capacity)
     header[LOST] = 0
@@ -203,6 +232,8 @@ cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
     for d in range(devices):
         starts = part + d * size + HEADER
         prefetch_lines(part, (d + AHEAD) * size, (d + AHEAD) * size + HEADER + steps, 0)
+        if not is_packed(part + d * size, part):
+            return not_packed(frame)
         header[LOST] = max(header[LOST], part[d * size + LOST])
         for step in range(steps - 1):
             place[step + 1] += starts[step + 1] - starts[step]
