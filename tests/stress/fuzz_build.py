@@ -20,12 +20,24 @@ from record import ROOT
 
 HERE = Path(__file__).parent / "kernels"
 KINDS = ("update", "propagate", "collect", "deliver", "record", "fade", "tile", "pack", "merge", "exchange")
-MODULES = ("_core.dlpack", *(f"_cpu.{x}" for x in "threads rows update propagate collect calls tiles exchange handlers".split()))
+MODULES = (
+    "_core.dlpack",
+    *(f"_cpu.{x}" for x in "threads rows update propagate collect calls tiles exchange handlers".split()),
+)
 # Measures against threads and batches that small arrays would never reach: with these they take every path.
 SMALL = {
     "rows": {"BATCH": 64, "LONGEST": 80, "PIECE": 4, "LOOKED_UP": 8},
     "update": {"RUN": 2, "NEAR": 24, "CACHED": 256, "GRAIN": 8, "CLIP_GRAIN": 16, "CLIP_BLOCK": 8, "CLIP_AHEAD": 16},
-    "propagate": {"GRAIN": 8, "COPIED": 256, "RUN": 2, "LINE": 2, "WINDOW": 4, "SAMPLE": 16, "FETCH": 2, "ROWS_AHEAD": 4},
+    "propagate": {
+        "GRAIN": 8,
+        "COPIED": 256,
+        "RUN": 2,
+        "LINE": 2,
+        "WINDOW": 4,
+        "SAMPLE": 16,
+        "FETCH": 2,
+        "ROWS_AHEAD": 4,
+    },
     "collect": {"GRAIN": 8},
     "calls": {"GRAIN": 8, "LARGE": 64},
 }
@@ -114,13 +126,36 @@ def build(
     for module in MODULES:
         source = folder / "src" / "hebbax" / (module.replace(".", "/") + ".pyx")
         target = source.with_suffix(".c")
-        options = ["-3", "-X", "boundscheck=False", "-X", "wraparound=False", "-X", "cdivision=True", "-X", "emit_code_comments=False"]
+        options = [
+            "-3",
+            "-X",
+            "boundscheck=False",
+            "-X",
+            "wraparound=False",
+            "-X",
+            "cdivision=True",
+            "-X",
+            "emit_code_comments=False",
+        ]
         objects.append(folder / f"{source.stem}.o")
         if source.name not in changed and not any(".pxd" in x or ".pxi" in x for x in changed) and objects[-1].exists():
             continue
         _run([sys.executable, "-m", "cython", *options, "--line-directives", "--module-name", f"hebbax.{module}",
               "-I", str(folder / "src"), str(source), "-o", str(target)])  # fmt: skip
-        _run([cc, *CFLAGS, *flags, *includes, "-w", "-Werror=implicit-function-declaration", "-c", str(target), "-o", str(objects[-1])])
+        _run(
+            [
+                cc,
+                *CFLAGS,
+                *flags,
+                *includes,
+                "-w",
+                "-Werror=implicit-function-declaration",
+                "-c",
+                str(target),
+                "-o",
+                str(objects[-1]),
+            ]
+        )
     cxx = {"clang": "clang++", "gcc": "g++"}.get(cc, cc)
     define = ["-DWITH_LIBFUZZER"] if libfuzzer else []
     objects.append(folder / "harness.o")

@@ -207,7 +207,11 @@ inline void run_merge(Draw& draw) {
     }
     bool patched = false;
     patch_integers(draw, operands[0], steps * own, patched);
-    if (draw.one_in(32)) shape(operands[0], INT32, draw.of(8)), operands[0].arena.place(operands[0].bytes(), true), patched = true;
+    if (draw.one_in(32)) {
+        shape(operands[0], INT32, draw.of(8)), operands[0].arena.place(operands[0].bytes(), true), patched = true;
+        x = operands[0].arena.as<int32_t>();
+        for (int64_t k = 0; k < operands[0].size(); k++) x[k] = draw.below(3);
+    }
     bool good = operands[0].size() == devices * size;
     for (int64_t d = 0; good && d < devices; d++) {
         const int32_t* y = x + d * size;

@@ -139,7 +139,7 @@ template <class W> struct Range {
         L power = std::pow(base, (L)m.mu), largest = std::numeric_limits<A>::max() / 4;
         number = power < largest && base < largest && std::fabs(change * power) < largest && base * range < largest;
         if (std::fabs(x) > 1e4 || std::fabs(change) > 1e4 || range > 1e6 || range < 1e-3 || base > 1e4) return;
-        L error = base == 0 && !(range > 0) ? 0 : 4 * eps * ((std::fabs((L)x) + std::fabs((L)(upper ? high : low))) / range + base);
+        L error = base == 0 && !(range > 0) ? 0 : 4 * eps * ((std::fabs((L)x) + std::fabs((L)(upper ? high : low))) / range + base) + 2 * std::numeric_limits<A>::denorm_min();
         L ends[2];
         for (int k = 0; k < 2; k++) {
             L b = base + (k ? error : -error), p = b > 0 ? std::pow(b, (L)m.mu) : 0;
