@@ -1,4 +1,4 @@
-"""The kernels as a library for fuzzing: the sources as they are, but for constants, doors to what is private, and flags.
+"""The kernels as a library for fuzzing: the sources as they are, but for constants and doors to what is private.
 
 Python loads it, which Cython's modules need to find each other, and is then in nobody's way: one call runs it all.
 """
@@ -48,7 +48,9 @@ cdef public void hebbax_fuzz_limit(long long n) noexcept nogil:
     limit = n
 """,
     "handlers": """
-cdef public int hebbax_fuzz_call(int kind, const void* result, const void* operands, int flags, double mu, char* message) noexcept nogil:
+cdef public int hebbax_fuzz_call(
+    int kind, const void* result, const void* operands, int flags, double mu, char* message
+) noexcept nogil:
     cdef const Buffer* out = <const Buffer*> result
     cdef const Buffer* given = <const Buffer*> operands
     cdef Attributes attributes = Attributes(flags, mu)
@@ -213,7 +215,7 @@ def load(library: Path) -> ctypes.CDLL:
 
 
 def main() -> None:
-    """In a process of its own: LIBRARY random FIRST COUNT SIZE, LIBRARY files PATH ..., LIBRARY libfuzzer ARGUMENT ..."""
+    """In a process of its own: LIBRARY random FIRST COUNT SIZE, or files FOLDER, or libfuzzer ARGUMENT ..."""
     library, what, *rest = sys.argv[1:]
     kernels = load(Path(library))
     if what == "random":

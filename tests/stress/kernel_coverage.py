@@ -1,6 +1,6 @@
 """Which lines and branches of the kernels, functions of the .pyx and .pxd files without the GIL, inputs have covered.
 
-Clang counts in the C that Cython made, whose `#line` says where a line is from. Code that exists for each pair of dtypes
+Clang counts in the C that Cython made, whose `#line` says where a line is from. Code that exists for each dtype
 counts once: what is covered in any of them is.
 """
 
