@@ -183,6 +183,17 @@ def test_no_list_makes_a_kernel_leave_its_buffers(network, rng, place, value):
         assert "the lists" in str(error) or "indptr" in str(error)
 
 
+@pytest.mark.parametrize(
+    "place, value", [(2, 2**30), (2, -3), (3, 2**30), (6, -(2**31)), (9, 2**30), (4, 1)]
+)
+def test_merging_what_is_no_message_is_refused(place, value):
+    """Which crashed: it went by what the messages say of their size."""
+    lists = pack(jnp.ones((STEPS, 8), bool), 32)
+    messages = jnp.concatenate([lists.message, lists.message]).at[place].set(value)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="the messages are not as they were packed"):
+        jax.block_until_ready(merge(messages, 2, lists.sent).message)
+
+
 def test_wrong_arguments_are_named(network):
     synapses, weight = network
     with pytest.raises(ShapeError, match=r"pre_spike: got lists of 8 neurons, expected 70 for shape \(70, 30\)"):
