@@ -183,9 +183,7 @@ def test_no_list_makes_a_kernel_leave_its_buffers(network, rng, place, value):
         assert "the lists" in str(error) or "indptr" in str(error)
 
 
-@pytest.mark.parametrize(
-    "place, value", [(2, 2**30), (2, -3), (3, 2**30), (6, -(2**31)), (9, 2**30), (4, 1)]
-)
+@pytest.mark.parametrize("place, value", [(2, 2**30), (2, -3), (3, 2**30), (6, -(2**31)), (9, 2**30), (4, 1)])
 def test_merging_what_is_no_message_is_refused(place, value):
     """Which crashed: it went by what the messages say of their size."""
     lists = pack(jnp.ones((STEPS, 8), bool), 32)
