@@ -54,8 +54,7 @@ struct Threads {
         wake.notify_one();
     }
 };
-inline Threads threads;
-inline bool threads_started = false;
+inline Threads& threads = *new Threads;  // (which outlives the process: its threads wait for ever)
 
 struct Error {
     char message[1024];
