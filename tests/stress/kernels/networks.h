@@ -239,7 +239,7 @@ struct NetworkCase {
     }
     void fill_indices(uint8_t* at, int64_t size) {
         const Array& pointer = operands[INDPTR];
-        bool in_rows = sorted && is_index(pointer);
+        bool in_rows = sorted && is_index(pointer) && pointer.bytes() > 0;
         int64_t row = 0, x = 0;
         for (int64_t k = 0; k < size; k++) {
             if (!in_rows) x = draw.below(n_other);
