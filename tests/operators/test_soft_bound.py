@@ -123,6 +123,16 @@ def test_the_power_is_1_by_default(backend, mu):
     np.testing.assert_array_equal(soft_chain(backend, soft_bound="lower", mu=mu), out)
 
 
+@pytest.mark.parametrize("mu", [0.5, 1])
+@pytest.mark.parametrize("soft_bound", SOFT)
+def test_no_weight_becomes_nan_where_the_range_is_subnormal(backend, soft_bound, mu):
+    """Its inverse overflows: times the distance of a weight at the bound that was NaN."""
+    low, high = np.float32(0), np.float32(1e-39)
+    weight = np.array([low, high] * 3, np.float32)
+    out = soft_chain(backend, weight=weight, w_min=low, w_max=high, soft_bound=soft_bound, mu=mu)
+    assert np.all((out >= low) & (out <= high))
+
+
 def test_16_bit_weights_are_rounded_once(backend):
     """The bases, 1/3 and 3/4, would differ in their fourth digit; the sums are those of float32, to the nearest."""
     for name in ("float16", "bfloat16"):

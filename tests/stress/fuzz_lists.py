@@ -234,10 +234,10 @@ class Block:
         def expect(messages):
             parts = messages.reshape(devices, -1).astype(np.int64)
             starts, ids = parts[:, SENT_HEADER : SENT_HEADER + steps + 1], parts[:, SENT_HEADER + steps + 1 :]
-            alike = (parts[:, 1:4] == [n, steps, sent.capacity]).all() and (parts[:, 4] >= 0).all()
-            inside = (starts[:, 0] >= 0).all() and (np.diff(starts) >= 0).all()
-            if not (alike and inside and (starts[parts[:, 4] == 0, -1] <= sent.capacity).all()):
-                return Outcome(("merge: other lists than",))
+            alike = (parts[:, 1:4] == [n, steps, sent.capacity]).all()
+            ascend = (starts[:, 0] >= 0).all() and (np.diff(starts) >= 0).all()
+            if not (alike and ascend and (parts[:, 4] == np.maximum(starts[:, -1] - sent.capacity, 0)).all()):
+                return Outcome(("merge: the messages are not as they were packed",))
             lost = parts[:, 4].max()
             out = np.zeros(SENT_HEADER + steps + 1 + devices * sent.capacity, np.int32)
             out[:SENT_HEADER] = 0, devices * n, steps, devices * sent.capacity, lost

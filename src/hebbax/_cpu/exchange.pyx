@@ -165,27 +165,32 @@ cdef inline void begin_message(int32_t* header, int64_t n, int64_t steps, int64_
     header[STEP], header[NEURONS], header[STEPS], header[CAPACITY] = 0, <int32_t> n, <int32_t> steps, <int32_t> capacity
 
 
-cdef bint can_merge(
-    const int32_t* part, int64_t devices, int64_t n, int64_t steps, int64_t capacity
-) noexcept nogil:
-    """Whether messages say these numbers, where spikes begin, in order, and how many have no room."""
-    cdef int64_t _, step
-    if n < 0 or steps < 0 or capacity < 0:
+cdef inline int64_t size_of(const int32_t* message, int64_t most) noexcept nogil:
+    """Integers of a message by what it says, 0 if it says nothing that can be: an array may hold anything."""
+    if most < SENT_HEADER or message[NEURONS] < 0 or message[STEPS] < 0 or message[CAPACITY] < 0:
+        return 0
+    return SENT_HEADER + <int64_t> message[STEPS] + 1 + message[CAPACITY]
+
+
+cdef inline bint is_packed(const int32_t* message, const int32_t* first) noexcept nogil:
+    """Whether a message is like the first one, and its steps begin one after the other and within its capacity."""
+    cdef const int32_t* starts = message + SENT_HEADER
+    cdef int64_t step, last = 0
+    cdef bint ascends = True
+    if message[NEURONS] != first[NEURONS] or message[STEPS] != first[STEPS] or message[CAPACITY] != first[CAPACITY]:
         return False
-    for _ in range(devices):
-        if part[NEURONS] != n or part[STEPS] != steps or part[CAPACITY] != capacity:
-            return False
-        if part[SENT_HEADER] < 0 or part[LOST] != max(part[SENT_HEADER + steps] - capacity, 0):
-            return False
-        for step in range(steps):
-            if part[SENT_HEADER + step + 1] < part[SENT_HEADER + step]:
-                return False
-        part += SENT_HEADER + steps + 1 + capacity
-    return True
+    for step in range(message[STEPS] + 1):
+        ascends &= last <= starts[step]
+        last = starts[step]
+    return ascends and message[LOST] == max(last - message[CAPACITY], 0)
+
+
+cdef inline XLA_FFI_Error* not_packed(XLA_FFI_CallFrame* frame) noexcept nogil:
+    return new_error(frame.api, b"merge: the messages are not as they were packed", OUT_OF_RANGE)
 
 
 cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
-    """Operand: the messages of all devices, two at least, each a row; result: the message that says all.
+    """Operand: the messages of all devices, alike in size, one after the other; result: the message that says all.
 
     Where a step ends in the result is, until then, where its next spike goes: so each message is read once.
     """
@@ -201,18 +206,22 @@ cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
         return NULL
     messages, merged = <XLA_FFI_Buffer*> frame.args.args[0], <XLA_FFI_Buffer*> frame.rets.rets[0]
     part, header = <const int32_t*> messages.data, <int32_t*> merged.data
-    devices, size = messages.dims[0], messages.dims[1]
-    capacity = (merged.dims[0] - size) // (devices - 1)  # both are as long but for it
-    steps, n = size - SENT_HEADER - 1 - capacity, part[NEURONS]
-    if not can_merge(part, devices, n, steps, capacity):
-        return new_error(frame.api, b"merge: other lists than hebbax.sharding.exchange makes", OUT_OF_RANGE)
+    size = size_of(part, messages.dims[0])
+    if size == 0 or messages.dims[0] % size:
+        return not_packed(frame)
+    n, steps, devices = part[NEURONS], part[STEPS], messages.dims[0] // size
+    capacity = devices * part[CAPACITY]
+    if merged.dims[0] != SENT_HEADER + steps + 1 + capacity:
+        return not_packed(frame)
     ids, place = header + SENT_HEADER + steps + 1, header + SENT_HEADER + 1
-    begin_message(header, devices * n, steps, devices * capacity)
+    begin_message(header, devices * n, steps, capacity)
     header[LOST] = 0
     memset(header + SENT_HEADER, 0, (steps + 1) * sizeof(int32_t))
     for d in range(devices):
         starts = part + d * size + SENT_HEADER
         prefetch_lines(part, (d + AHEAD) * size, (d + AHEAD) * size + SENT_HEADER + steps, 0)
+        if not is_packed(part + d * size, part):
+            return not_packed(frame)
         header[LOST] = max(header[LOST], part[d * size + LOST])
         for step in range(steps - 1):
             place[step + 1] += starts[step + 1] - starts[step]

@@ -23,7 +23,7 @@ cdef bint fill(
         if not 0 <= spiking[cursor.place + 1] < n:
             return False
         begin, end = indptr[spiking[cursor.place + 1]], indptr[spiking[cursor.place + 1] + 1]
-        if begin < 0 or end < begin or end > nse:
+        if begin < 0 or end < begin or end > nse or not 0 <= cursor.start <= end - begin:
             return False
         begin += cursor.start
         size = min(end - begin, lanes - count)
@@ -52,10 +52,11 @@ cdef bint fill_result(
     cdef const index_t* slots = <const index_t*> operands[2].data if operands[2].size else NULL
     cdef const index_t* given = <const index_t*> operands[4].data
     cdef index_t* out = <index_t*> result.data
+    cdef const int32_t* spiking = <const int32_t*> operands[3].data
     cdef Cursor cursor = Cursor(given[0], given[1])
-    cdef bint done = fill(
-        <const index_t*> operands[0].data, <const index_t*> operands[1].data, slots,
-        <const int32_t*> operands[3].data, out, lanes, n, operands[1].size, given[2], &cursor)
+    cdef bint done = cursor.place >= 0 and spiking[0] < operands[3].size and fill(
+        <const index_t*> operands[0].data, <const index_t*> operands[1].data, slots, spiking, out, lanes, n,
+        operands[1].size, given[2], &cursor)
     out[3 * lanes], out[3 * lanes + 1] = <index_t> cursor.place, <index_t> cursor.start
     return done
 

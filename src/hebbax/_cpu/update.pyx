@@ -65,11 +65,13 @@ cdef inline arith_t clip(arith_t x, arith_t low, arith_t high) noexcept nogil:
 cdef inline double slope_of(arith_t low, arith_t high, bint upper, bint ranged) noexcept nogil:
     """What scales the distance to the soft bound so that it is 1 at the other one; 0 if there is no range between.
 
-    Without another bound the distance is not scaled.
+    Without another bound the distance is not scaled. A range so small that its inverse overflows is none either: XLA
+    flushes it, and a weight at the bound would become NaN.
     """
     cdef arith_t per_range = 1
     if ranged:
         per_range = 1 / (high - low) if low < high else 0
+        per_range = per_range if per_range < INFINITY else 0
     return -per_range if upper else per_range
 
 
