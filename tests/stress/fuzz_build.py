@@ -26,8 +26,8 @@ MODULES = (
 )
 # Measures against threads and batches that small arrays would never reach: with these they take every path.
 SMALL = {
-    "rows": {"BATCH": 64, "LONGEST": 80, "PIECE": 4, "LOOKED_UP": 8},
-    "update": {"RUN": 2, "NEAR": 24, "CACHED": 256, "GRAIN": 8, "CLIP_GRAIN": 16, "CLIP_BLOCK": 8, "CLIP_AHEAD": 16},
+    "rows": {"BATCH": 64, "LONGEST": 80, "PIECE": 4, "CACHED": 256, "LOOKED_UP": 8},
+    "update": {"RUN": 2, "NEAR": 24, "GRAIN": 8, "CLIP_GRAIN": 16, "CLIP_BLOCK": 8, "CLIP_AHEAD": 16},
     "propagate": {
         "GRAIN": 8,
         "COPIED": 256,
@@ -54,7 +54,7 @@ cdef public int hebbax_fuzz_call(
     cdef const Buffer* out = <const Buffer*> result
     cdef const Buffer* given = <const Buffer*> operands
     cdef Attributes attributes = Attributes(flags, mu)
-    cdef Pool openmp = Pool(NULL, NULL, False)
+    cdef Pool openmp = Pool(NULL, NULL, False, NULL)
     cdef const char* wrong = NULL
     cdef int count = UPDATE_OPERANDS if kind == 0 else PROPAGATE_OPERANDS
     cdef Run run = run_update if kind == 0 else run_propagate if kind == 1 else run_collect

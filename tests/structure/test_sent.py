@@ -219,7 +219,7 @@ def test_no_message_makes_merging_leave_its_buffers(rng, message, place, value):
     messages = np.array([own.message, own.message])
     messages[message, place] = value
     with pytest.raises(
-        (jax.errors.JaxRuntimeError, ValueError), match="merge: the messages are not as they were packed"
+        (jax.errors.JaxRuntimeError, ValueError), match="merge: the messages are not as they were"
     ):
         jax.block_until_ready(merge(jnp.asarray(messages.reshape(-1)), 2, own.sent).message)
 
