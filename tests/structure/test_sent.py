@@ -218,9 +218,7 @@ def test_no_message_makes_merging_leave_its_buffers(rng, message, place, value):
     own = pack(draw(rng, 2, 5), 10)
     messages = np.array([own.message, own.message])
     messages[message, place] = value
-    with pytest.raises(
-        (jax.errors.JaxRuntimeError, ValueError), match="merge: the messages are not as they were"
-    ):
+    with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="merge: the messages are not as they were"):
         jax.block_until_ready(merge(jnp.asarray(messages.reshape(-1)), 2, own.sent).message)
 
 

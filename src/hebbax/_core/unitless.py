@@ -252,13 +252,13 @@ def check_shapes(spec: Spec, given: dict[str, Any], shape: tuple[int, int], vmap
     nse = given["indices"].size
     n_event, n_other = spec.sizes(shape)
     other = "pre" if spec.event == "post" else "post"
-    for operand, largest, what in (
+    for named, largest, many in (
         ("indptr", nse, f"{nse} synapses"),
         ("weight_indices", nse - 1, f"{nse} synapses"),
         ("indices", n_other - 1, f"{n_other} {other}synaptic neurons"),
     ):
-        if largest > _INT32_MAX and operand in given:
-            check_can_name(operand, given[operand].dtype, largest, what, in_jax=vmaps)
+        if largest > _INT32_MAX and named in given:
+            check_can_name(named, given[named].dtype, largest, many, in_jax=vmaps)
     weight = given["weight"].shape
     is_shared = spec.kind == "propagate" and weight in ((), (1,))
     if spec.kind == "update" and math.prod(weight) == 1 and nse > 1:
