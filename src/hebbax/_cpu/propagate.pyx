@@ -158,7 +158,7 @@ cdef hot_void span(
     cdef arith_t factor = gain[0] if job.call.gain.size == 1 else 1
     cdef int64_t nse = network.indices.size, n_other = network.n_other, count = job.rows.count, added = 0
     cdef int64_t begins[ROWS_AHEAD]  # of this thread's part of the coming rows
-    cdef int64_t tick, coming, begin, end, part, fetched, found, since = 0
+    cdef int64_t tick, coming, begin, end, part, fetched, looks = LOOK
     if job.copies:
         copy_rows(job, weight, indices, gain, start, stop)
         return
@@ -197,26 +197,19 @@ cdef hot_void span(
         begin, end = begins[coming % ROWS_AHEAD], row[coming].begin + row[coming + 1].before - row[coming].before
         if job.call.gain.size > 1:
             factor = gain[row[coming].event]
-        while begin < end:
-            fetched = min(begin + LOOK, end)
-            if network.permuted:
-                found = propagate_run(weight, indices, slots, out, begin, fetched, start, stop - start, nse, ahead,
-                                      factor, True, False)
-            elif network.shared:
-                found = propagate_run(weight, indices, slots, out, begin, fetched, start, stop - start, nse, ahead,
-                                      factor, False, True)
-            else:
-                found = propagate_run(weight, indices, slots, out, begin, fetched, start, stop - start, nse, ahead,
-                                      factor, False, False)
-            added += found
-            since += found
-            if since >= LOOK:
-                since = 0
-                if is_stopped(&network.pool):
-                    return
-            if found < LOOK:
-                break
-            begin += LOOK
+        if network.permuted:
+            added += propagate_run(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, factor,
+                                   True, False)
+        elif network.shared:
+            added += propagate_run(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, factor,
+                                   False, True)
+        else:
+            added += propagate_run(weight, indices, slots, out, begin, end, start, stop - start, nse, ahead, factor,
+                                   False, False)
+        if added >= looks:
+            looks = added + LOOK
+            if is_stopped(&network.pool):
+                return
     add_and_get(&job.added, added)
 
 
