@@ -30,7 +30,8 @@ AHEAD = 24
 def _compiled(ahead: int = AHEAD) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as folder:
         library, source = Path(folder) / "lines.so", Path(__file__).with_suffix(".c")
-        options = ["-O3", "-march=native", "-ffast-math", "-fopenmp", "-shared", "-fPIC", f"-DAHEAD={ahead}"]
+        # (not -ffast-math, with which GCC 12 would have this process flush subnormals from then on)
+        options = ["-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", f"-DAHEAD={ahead}"]
         subprocess.run(["cc", *options, "-o", library, source], check=True, capture_output=True, text=True)
         compiled = ctypes.CDLL(str(library))
     compiled.reserve.argtypes, compiled.reserve.restype = [ctypes.c_size_t], ctypes.c_void_p

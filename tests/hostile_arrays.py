@@ -84,7 +84,7 @@ def row_starts(rng, count, n, nse, dtype, valid=0.7):
     way = ways(rng, count, [valid, 0.15 * left, 0.15 * left, 0.1 * left, 0.6 * left])
     x = np.where(way == 1, x[:, ::-1], np.where(way == 2, nse * odd, x)).astype(dtype)
     sprinkled = rng.random((count, n + 1)) < rng.choice([1.5 / (n + 1), 0.2, 0.9], (count, 1))
-    x = np.where(way == 3, np.where(odd, info.max, info.min).astype(dtype), x)
+    x = np.where(way == 3, np.array([info.min, info.max], dtype)[odd], x)
     return np.where((way == 4) & sprinkled, rng.choice(extremes(nse, dtype), (count, n + 1)), x)
 
 

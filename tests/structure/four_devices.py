@@ -691,17 +691,27 @@ def test_parts_of_a_list_bring_their_weights(rng, mesh):
     np.testing.assert_array_equal(current / u.nS, synapses.propagate_on_pre(expected, spike) / u.nS)
 
 
-def test_a_capacity_of_few_bits_is_multiplied_as_an_integer(mesh):
-    def exchanged(capacity):
-        run = lambda x: hebbax.sharding.exchange(x, mesh.axis_names[0], capacity=capacity).message  # noqa: E731
-        specs = dict(in_specs=P(None, mesh.axis_names[0]), out_specs=P(), check_vma=False)
-        return jax.eval_shape(jax.shard_map(run, mesh=mesh, **specs), jax.ShapeDtypeStruct((2, 40), bool))
+def exchanged(mesh, spikes, function=hebbax.sharding.exchange, **options):
+    """The shape of the message that the devices end up with."""
+    (axis,) = mesh.axis_names
+    run = lambda x: function(x, axis, **options).message  # noqa: E731
+    run = shard_map(run, mesh=mesh, in_specs=P(None, axis), out_specs=P(), check_vma=False)
+    return jax.eval_shape(run, jax.ShapeDtypeStruct(spikes, bool)).shape
 
+
+def test_a_capacity_of_few_bits_is_multiplied_as_an_integer(mesh):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert exchanged(np.int8(100)).shape == (5 + 3 + 400,)
+        assert exchanged(mesh, (2, 40), capacity=np.int8(100)) == (5 + 3 + 400,)
     with pytest.raises(ValueError, match="capacity: got 1073741824 for 10 neurons on each of 4 devices"):
-        exchanged(np.int32(2**30))
+        exchanged(mesh, (2, 40), capacity=np.int32(2**30))
+
+
+def test_more_spikes_than_int32_counts_on_all_devices_are_refused_by_name(mesh):
+    for shape, function in (((3, 2**32), hebbax.sharding.exchange), ((3, 2**30), hebbax.sharding.exchange_all)):
+        with pytest.raises(ValueError, match=r"^spikes: got shape .*, expected at most 2147483647"):
+            exchanged(mesh, shape, function)
+    assert exchanged(mesh, (1, 2**31 - 4), hebbax.sharding.exchange_all) == (5 + 2 + 2**31 - 4,)
 
 
 def test_weights_of_one_value(rng, mesh):
