@@ -20,10 +20,19 @@ from hebbax._core.specs import SPECS, Spec
 
 SOURCE = Path(__file__).with_name("limits.cu").read_text()
 COMPILER_OPTIONS = ("--std=c++17",)
-LIMITS = ("copy", "read_modify_write", "atomic_add")
+LIMITS = ("copy", "read_modify_write", "gather", "atomic_add", "read_and_add")
 THREADS, BLOCKS = 256, 8  # of a block; on a multiprocessor
 COPIES = 12  # arrays as large as the weights that are there at once, at most: JAX makes networks by sorting
-WORK = np.dtype([("target", "u8"), ("source", "u8"), ("size", "i8"), ("count", "i8"), ("seed", "i8")])
+ADDRESSES, NUMBERS = ("target", "source", "indices"), ("size", "source_size", "count", "seed")
+# What an operator does at least: the kernel, whether it changes as many numbers as there are synapses or neurons, and
+# which of the two it reads.
+LIMITED = {
+    "random read-modify-write": ("read_modify_write", True, False),
+    "gather": ("gather", True, False),
+    "atomic add": ("atomic_add", False, True),
+    "random read and add": ("read_and_add", False, True),
+}
+WORK = np.dtype([(name, "u8") for name in ADDRESSES] + [(name, "i8") for name in NUMBERS])
 PATTERNS = 8  # spike vectors, of a call each, that are timed together
 LEAST = 0.01  # seconds that a measurement takes
 AHEAD = 20e-6  # seconds that the host needs to launch a graph, at most
@@ -42,9 +51,9 @@ def cases(options: Options) -> Cases:
             case = functools.partial(all_cases.Case, n=n, synapses=synapses, rate=rate)
             elements = round(n * synapses * rate)
             size = case(None).size
-            limit = functools.partial(limit_of, timer, elements)
-            yield f"random read-modify-write: {size}", functools.partial(limit, "read_modify_write", n * synapses)
-            yield f"atomic add: {size}", functools.partial(limit, "atomic_add", n)
+            for title, (name, per_synapse, source_per_synapse) in LIMITED.items():
+                sizes = n * (synapses if per_synapse else 1), n * (synapses if source_per_synapse else 1)
+                yield f"{title}: {size}", functools.partial(limit_of, timer, elements, name, *sizes)
             for spec in SPECS:
                 yield case(spec).label.replace(", scan", ""), functools.partial(operator, timer, case(spec))
 
@@ -165,13 +174,18 @@ def copy(timer: Timer, count: int) -> dict:
     return found | {"gb_s": 2 * 4 * count / found["us"] / 1e3}
 
 
-def limit_of(timer: Timer, elements: int, name: str, size: int) -> dict:
-    """As many changes, at random places in as large an array."""
+def limit_of(timer: Timer, elements: int, name: str, size: int, source_size: int) -> dict:
+    """As many changes, in an array as large, of what is read from another as large."""
+    timer.check_memory(12 * max(size, source_size))
+    given, source = {"size": size, "source_size": source_size, "count": elements}, timer.cupy.ones(1, np.float32)
+    if name in ("gather", "read_and_add"):
+        source = timer.cupy.ones(source_size, np.float32)
+    if name == "gather":
+        indices = timer.array(jax.random.randint(jax.random.key(0), (size,), 0, source_size, np.int32))
+        given["indices"] = indices.data.ptr
     target = timer.cupy.zeros(size, np.float32)
-    address = target.data.ptr
-    found = timer(
-        [lambda s=s: timer.launch(name, target=address, size=size, count=elements, seed=s) for s in range(PATTERNS)]
-    )
+    given |= {"target": target.data.ptr, "source": source.data.ptr}
+    found = timer([lambda s=s: timer.launch(name, **given, seed=s) for s in range(PATTERNS)])
     assert float(target.sum()) > 0 or not elements, "nothing was changed"
     return found | {"elements": elements}
 

@@ -77,9 +77,8 @@ def kernels(options: Options, spec: Spec) -> dict[str, Any]:
     from hebbax._cuda.launch import OPTIONS, source
     from hebbax._cuda.plan import WAYS, expressions
 
-    ways = WAYS if spec.kind == "update" else WAYS[:2]
     names = tuple(
-        dict.fromkeys(name for way in ways for name in expressions(spec, "float32", "int32", way=way).values())
+        dict.fromkeys(name for way in WAYS for name in expressions(spec, "float32", "int32", way=way).values())
     )
     module = cupy.RawModule(code=source(spec.kind), options=OPTIONS, name_expressions=names)
     return {name: {key: module.get_function(name).attributes[key] for key in ATTRIBUTES} for name in names}

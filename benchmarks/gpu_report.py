@@ -15,7 +15,11 @@ COLUMNS = (
 )  # fmt: skip
 KERNEL_COLUMNS = ("case", "µs", "limit, µs", "which", "of limit", "target")
 OF_LIMIT, MANY = 0.7, 1_000_000  # what an update must reach of its limit, where so many elements are updated
-ELEMENT = 12  # bytes of a weight that is read and written, and of its index
+# The bare kernel that limits an operator.
+LIMITS = {
+    "update post": "random read-modify-write", "update pre": "gather",
+    "propagate pre": "atomic add", "propagate post": "random read and add",
+}  # fmt: skip
 STEPS = (
     "Microseconds a step in `lax.scan`, medians; float32, int32; weights donated, contenders in turn in the same loop. "
     "Cases: neurons, synapses from each (random targets), P(spike). hebbax: bounds given, `weight_in_bounds=True`; "
@@ -27,9 +31,12 @@ STEPS = (
 )
 KERNELS = (
     "Microseconds of one call of `hebbax.inplace` on the device, medians, bounds given, `weight_in_bounds=True`, eight "
-    "spike vectors in turn, from a CUDA graph that is replayed (queued: behind a kernel that waits). Limits: of "
-    "updates onto spiking neurons, as many bare reads and writes at random places; of updates from spiking neurons, "
-    "the bytes of their weights and indices at the bandwidth of a copy; of sums, as many bare atomic additions."
+    "spike vectors in turn, from a CUDA graph that is replayed (queued: behind a kernel that waits). Limits are bare "
+    "kernels (`benchmarks/limits.cu`) that are told where their elements lie and do nothing else: of updates onto spiking "
+    "neurons, as many reads and writes at random places; of updates from spiking neurons, as many weights in a row, each "
+    "changed by a number that an index names (the traces, which lie in the L2 cache, but not in a multiprocessor's); of "
+    "sums from spiking neurons, as many atomic additions; of sums onto spiking neurons, as many of numbers that are read "
+    "at random places."
 )
 NOTHING: dict = {"cases": {}}  # a stage that was not asked for
 REHEARSAL = "Rehearsal on a CPU, in small sizes: no time here says anything about a GPU."
@@ -159,25 +166,17 @@ def kernel_rows(results: dict) -> list[list[str]]:
     found, rows = measured(results["stages"].get("kernels", NOTHING)), []
     for name, case in found.items():
         task, _, size = name.partition(": ")
-        if " p" not in task:  # not an operator
+        if task not in LIMITS:
             continue
-        known, which = limit(task, size, case["elements"], found)
+        which = LIMITS[task]
+        known = found.get(f"{which}: {size}", {}).get("us")
         share = known / case["us"] if known else None
         judged = bool(known) and task.startswith("update") and case["elements"] > MANY
         target = ("reached" if share >= OF_LIMIT else f"MISSED ({OF_LIMIT})") if judged else ""
-        told = microseconds(known) if known else ""
         title = name + " (queued)" * case["how"].startswith("queued")
+        told = microseconds(known) if known else ""
         rows.append([title, microseconds(case["us"]), told, which, significant(share), target])
     return rows
-
-
-def limit(task: str, size: str, elements: int, found: dict) -> tuple[float | None, str]:
-    """The microseconds that an operator needs at least, and how that is known."""
-    if task == "update pre":
-        copy = found.get("copy")
-        return (ELEMENT * elements / copy["gb_s"] / 1e3 if copy else None), "copy"
-    which = "random read-modify-write" if task == "update post" else "atomic add"
-    return found.get(f"{which}: {size}", {}).get("us"), which
 
 
 def significant(value: float | None) -> str:

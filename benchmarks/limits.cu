@@ -3,7 +3,8 @@
 
 struct Work {
   unsigned long long target, source;  // addresses of floats
-  long long size;                     // of the target
+  unsigned long long indices;         // address of ints, all below `source_size`
+  long long size, source_size;        // of the target and of the source
   long long count;                    // how many elements are read or changed
   long long seed;
 };
@@ -49,6 +50,47 @@ __global__ void __launch_bounds__(THREADS) read_modify_write(Work work) {
 #pragma unroll
     for (int i = 0; i < UNDER_WAY; ++i) {
       if (k + i * threads < work.count) target[slots[i]] = values[i] + 1.0f;
+    }
+  }
+}
+
+// In a row: one of the source, that an index names, is added to each. `size` and `seed` say where the row begins.
+__global__ void __launch_bounds__(THREADS) gather(Work work) {
+  const long long first = somewhere(0, work.seed, work.size - work.count + 1);
+  float* target = reinterpret_cast<float*>(work.target) + first;
+  const int* indices = reinterpret_cast<const int*>(work.indices) + first;
+  const float* source = reinterpret_cast<const float*>(work.source);
+  const long long threads = static_cast<long long>(gridDim.x) * THREADS;
+  long long k = static_cast<long long>(blockIdx.x) * THREADS + threadIdx.x;
+  for (; k < work.count; k += threads * UNDER_WAY) {
+    int from[UNDER_WAY];
+    float values[UNDER_WAY];
+#pragma unroll
+    for (int i = 0; i < UNDER_WAY; ++i) from[i] = k + i * threads < work.count ? indices[k + i * threads] : 0;
+#pragma unroll
+    for (int i = 0; i < UNDER_WAY; ++i) values[i] = k + i * threads < work.count ? target[k + i * threads] : 0.0f;
+#pragma unroll
+    for (int i = 0; i < UNDER_WAY; ++i) {
+      if (k + i * threads < work.count) target[k + i * threads] = values[i] + source[from[i]];
+    }
+  }
+}
+
+// Numbers at random places of the source are added to others of the target.
+__global__ void __launch_bounds__(THREADS) read_and_add(Work work) {
+  float* target = reinterpret_cast<float*>(work.target);
+  const float* source = reinterpret_cast<const float*>(work.source);
+  const long long threads = static_cast<long long>(gridDim.x) * THREADS;
+  long long k = static_cast<long long>(blockIdx.x) * THREADS + threadIdx.x;
+  for (; k < work.count; k += threads * UNDER_WAY) {
+    float values[UNDER_WAY];
+#pragma unroll
+    for (int i = 0; i < UNDER_WAY; ++i) {
+      values[i] = k + i * threads < work.count ? source[somewhere(k + i * threads, work.seed, work.source_size)] : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < UNDER_WAY; ++i) {
+      if (k + i * threads < work.count) atomicAdd(&target[somewhere(k + i * threads, ~work.seed, work.size)], values[i]);
     }
   }
 }

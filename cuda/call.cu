@@ -8,18 +8,15 @@ typedef unsigned long long uint64;
 struct Operand {
   uint64 data;
   int64 size;
-  int64 strides[DIMS];  // members from one to the next along each dimension of the batch; 0 where they share one
 };
 
 constexpr int OPERANDS = 11;
 
-// `hebbax._cuda` fills it in: fields of 8 bytes only, so that no compiler pads it.
+// `hebbax._cuda` fills it in: fields of 8 bytes only, so that no compiler pads it. What only a batch needs comes last: a
+// multiprocessor fetches what a kernel reads of this line by line, and each kernel anew.
 struct Call {
   Operand result, weight, indices, indptr, weight_indices, spike, trace, gain, w_min, w_max;
   Operand rows;      // scratch memory: lists of rows, each of so many numbers of 8 bytes, see rows.cu
-  int64 dims[DIMS];  // of the batch
-  int64 rank;        // how many of them there are
-  int64 members;     // of the batch
   int64 lists;       // of rows: one, or one for each member
   int64 tiles;       // that the neurons are cut into, see rows.cu
   int64 per_tile;    // neurons
@@ -28,13 +25,16 @@ struct Call {
   int64 zeroed;      // 4-byte words of the result that are to be zero at first
   int64 soft_upper;  // which bound is soft, where one is
   double mu;
+  int64 members;     // of the batch
+  int64 rank;        // how many dimensions it has
+  int64 dims[DIMS];
+  int64 strides[OPERANDS][DIMS];  // members from one to the next along each of them; 0 where they share one
 };
 
 // What a kernel is compiled for.
 enum Way {
   BATCHED,  // any batch, any number of synapses
   FLAT,     // no batch, and fewer than 2^31 of everything
-  ALONE,    // the same, and so few neurons that every block finds the rows itself, before which no kernel has run
 };
 
 // Counts of elements and of rows. 32 bits where they do: half the registers, and no arithmetic in several steps.
@@ -62,14 +62,14 @@ struct Member {
     if (WAY != BATCHED) return;
     __syncthreads();  // nobody reads any more where the last member's are
     if (threadIdx.x < OPERANDS) {
-      const Operand& operand = (&call.result)[threadIdx.x];
+      const int64* strides = call.strides[threadIdx.x];
       int64 index = 0;
 #pragma unroll 1
       for (int64 d = call.rank - 1; d > 0; --d) {
-        index += member % call.dims[d] * operand.strides[d];
+        index += member % call.dims[d] * strides[d];
         member /= call.dims[d];
       }
-      offset[threadIdx.x] = (index + member * operand.strides[0]) * operand.size;
+      offset[threadIdx.x] = (index + member * strides[0]) * (&call.result)[threadIdx.x].size;
     }
     __syncthreads();
   }

@@ -3,7 +3,6 @@
 // How many there are is known on the device alone. So every call launches the same blocks: `find_rows` lists the rows,
 // and then every warp of the operator takes its part of the elements, however long the rows they are in, or finds that
 // none is left. A warp searches for its first row once and then goes on from row to row, and waits for no other warp.
-// Where there are few neurons, every block of the operator looks at all of them, and no other kernel runs before it.
 //
 // Nothing is known of `indptr` but its size. So every row is cut to where `indices` is, and sums of elements stop at the
 // size of `indices`, which those of valid rows cannot exceed: whatever `indptr` says, every element that a warp comes to
@@ -159,50 +158,9 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) find_rows(const Call call) {
 template <int WAY>
 struct Tiles {
   typedef typename Count<WAY>::type N;
-  static constexpr int MOST = WAY == ALONE ? WORDS : TILES;
-  N elements[MOST], rows[MOST];
-  unsigned spikes[WAY == ALONE ? MOST : 1];  // those of a tile of 32 neurons, a bit each
+  N elements[TILES], rows[TILES];
   Found<N> of_warps[WARPS];
   Found<N> all;
-
-  // Read the spikes of all neurons.
-  __device__ __forceinline__ void read(const Call& call) {
-    constexpr int READ = 4 * SPIKES;  // words of a warp in one go
-    const unsigned char* spike = (const unsigned char*) call.spike.data;
-    for (int word = warp(); word < call.tiles; word += READ * WARPS) {
-      bool x[READ];
-#pragma unroll
-      for (int i = 0; i < READ; ++i) {
-        const int event = (word + i * WARPS) * WARP + lane();
-        x[i] = event < call.spike.size && spike[event];
-      }
-#pragma unroll
-      for (int i = 0; i < READ; ++i) {
-        const unsigned bits = __ballot_sync(ALL, x[i]);
-        if (lane() == 0 && word + i * WARPS < call.tiles) spikes[word + i * WARPS] = bits;
-      }
-    }
-    __syncthreads();
-  }
-
-  // What a tile has. Where that is not listed, it is looked up for several spikes of the word at once.
-  __device__ __forceinline__ Found<N> of_tile(const Call& call, int tile, const Rows& list) const {
-    if (WAY != ALONE) return {(N) list.elements(tile), (N) list.count(tile)};
-    unsigned bits = spikes[tile];
-    Found<N> found = {0, (N) __popc(bits)};
-#pragma unroll 1
-    while (bits) {
-      Span<N> span[SPIKES];
-#pragma unroll
-      for (int i = 0; i < SPIKES; ++i, bits &= bits - 1) {
-        span[i] = {0, 0};
-        if (bits) span[i] = span_of<N>(call, tile * WARP + __ffs(bits) - 1);
-      }
-#pragma unroll
-      for (int i = 0; i < SPIKES; ++i) found.add({span[i].size, 0}, call.indices.size);
-    }
-    return found;
-  }
 
   // Fill it; all threads of the block must come here.
   __device__ __forceinline__ void sum_up(const Call& call, const Rows& list) {
@@ -213,7 +171,7 @@ struct Tiles {
     Found<N> own = {0, 0};
 #pragma unroll 1
     for (int t = begin; t < end; ++t) {
-      const Found<N> found = of_tile(call, t, list);
+      const Found<N> found = {(N) list.elements(t), (N) list.count(t)};
       elements[t] = found.elements;
       rows[t] = found.rows;
       own.add(found, most);
@@ -265,7 +223,6 @@ struct Walk {
 
   __device__ __forceinline__ Walk(const Call& call, const Member<WAY>& member, Tiles<WAY>& tiles)
       : call(call), member(member), tiles(tiles), size(0) {
-    if (WAY == ALONE) tiles.read(call);
     tiles.sum_up(call, list());
     const N elements = tiles.all.elements;
     // Whole warps of elements, and the first of them to all multiprocessors alike.
@@ -283,12 +240,10 @@ struct Walk {
     const Rows list = this->list();
     const N tile = last_at_most<N>(at, call.tiles, [&](N t) { return tiles.elements[t]; });
     end = tiles.elements[tile];
+    const N count = (tile + 1 < call.tiles ? tiles.rows[tile + 1] : tiles.all.rows) - tiles.rows[tile];
+    const uint64 begin = (uint64) tile * call.per_tile;
     first = tiles.rows[tile] - (WARP - 1);
-    if (WAY != ALONE) {
-      const N count = (tile + 1 < call.tiles ? tiles.rows[tile + 1] : tiles.all.rows) - tiles.rows[tile];
-      const uint64 begin = (uint64) tile * call.per_tile;
-      first += last_at_most<N>(at - end, count, [&](N row) { return list.before(begin + row); });
-    }
+    first += last_at_most<N>(at - end, count, [&](N row) { return list.before(begin + row); });
   }
 
   // Give each lane the next of the rows.
@@ -300,24 +255,7 @@ struct Walk {
     const N within = row - tiles.rows[tile];
     start = tiles.all.elements;
     shift = event = 0;
-    if (WAY == ALONE) {
-      Span<N> span = {0, 0};
-      if (is_row) {
-        unsigned bits = tiles.spikes[tile];
-        for (N i = 0; i < within; ++i) bits &= bits - 1;
-        event = tile * WARP + __ffs(bits) - 1;
-        span = span_of<N>(call, event);
-      }
-      N sum = span.size;
-#pragma unroll
-      for (int lanes = 1; lanes < WARP; lanes *= 2) {
-        const N other = __shfl_up_sync(ALL, sum, lanes);
-        if (lane() >= lanes) sum = capped(sum, other, tiles.all.elements);
-      }
-      const N before = __shfl_up_sync(ALL, sum, 1);
-      if (is_row) start = capped(end, lane() > 0 ? before : 0, tiles.all.elements);
-      shift = span.begin - start;
-    } else if (is_row) {
+    if (is_row) {
       const uint64 place = (uint64) tile * call.per_tile + within;
       start = capped<uint64>(tiles.elements[tile], list().before(place), tiles.all.elements);
       shift = list().shift(place) - tiles.elements[tile];

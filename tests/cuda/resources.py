@@ -34,11 +34,10 @@ def variants(kind):
     """The C++ names of all kernels of an operator, from the table of operators."""
     specs = [spec.like(kind) for spec in (UPDATE_POST, UPDATE_PRE)]
     soft = SOFT if kind == "update" else SOFT[:1]
-    ways = WAYS if kind == "update" else [way for way in WAYS if way != "ALONE"]
     weights, indices = DTYPES.values(), ("int32", "int64")
     shared = (False,) if kind == "update" else (False, True)
     found = {}
-    for spec, weight, index, softness, way, one in itertools.product(specs, weights, indices, soft, ways, shared):
+    for spec, weight, index, softness, way, one in itertools.product(specs, weights, indices, soft, WAYS, shared):
         found |= dict.fromkeys(expressions(spec, weight, index, soft=softness, way=way, shared=one).values())
     return tuple(found)
 

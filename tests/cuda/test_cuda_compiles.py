@@ -34,7 +34,7 @@ def test_all_variants_compile(kind, architecture):
     each = 4 * 2 * 2  # dtypes of weights, of indices, and whether there are weight_indices
     assert set(compiled) == set(resources.variants(kind))
     sums = 2 * (each + 4 * 2) + 1  # and those with a weight that all synapses share
-    assert len(compiled) == {"update": 3 * 3 * each + 1 + 2 * 4, "propagate": sums, "collect": sums}[kind]
+    assert len(compiled) == {"update": 3 * 2 * each + 1 + 2 * 4, "propagate": sums, "collect": sums}[kind]
     check(compiled)
 
 
@@ -42,7 +42,7 @@ def test_all_variants_compile(kind, architecture):
 @pytest.mark.parametrize("kind", KINDS)
 def test_variants_of_float32_compile(kind):
     compiled = resources.compiled(kind, "sm_90", "float")
-    assert len(compiled) == {"update": 3 * 3 * 2 * 2 + 2, "propagate": 2 * 3 * 2, "collect": 2 * 3 * 2}[kind]
+    assert len(compiled) == {"update": 3 * 2 * 2 * 2 + 2, "propagate": 2 * 3 * 2, "collect": 2 * 3 * 2}[kind]
     check(compiled)
 
 

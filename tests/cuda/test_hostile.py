@@ -45,10 +45,9 @@ BARRIER = "__syncthreads();"
 # What stands before each barrier.
 BARRIERS = {
     "before the parts of a member are found": "if (WAY != BATCHED) return;\n    ",
-    "after they are found": "* operand.size;\n    }\n    ",
+    "after they are found": "[threadIdx.x].size;\n    }\n    ",
     "between two scans": "sum.add(other, most);\n    }\n    ",
     "in a scan": "sum = from(sum, 1);\n    ",
-    "after spikes are read": "= bits;\n      }\n    }\n    ",
     "after tiles are summed up": "all = scan.all;\n    ",
 }
 

@@ -1,5 +1,6 @@
 """DLPack: the JAX functions take arrays of any library, and the kernels' door through Python lets nothing wrong in."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -60,6 +61,16 @@ def test_no_copy_is_made_where_the_layout_allows(spec, rng, monkeypatch):
 )  # fmt: skip
 def test_what_jax_cannot_use_as_it_is_is_copied(x):
     out = unitless.check_host_array("weight", x)
+    np.testing.assert_array_equal(out, x.array)
+
+
+def test_arrays_of_the_host_go_where_numpys_go(monkeypatch):
+    """JAX would keep them on the CPU, and with them all that is computed from them."""
+    x = Shared(aligned(np.arange(12.0, dtype=np.float32)))
+    assert isinstance(unitless.check_host_array("weight", x), jax.Array)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    out = unitless.check_host_array("weight", x)
+    assert isinstance(out, np.ndarray)
     np.testing.assert_array_equal(out, x.array)
 
 

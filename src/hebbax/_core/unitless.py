@@ -168,6 +168,8 @@ def check_host_array(name: str, x):
         narrowed = _narrow(name, host.astype(host.dtype.newbyteorder("="), copy=False))
         if narrowed is not host or isinstance(x, (np.ndarray, np.generic)) or not _is_like_jax(host):
             return narrowed
+    if narrowed is not None and jax.default_backend() != "cpu":
+        return narrowed  # as of NumPy: JAX would keep what it shares where it lies, and run on the CPU
     try:
         with enable_x64(True):  # or 64-bit integers would be truncated right here
             shared = jax.dlpack.from_dlpack(x)

@@ -19,10 +19,8 @@ CONSTANTS = {
     "ITEMS": 4,  # elements of a thread in one go, all of whose loads are under way together
     "SPIKES": 4,  # that a thread looks at in one go
     "TILES": 512,  # of neurons, at most: every block sums up what they have
-    "WORDS": 1024,  # of 32 spikes, at most, that every block of an operator reads itself
     "DIMS": 8,  # of a batch, at most
 }
-WARP = 32
 THREADS, DIMS = CONSTANTS["THREADS"], CONSTANTS["DIMS"]
 
 TYPES = {
@@ -30,15 +28,16 @@ TYPES = {
     "int32": "int", "int64": "long long",
 }  # fmt: skip
 SOFT = ("HARD", "LINEAR", "POWER")
-WAYS = ("BATCHED", "FLAT", "ALONE")
+WAYS = ("BATCHED", "FLAT")
 
 # The structs of cuda/call.cu.
-_OPERAND = np.dtype([("data", np.uint64), ("size", np.int64), ("strides", np.int64, DIMS)])
+_OPERAND = np.dtype([("data", np.uint64), ("size", np.int64)])
 FIELDS = ("result", *UPDATE_OPERANDS, "rows")
-_NUMBERS = ("rank", "members", "lists", "tiles", "per_tile", "wide", "n_other", "zeroed", "soft_upper")
+_NUMBERS = ("lists", "tiles", "per_tile", "wide", "n_other", "zeroed", "soft_upper")
 CALL = np.dtype(
     [(name, _OPERAND) for name in FIELDS]
-    + [("dims", np.int64, DIMS), *((name, np.int64) for name in _NUMBERS), ("mu", np.float64)]
+    + [*((name, np.int64) for name in _NUMBERS), ("mu", np.float64), ("members", np.int64), ("rank", np.int64)]
+    + [("dims", np.int64, DIMS), ("strides", np.int64, (len(FIELDS), DIMS))]
 )
 _GRID_Y = 65535  # the most that CUDA takes
 
@@ -50,10 +49,9 @@ def expressions(
     weight, index = (TYPES[np.dtype(dtype).name] for dtype in (weight, index))
     permuted = str(spec.permuted and not shared).lower()
     own = [weight, index, permuted, soft if spec.kind == "update" else str(shared).lower(), way]
-    names = {} if way == "ALONE" else {"find_rows": "find_rows"}
-    names[spec.kind] = f"{spec.kind}<{', '.join(own)}>"
+    names = {"find_rows": "find_rows", spec.kind: f"{spec.kind}<{', '.join(own)}>"}
     if spec.kind == "update":
-        names["clip"] = f"clip<{weight}, {'FLAT' if way == 'ALONE' else way}>"
+        names["clip"] = f"clip<{weight}, {way}>"
     return names
 
 
@@ -92,12 +90,13 @@ def plan_call(
     batch = tuple(result.shape[:-1])
     if len(batch) > DIMS:
         raise NotImplementedError(f"{spec.name}: got a batch of {len(batch)} dimensions, expected at most {DIMS}")
-    call = np.zeros(1, CALL)
+    call, strides = np.zeros(1, CALL), dict.fromkeys(FIELDS, np.zeros(DIMS, np.int64))
     for name, x in {"result": result, **operands}.items():
         if name in FIELDS:
             call[name]["size"] = x.shape[-1]
-            call[name]["strides"] = _strides((1,) * len(batch) if name in STRUCTURE else x.shape[:-1])
-    call["rows"]["strides"] = call["spike"]["strides"]
+            strides[name] = _strides((1,) * len(batch) if name in STRUCTURE else x.shape[:-1])
+    strides["rows"] = strides["spike"]
+    call["strides"] = [strides[name] for name in FIELDS]
     nse, n_event = operands["indices"].shape[-1], operands["spike"].shape[-1]
     n_other = result.shape[-1] if spec.kind == "propagate" else operands["trace"].shape[-1]
     members, lists = math.prod(batch), math.prod(operands["spike"].shape[:-1])
@@ -105,25 +104,23 @@ def plan_call(
     way = "BATCHED" if batch or max(sizes) >= 2**31 else "FLAT"
     per_round = THREADS * CONSTANTS["SPIKES"]  # neurons that a block of `find_rows` looks at in one go
     per_tile = per_round * max(1, math.ceil(n_event / (per_round * CONSTANTS["TILES"])))
-    # Only an update can do without another kernel before it: a sum must be 0 before any block adds to it.
-    if spec.kind == "update" and way == "FLAT" and n_event <= WARP * CONSTANTS["WORDS"]:
-        way, per_tile = "ALONE", WARP
     tiles = math.ceil(n_event / per_tile)
-    list_size = 0 if way == "ALONE" else 2 * tiles + 3 * n_event
+    list_size = 2 * tiles + 3 * n_event
     wide = np.dtype(operands["indptr"].dtype).itemsize == 8
     zeroed = 0 if spec.kind == "update" else members * result.shape[-1] * result.dtype.itemsize // 4
     call["dims"][0, : len(batch)] = batch
-    numbers = (len(batch), members, lists, tiles, per_tile, wide, n_other, zeroed, soft_bound == "upper")
+    numbers = (lists, tiles, per_tile, wide, n_other, zeroed, soft_bound == "upper")
     for name, number in zip(_NUMBERS, numbers, strict=True):
         call[name] = number
     call["rows"]["size"], call["mu"] = list_size, mu
+    call["members"], call["rank"] = members, len(batch)
 
     soft = SOFT[0 if soft_bound is None else 1 if mu == 1 else 2]
     shared = spec.kind != "update" and operands["weight"].shape[-1] == 1 != nse
     names = expressions(spec, operands["weight"].dtype, operands["indices"].dtype, soft, way, shared)
     touches = bool(members and nse and n_event and n_other)
     launches = []
-    if zeroed or (touches and way != "ALONE"):
+    if zeroed or touches:
         work = max(tiles * per_round, math.ceil(zeroed / lists))
         launches.append(Launch(names["find_rows"], work, per_round, lists, CONSTANTS["BLOCKS"]))
     if touches:
