@@ -7,6 +7,7 @@ written after every case of a stage, so that whatever ends the run leaves what i
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import contextlib
 import datetime
 import json
@@ -43,6 +44,7 @@ class Stage(NamedTuple):
     cases: str
     seconds: float
     environment: dict[str, str] = {}  # noqa: RUF012
+    alone: bool = False  # since it measures; the others run side by side, before them
 
 
 # Most telling first.
@@ -52,10 +54,11 @@ STAGES = {
     "graphs": Stage("the same in CUDA graphs", "gpu_smoke.loops", 45, SHARED | {"XLA_FLAGS": GRAPHS}),
     "no-graphs": Stage("the same without CUDA graphs", "gpu_smoke.loops", 45, SHARED | {"XLA_FLAGS": NO_GRAPHS}),
     "sanitizer": Stage("compute-sanitizer", "gpu_sanitizer.cases", 90, SHARED),
-    "kernels": Stage("times of kernels, and limits", "gpu_kernels.cases", 100, GIVEN_BACK),
     "tests": Stage("tests of the operators", "gpu_tests.cases", 150, SHARED),
-    "steps": Stage("steps in lax.scan", "gpu_steps.cases", 120),
-    "peers": Stage("steps beside brainevent's", "gpu_steps.peer_cases", 180),
+    "kernels": Stage("times of kernels, and limits", "gpu_kernels.cases", 100, GIVEN_BACK, alone=True),
+    "loops": Stage("what XLA's loops take", "gpu_loops.cases", 60, alone=True),
+    "steps": Stage("steps in lax.scan", "gpu_steps.cases", 120, alone=True),
+    "peers": Stage("steps beside brainevent's", "gpu_steps.peer_cases", 240, alone=True),
 }
 
 
@@ -102,10 +105,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         packages = unpack(given.wheels, Path(temporary)) if given.wheels else []
         end = time.monotonic() + 60 * given.minutes
-        for name in names:
-            results["stages"][name] = run(name, given, end, packages, parts)
-            write(results, path)
-            print(gpu_report.line(name, results["stages"][name]), flush=True)
+        together = [name for name in names if not STAGES[name].alone]
+        groups = [together] * bool(together) + [[name] for name in names if STAGES[name].alone]
+        for group in groups:
+            with concurrent.futures.ThreadPoolExecutor(len(group)) as pool:
+                running = {name: pool.submit(run, name, given, end, packages, parts) for name in group}
+                for name, stage in running.items():
+                    results["stages"][name] = stage.result()
+                    write(results, path)
+                    print(gpu_report.line(name, results["stages"][name]), flush=True)
     print("\n" + gpu_report.summary(results) + f"\n{path.with_suffix('')}.{{json,md}}")
     return status(results)
 

@@ -30,13 +30,17 @@ STEPS = (
     "data stay in the cache. Times brainevent: medians of the ratios within a round."
 )
 KERNELS = (
-    "Microseconds of one call of `hebbax.inplace` on the device, medians, bounds given, `weight_in_bounds=True`, eight "
-    "spike vectors in turn, from a CUDA graph that is replayed (queued: behind a kernel that waits). Limits are bare "
-    "kernels (`benchmarks/limits.cu`) that are told where their elements lie and do nothing else: of updates onto spiking "
-    "neurons, as many reads and writes at random places; of updates from spiking neurons, as many weights in a row, each "
-    "changed by a number that an index names (the traces, which lie in the L2 cache, but not in a multiprocessor's); of "
-    "sums from spiking neurons, as many atomic additions; of sums onto spiking neurons, as many of numbers that are read "
-    "at random places."
+    "Microseconds of one call of `hebbax.inplace` on the device, medians, bounds given, `weight_in_bounds=True`, "
+    "eight spike vectors in turn, from a CUDA graph that is replayed (queued: behind a kernel that waits). Limits are "
+    "bare kernels (`benchmarks/limits.cu`) that are told where their elements lie and do nothing else: of updates "
+    "onto spiking neurons, as many reads and writes at random places; of updates from spiking neurons, as many "
+    "weights in a row, each changed by a number that an index names (the traces, which lie in the L2 cache, but not "
+    "in a multiprocessor's); of sums from spiking neurons, as many atomic additions; of sums onto spiking neurons, as "
+    "many of numbers that are read at random places."
+)
+LOOPS = (
+    "Microseconds a step in `lax.scan`, at 10 000 neurons, 100 synapses, 1%: of one multiplication of 10 000 numbers, "
+    "of an update, and of one where 16 steps are unrolled. What the first takes is XLA's: a launch, and its loop."
 )
 NOTHING: dict = {"cases": {}}  # a stage that was not asked for
 REHEARSAL = "Rehearsal on a CPU, in small sizes: no time here says anything about a GPU."
@@ -119,7 +123,10 @@ def markdown(results: dict) -> str:
     notes = summary(results).splitlines()[:-1]
     out += ["\n".join(f"- {note}" for note in notes)] if notes else []
     if rows := loop_rows(stages):
-        out += ["## Python and loops", table(("stage", "case", "µs a step", "Python a step"), rows)]
+        out += ["## Python in loops", table(("stage", "case", "Python a step"), rows)]
+    if rows := flag_rows(stages):
+        columns = next(iter(measured(stages["loops"]).values()))["us_a_step"]
+        out += ["## XLA's loops", LOOPS, table(("", "flags", *columns), rows)]
     if rows := kernel_rows(results):
         out += ["## Kernels", KERNELS, copied(results), table(KERNEL_COLUMNS, rows)]
     for name in ("steps", "peers"):
@@ -149,10 +156,18 @@ def flat(found: dict) -> dict[str, str]:
 def loop_rows(stages: dict) -> list[list[str]]:
     """How often Python is entered in a step, with default flags, in CUDA graphs and without."""
     return [
-        [stage, name.removesuffix(", scan"), microseconds(case["us_a_step"]), significant(case["python_a_step"])]
+        [stage, name.removesuffix(", scan"), significant(case["python_a_step"])]
         for stage in ("smoke", "graphs", "no-graphs")
         for name, case in measured(stages.get(stage, NOTHING)).items()
-        if "us_a_step" in case
+        if "python_a_step" in case
+    ]
+
+
+def flag_rows(stages: dict) -> list[list[str]]:
+    """What a step takes in XLA's loops, under its flags."""
+    return [
+        [name, f"`{case['flags']}`" if case["flags"] else "", *map(microseconds, case["us_a_step"].values())]
+        for name, case in measured(stages.get("loops", NOTHING)).items()
     ]
 
 

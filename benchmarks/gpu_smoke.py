@@ -1,10 +1,9 @@
-"""Whether backend 'cupy' gives what backend 'jax' gives, whether Python runs at a step, and how long a step takes."""
+"""Whether backend 'cupy' gives what backend 'jax' gives, and whether Python runs at a step."""
 
 from __future__ import annotations
 
 import functools
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -173,10 +172,10 @@ def other_thread() -> None:
 
 
 def scan(options: Options, spec: Spec) -> dict[str, float | None]:
-    """Compare loops; return how often Python is entered in a step, and the microseconds of one."""
+    """Compare loops; return how often Python is entered in a step."""
     loop = loop_of(spec, OURS)
     few, many = (10, 1000) if options.on_gpu else (3, 30)
-    entered, times = {}, {}
+    entered = {}
     for steps in (few, many):
         arguments = loop_arguments(spec, steps)
         got = jax.block_until_ready(loop(*arguments))
@@ -185,19 +184,11 @@ def scan(options: Options, spec: Spec) -> dict[str, float | None]:
         with python_entries() as entries:
             jax.block_until_ready(loop(*arguments))
         entered[steps] = entries.count
-        runs = [seconds(lambda x=arguments: jax.block_until_ready(loop(*x))) for _ in range(options.rounds)]
-        times[steps] = min(runs)
-    told = {"us_a_step": 1e6 * (times[many] - times[few]) / (many - few), "python_a_step": None}
+    told = {"python_a_step": None}
     if None not in entered.values():
         told["python_a_step"] = (entered[many] - entered[few]) / (many - few)
         assert not options.on_gpu or told["python_a_step"] < 0.1, f"Python is entered in a step: {told}"
     return told
-
-
-def seconds(function: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def of_dtype(dtype: str) -> None:

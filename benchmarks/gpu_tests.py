@@ -14,7 +14,7 @@ from gpu_stage import TESTS, Cases, Options
 FOLDERS = ("operators", "outside_jax", "transformations", "cuda")
 NAMES = "cupy or every_backend_agrees"
 REHEARSED = ("cuda",), "updates_are_those_of_the_oracle and float32"
-WORKERS = 8
+WORKERS = 12
 OUTCOME = re.compile(r"\b(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b")
 SPARED = 5  # seconds for what is said at the end
 

@@ -104,6 +104,45 @@ struct Rows {
   __device__ __forceinline__ uint64& event(uint64 row) const { return before(2 * call.spike.size + row); }
 };
 
+// Which of the SPIKES neurons from `event` on spike, a bit each.
+static_assert(SPIKES % 4 == 0 && SPIKES <= 16);
+struct alignas(SPIKES) Bytes {
+  unsigned word[SPIKES / 4];
+};
+__device__ __forceinline__ unsigned spikes_from(const unsigned char* spike, uint64 event, uint64 end) {
+  unsigned bits = 0;
+  if ((uint64) (spike + event) % SPIKES == 0 && end - event >= SPIKES) {
+    const Bytes bytes = *(const Bytes*) (spike + event);
+#pragma unroll
+    for (int i = 0; i < SPIKES; ++i) bits |= (bytes.word[i / 4] >> i % 4 * 8 & 255 ? 1u : 0u) << i;
+  } else {
+#pragma unroll
+    for (int i = 0; i < SPIKES; ++i) bits |= (event + i < end && spike[event + i] ? 1u : 0u) << i;
+  }
+  return bits;
+}
+
+// The rows of these neurons that have elements, a few of which are looked up at once.
+template <class Work>
+__device__ __forceinline__ void for_rows(const Call& call, uint64 event, unsigned bits, const Work& work) {
+  constexpr int AT_ONCE = 4;
+#pragma unroll 1
+  while (bits) {
+    Span<uint64> span[AT_ONCE];
+    uint64 neuron[AT_ONCE];
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; ++i, bits &= bits - 1) {
+      neuron[i] = event + __ffs(bits) - 1;
+      span[i] = {0, 0};
+      if (bits) span[i] = span_of<uint64>(call, neuron[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; ++i) {
+      if (span[i].size > 0) work(neuron[i], span[i]);
+    }
+  }
+}
+
 // Fill the lists, and make zero what is to be zero. Rows come in the order of their neurons.
 __global__ void __launch_bounds__(THREADS, BLOCKS) find_rows(const Call call) {
   __shared__ Found<uint64> of_warps[WARPS];
@@ -118,32 +157,21 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) find_rows(const Call call) {
     for (uint64 tile = blockIdx.x; tile < call.tiles; tile += gridDim.x) {
       const uint64 first = tile * call.per_tile, end = n - first < call.per_tile ? n : first + call.per_tile;
       Found<uint64> found = {0, 0};
-      for (uint64 event = first + threadIdx.x * SPIKES; event - threadIdx.x * SPIKES < end; event += THREADS * SPIKES) {
-        bool spikes[SPIKES];
-        Span<uint64> span[SPIKES];
-#pragma unroll
-        for (int i = 0; i < SPIKES; ++i) spikes[i] = event + i < end && spike[event + i];
-#pragma unroll
-        for (int i = 0; i < SPIKES; ++i) {
-          span[i] = {0, 0};
-          if (spikes[i]) span[i] = span_of<uint64>(call, event + i);
-        }
+      for (uint64 begin = first; begin < end; begin += THREADS * SPIKES) {
+        const uint64 event = begin + threadIdx.x * SPIKES;
+        const unsigned bits = event < end ? spikes_from(spike, event, end) : 0;
         Found<uint64> own = {0, 0};
-#pragma unroll
-        for (int i = 0; i < SPIKES; ++i) own.add({span[i].size, span[i].size > 0}, nse);
+        for_rows(call, event, bits, [&](uint64, const Span<uint64>& span) { own.add({span.size, 1}, nse); });
         const Scan<uint64> scan(own, nse, of_warps);
         Found<uint64> before = found;
         before.add(scan.earlier, nse);
-#pragma unroll
-        for (int i = 0; i < SPIKES; ++i) {
-          if (span[i].size > 0) {
-            const uint64 row = first + before.rows;
-            rows.before(row) = before.elements;
-            rows.shift(row) = span[i].begin - before.elements;
-            rows.event(row) = event + i;
-            before.add({span[i].size, 1}, nse);
-          }
-        }
+        for_rows(call, event, bits, [&](uint64 neuron, const Span<uint64>& span) {
+          const uint64 row = first + before.rows;
+          rows.before(row) = before.elements;
+          rows.shift(row) = span.begin - before.elements;
+          rows.event(row) = neuron;
+          before.add({span.size, 1}, nse);
+        });
         found.add(scan.all, nse);
       }
       if (threadIdx.x == 0) {

@@ -15,7 +15,7 @@ from hostile_arrays import Guarded, extremes
 from problems import DTYPES
 
 # Small blocks and few tiles: what takes a large network otherwise happens in a small one.
-SMALL = {"THREADS": 64, "SPIKES": 2, "TILES": 4, "WORDS": 4}
+SMALL = {"THREADS": 64, "SPIKES": 4, "TILES": 2}
 # What C++ leaves undefined, such as an index beyond an array in shared memory, ends the process.
 SANITIZED = ("-fsanitize=undefined", "-fno-sanitize=vptr", "-fsanitize-undefined-trap-on-error")
 KINDS = ("update", "propagate", "collect")
@@ -116,7 +116,7 @@ def problem(rng):
     kind = KINDS[rng.choice(3, p=[0.6, 0.2, 0.2])]
     spec = (UPDATE_POST, UPDATE_PRE)[rng.integers(2)].like(kind)
     batch = (2, 3)[: rng.choice(3, p=[0.7, 0.2, 0.1])]
-    scale = rng.choice([3, 30, 130, 600], p=[0.3, 0.5, 0.15, 0.05])
+    scale = rng.choice([3, 30, 130, 1200], p=[0.3, 0.5, 0.15, 0.05])
     n_event, n_other, nse = (int(x) for x in rng.integers(1, scale + 1, 3))
     if rng.random() < 0.3:
         nse *= 4
@@ -177,7 +177,7 @@ def check(kernels, memory, seed):
 
 
 def main(cases, first=0, *edit):
-    kernels, memory = Kernels(*edit), {name: Guarded(2**17) for name in plan.FIELDS}
+    kernels, memory = Kernels(*edit), {name: Guarded(2**18) for name in plan.FIELDS}
     for seed in range(first, first + cases):
         if seed % 100 == 0:
             print(f"cases from {seed}", flush=True)

@@ -31,12 +31,12 @@ def test_rows_are_listed_in_the_order_of_their_neurons(rng, n, index_dtype, mult
     Module(launch.source("update"), ("find_rows",)).launch(
         "find_rows", plan.launches[0].grid(multiprocessors), (THREADS,), call
     )
-    tiles = -(-n // 1024)
+    tiles, per_tile = int(call["tiles"][0]), int(call["per_tile"][0])
     for one, found in zip(spike, scratch.reshape(3, -1), strict=True):
         elements, rows, *lists = np.split(found, np.cumsum([tiles, tiles, n, n]))
         for tile in range(tiles):
-            begin = 1024 * tile
-            neurons = begin + np.flatnonzero(one[begin : begin + 1024] & (size[begin : begin + 1024] > 0))
+            begin, end = per_tile * tile, per_tile * (tile + 1)
+            neurons = begin + np.flatnonzero(one[begin:end] & (size[begin:end] > 0))
             earlier = np.cumsum(size[neurons]) - size[neurons]
             assert (elements[tile], rows[tile]) == (size[neurons].sum(), neurons.size)
             listed = [x[begin : begin + neurons.size] for x in lists]

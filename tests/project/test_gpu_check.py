@@ -304,12 +304,13 @@ def rehearse(folder, *options):
 def test_a_small_rehearsal(tmp_path):
     """One case of the stages that measure, and of that which compares."""
     stages = rehearse(
-        tmp_path, "--stages", "machine,smoke,kernels,steps", "--rounds", "1",
-        "--cases", "backends|propagate_csr_on_binary_pre, scan|copy|random|propagate pre",
+        tmp_path, "--stages", "machine,smoke,kernels,loops,steps", "--rounds", "1",
+        "--cases", "backends|propagate_csr_on_binary_pre, scan|copy|random|own flags|propagate pre",
     )  # fmt: skip
     results = {name: {case: x["result"] for case, x in stage["cases"].items()} for name, stage in stages.items()}
     assert set(results["machine"]["backends"]) == {backend.name for backend in hebbax.backends()}
-    assert results["smoke"]["propagate_csr_on_binary_pre, scan"]["us_a_step"] > 0
+    assert "python_a_step" in results["smoke"]["propagate_csr_on_binary_pre, scan"]
+    assert len(results["loops"]["XLA's own flags"]["us_a_step"]) == 3
     kernels = results["kernels"]
     assert kernels["copy"]["gb_s"] > 0 and kernels["random read-modify-write: 100, 10, 1%"]["elements"] == 10
     assert kernels["propagate pre: 100, 10, 1%"]["us"] > 0
@@ -323,5 +324,5 @@ def test_a_small_rehearsal(tmp_path):
 def test_the_whole_rehearsal(tmp_path):
     stages = rehearse(tmp_path, "--minutes", "6")
     cases = list(itertools.chain.from_iterable(stage["cases"].values() for stage in stages.values()))
-    assert len(stages) == 9 and len(cases) > 50 and not [case for case in cases if "failure" in case]
+    assert len(stages) == 10 and len(cases) > 50 and not [case for case in cases if "failure" in case]
     assert not any(stage.get("left_out") for stage in stages.values())

@@ -300,7 +300,8 @@ def test_a_compiled_scan_makes_no_array_of_the_size_of_weights(propagate, given,
     assert text.count("custom-call(") > 0
     assert f"s32[{NSE}]" in text and hlo.at_least(text, NSE, kind="f32") == []
     assert hlo.written(text, NSE) == []
-    assert compiled.memory_analysis().temp_size_in_bytes < 4 * NSE
+    lists = 4 * 24 * max(SHAPE) if kernel == "cupy" else 0  # of rows, three numbers each, for as many as four calls
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * NSE + lists
 
 
 @pytest.mark.optimised

@@ -17,7 +17,7 @@ CONSTANTS = {
     "THREADS": 256,  # of a block
     "BLOCKS": 4,  # that a multiprocessor must have registers for
     "ITEMS": 4,  # elements of a thread in one go, all of whose loads are under way together
-    "SPIKES": 4,  # that a thread looks at in one go
+    "SPIKES": 16,  # that a thread looks at in one go, read as a whole where they lie at a multiple
     "TILES": 512,  # of neurons, at most: every block sums up what they have
     "DIMS": 8,  # of a batch, at most
 }
