@@ -50,7 +50,7 @@ NEAR: dict[str, list[str]] = {
         *_tests(STRUCTURE, "sent"),
     ],
     "src/hebbax/_cpu/collect.pyx": [
-        *_tests(TRANSFORMATIONS, "jvp", "grad"), *_tests(OPERATORS, "threads", "out_of_range"),
+        *_tests(TRANSFORMATIONS, "gain_sums", "jvp", "grad"), *_tests(OPERATORS, "threads", "out_of_range"),
         *_tests(TRANSFORMATIONS, "shared_weight"),
     ],
     "src/hebbax/_cpu/rows.pyx": [
@@ -67,7 +67,7 @@ NEAR: dict[str, list[str]] = {
         *_tests("tests/outside_jax/", "dlpack", "inplace"), *_tests(OPERATORS, "values", "foreign", "backends"),
         *_tests(TRANSFORMATIONS, "vmap", "jvp"),
     ],
-    "src/hebbax/_cpu/exchange.pyx": _tests(STRUCTURE, "sent", "sharding"),
+    "src/hebbax/_cpu/exchange.pyx": _tests(STRUCTURE, "exchange", "sent", "sharding"),
     "src/hebbax/_cpu/tiles.pyx": _tests(STRUCTURE, "apply"),
     "src/hebbax/_cpu/threads.pyx": [
         *_tests(OPERATORS, "threads", "values", "forks"), INPLACE, *_tests(STRUCTURE, "sharding"),
@@ -78,7 +78,7 @@ NEAR: dict[str, list[str]] = {
     "cuda/rows.cu": OF_CUDA,
     "cuda/update.cu": OF_CUDA,
     "cuda/propagate.cu": OF_CUDA,
-    "cuda/collect.cu": [*_tests(CUDA, "cuda_host", "native"), *_tests(TRANSFORMATIONS, "jvp", "grad"), *OF_CUDA],
+    "cuda/collect.cu": [*_tests(TRANSFORMATIONS, "gain_sums", "shared_weight", "jvp", "grad"), *OF_CUDA],
     "src/hebbax/_core/primitives.py": [
         *_tests(OPERATORS, "values"), *_tests(TRANSFORMATIONS, "jvp", "grad", "vmap", "jit", "shared_weight"),
         *_tests(TRANSFORMATIONS, "debug", "grad_cost", "vmap_cost"),
