@@ -20,6 +20,45 @@ class Argued(NamedTuple):
 
 KERNELS = "src/hebbax/_cpu/"
 ARGUED = (
+    *(Argued(f"{KERNELS}{x}", r"^ *prefetch_at\(", AHEAD) for x in ("buffers.pxd", "update.pyx")),
+    # (What these read to know what to fetch has to be in bounds.)
+    *(Argued(f"{KERNELS}{x}", r"^ *prefetch_at\(", AHEAD, "-> pass") for x in ("propagate.pyx", "collect.pyx")),
+    Argued(KERNELS + "propagate.pyx", r"if rows\.elements > COPIED or .* network\.indices\.size < CACHED:", SPEED),
+    Argued(
+        KERNELS + "propagate.pyx",
+        r"copiers = copiers_for\(&job\) if parallel and parts == 1 else 1",
+        "no copier and one are alike: the only question is whether there are several",
+        "1 -> 0",
+    ),
+    Argued(KERNELS + "collect.pyx", r"tick \+= 1", "what is taken of it is whether LOOK divides it", "+= -> -="),
+    Argued(
+        KERNELS + "rows.pyx",
+        r"^            continue",
+        "of a call that fails in any case, no other row is looked up",
+        "continue -> break",
+    ),
+    Argued(
+        KERNELS + "rows.pyx",
+        r"cdef int64_t events = list_of\(&network\.lists, 0\)\.count if .* else 0",
+        "as few events as a batch has room for: how many, is not looked at",
+        "0 -> 1",
+    ),
+    *(
+        Argued(f"{KERNELS}{x}", r"^ *sched_yield\(\)", "a thread that waits keeps its core: results are the same")
+        for x in ("threads.pyx", "exchange.pyx")
+    ),
+    Argued(
+        KERNELS + "threads.pyx",
+        r"if watch\.next > 0:",
+        "a call looks for signals when it begins, too, which Python has done just before",
+        "> -> >=",
+    ),
+    Argued(
+        KERNELS + "exchange.pyx",
+        r"if last > 0:",
+        "the clock, which begins at 0 with the machine, is beyond 1 s",
+        "0 -> 1",
+    ),
     Argued(KERNELS + "propagate.pyx", r"^            elif not network\.shared:$", AHEAD),
     Argued(KERNELS + "propagate.pyx", r"begin = row\[tick\]\.begin \+ <int64_t> \(place", AHEAD),
     Argued(
@@ -48,7 +87,7 @@ ARGUED = (
     Argued(KERNELS + "buffers.pxd", r"k \+= 64 // sizeof", "65 divided by 2, 4 or 8 is what 64 is", "64 -> 65"),
     Argued(
         KERNELS + "pages.pxd",
-        r"known = file != NULL",
+        r"known = file != NULL|return known;",
         "whether huge pages are asked for, by what /sys says of the machine: results are the same",
     ),
     Argued(
