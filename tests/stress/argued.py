@@ -20,9 +20,17 @@ class Argued(NamedTuple):
 
 KERNELS = "src/hebbax/_cpu/"
 ARGUED = (
-    *(Argued(f"{KERNELS}{x}", r"^ *prefetch_at\(", AHEAD) for x in ("buffers.pxd", "update.pyx")),
-    # (What these read to know what to fetch has to be in bounds.)
-    *(Argued(f"{KERNELS}{x}", r"^ *prefetch_at\(", AHEAD, "-> pass") for x in ("propagate.pyx", "collect.pyx")),
+    *(
+        Argued(KERNELS + path, rf"^ +prefetch_at\({what}, ", AHEAD, change)
+        for path, change, *known in (
+            ("buffers.pxd", "", "array, k", "array, end - 1"),
+            ("update.pyx", "", "trace, partner", "weight, slot", "w_min, slot", "w_max, slot"),
+            # What these read to know what to fetch has to be in bounds.
+            ("propagate.pyx", "-> pass", r"weight, slots\[k \+ ahead.*\]", r"weight, slots\[fetched\]"),
+            ("collect.pyx", "-> pass", r"weight, slots\[k \+ AHEAD.*\]"),
+        )
+        for what in known
+    ),
     Argued(KERNELS + "propagate.pyx", r"if rows\.elements > COPIED or .* network\.indices\.size < CACHED:", SPEED),
     Argued(
         KERNELS + "propagate.pyx",
@@ -87,9 +95,10 @@ ARGUED = (
     Argued(KERNELS + "buffers.pxd", r"k \+= 64 // sizeof", "65 divided by 2, 4 or 8 is what 64 is", "64 -> 65"),
     Argued(
         KERNELS + "pages.pxd",
-        r"known = file != NULL|return known;",
+        r"known = file != NULL",
         "whether huge pages are asked for, by what /sys says of the machine: results are the same",
     ),
+    Argued(KERNELS + "pages.pxd", r"^ *return known;", "whether huge pages are asked for: results are the same"),
     Argued(
         "src/hebbax/_core/primitives.py",
         r"zip\(x\.shape, shape, strict=True\)\) if have != want",
