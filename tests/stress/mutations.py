@@ -65,8 +65,9 @@ NEAR: dict[str, list[str]] = {
         *_tests(TRANSFORMATIONS, "vmap", "vmap_cost", "shared_weight"), *_tests(STRUCTURE, "split_batches"), *HOSTILE,
     ],
     "src/hebbax/_cpu/handlers.pyx": [
-        *_tests("tests/outside_jax/", "dlpack", "inplace"), *_tests(OPERATORS, "values", "foreign", "backends"),
-        *_tests(TRANSFORMATIONS, "vmap", "jvp"), *HOSTILE,
+        *_tests("tests/outside_jax/", "dlpack", "inplace"),
+        *_tests(OPERATORS, "values", "foreign", "backends", "threads"), *_tests(TRANSFORMATIONS, "vmap", "jvp"),
+        *HOSTILE,
     ],
     "src/hebbax/_cpu/exchange.pyx": [*_tests(STRUCTURE, "exchange", "sent", "sharding"), *HOSTILE],
     "src/hebbax/_cpu/tiles.pyx": [*_tests(STRUCTURE, "apply"), *HOSTILE],
