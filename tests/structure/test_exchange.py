@@ -9,6 +9,7 @@ import pytest
 from frames import Xla
 from hebbax import _cpu
 from hebbax._core.reference import CAPACITY, SENT_HEADER, STEPS
+from hostile_arrays import Guarded
 
 if _cpu.missing:
     pytest.skip(_cpu.missing, allow_module_level=True)
@@ -130,3 +131,28 @@ def test_an_xla_that_does_not_know_its_executions_is_refused():
     message, out = message_of(0, 0)[0], np.zeros(SENT_HEADER + 2 + ROOM, np.int32)
     error = Xla(entries=("Error_Create",)).call(HANDLER, operands=[message, np.int32([0])], results=[out])
     assert error == "this version of XLA does not tell which execution calls"
+
+
+@pytest.mark.parametrize("at_end", [True, False])
+@pytest.mark.parametrize("devices", [1, 2, 12])
+def test_packing_and_merging_touch_nothing_beyond_their_arrays(devices, at_end, rng):
+    """Which lie next to memory that nobody may touch."""
+    handlers, steps, own, capacity = exchange.capsules(), 3, 21, 40
+    spikes = rng.random((steps, devices * own)) < 0.3
+    messages = np.zeros((devices, SENT_HEADER + steps + 1 + capacity), np.int32)
+    merged = np.zeros(SENT_HEADER + steps + 1 + devices * capacity, np.int32)
+
+    def call(name, operand, result):
+        memory = [Guarded(x.nbytes) for x in (operand, result)]
+        operand, out = (there.put(x, at_end)[0] for there, x in zip(memory, (operand, result), strict=True))
+        assert Xla().call(handlers[name], operands=[operand], results=[out]) is None
+        assert all(there.is_clean() for there in memory)
+        result[...] = out
+
+    for message, part in zip(messages, np.split(spikes, devices, axis=1), strict=True):
+        call("pack", np.ascontiguousarray(part), message)
+    call("merge", messages.reshape(-1), merged)
+    starts, ids = np.split(merged[SENT_HEADER:], [steps + 1])
+    assert starts[0] == 0 and starts[-1] == spikes.sum()
+    for step in range(steps):
+        np.testing.assert_array_equal(ids[starts[step] : starts[step + 1]], np.flatnonzero(spikes[step]))
