@@ -34,6 +34,12 @@ ARGUED = (
     Argued(KERNELS + "propagate.pyx", r"if rows\.elements > COPIED or .* network\.indices\.size < CACHED:", SPEED),
     Argued(
         KERNELS + "propagate.pyx",
+        r"^    return k$",
+        "a thread whose part of a row is not there counts too few elements: one starts all over, with the same result",
+        "-> pass",
+    ),
+    Argued(
+        KERNELS + "propagate.pyx",
         r"copiers = copiers_for\(&job\) if parallel and parts == 1 else 1",
         "no copier and one are alike: the only question is whether there are several",
         "1 -> 0",
