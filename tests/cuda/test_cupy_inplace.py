@@ -63,6 +63,22 @@ def test_updates_are_those_of_the_oracle(update, rng, dtype, extra):
         assert not np.array_equal(out.get(), given["weight"])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weights_may_begin_anywhere_in_an_array(update, rng, dtype):
+    """They are clipped by 16 bytes, which begin where the device's memory has such: the rest of the array stays."""
+    given = problem(update, rng, dtype) | {"w_min": -0.5, "w_max": 0.5}
+    expected = oracle.evaluate(update, SHAPE, given)
+    for begin in range(9):
+        whole = np.full(NSE + 20, 9, DTYPES[dtype])
+        whole[begin : begin + NSE] = given["weight"]
+        there = on_device(given | {"weight": whole})
+        weight = there["weight"][begin : begin + NSE]
+        oracle.assert_same(call(update, there | {"weight": weight}, shape=SHAPE).get(), expected)
+        out = there["weight"].get()
+        oracle.assert_same(out[begin : begin + NSE], expected)
+        assert (out[:begin] == 9).all() and (out[begin + NSE :] == 9).all()
+
+
 @pytest.mark.parametrize("index_dtype", [np.int32, np.int64])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sums_are_those_of_the_oracle(propagate, rng, dtype, index_dtype):

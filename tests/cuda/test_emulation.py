@@ -1,6 +1,8 @@
 """What plays CUDA in the tests is tested itself, on kernels made for that: the grid, its barriers, CuPy's stand-in."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -252,6 +254,33 @@ def test_shared_memory_is_not_zero_at_first_and_no_block_sees_that_of_another(mo
     out = np.zeros((3, 32), np.float32)
     module.launch("unset", (3,), (32,), argument(out, out))
     assert np.isnan(out).all()
+
+
+BEYOND = """
+import sys
+import numpy as np
+from compiler import Module
+
+SOURCE = '''
+__global__ void beyond(const long long n) {
+  __shared__ float shared[4];
+  float local[4] = {0, 0, 0, 0};
+  for (int i = 0; i < n; ++i) %s[i] = i;
+  if (local[1] + shared[2] == 7) __syncthreads();
+}
+'''
+kernel = Module(SOURCE % sys.argv[1], ["beyond"])
+for n in (4, 5):
+    kernel.launch("beyond", (1,), (1,), np.int64(n))
+    print(n, flush=True)
+"""
+
+
+@pytest.mark.parametrize("array", ["local", "shared"])
+def test_an_index_beyond_an_array_of_a_kernel_ends_the_process(array):
+    folder = Path(emulated.__file__).parent
+    done = subprocess.run([sys.executable, "-c", BEYOND, array], cwd=folder, capture_output=True, text=True)
+    assert done.returncode < 0 and done.stdout == "4\n", done.stderr
 
 
 def test_half_precision_is_that_of_numpy(module, rng):

@@ -8,9 +8,9 @@ import threading
 
 import numpy as np
 import pytest
-from frames import ENTRIES, Xla, ask_metadata
 
 from children import environment, run_together
+from frames import ENTRIES, Xla, ask_metadata
 from hebbax._core.specs import OPERANDS, UPDATE_PRE
 from hebbax._cuda import launch, native
 from hebbax._cuda.driver import use_driver

@@ -1,5 +1,6 @@
 """Threads: no result depends on their number, any Python thread may call, and who decides how many there are."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -171,6 +172,35 @@ def test_parts_of_rows_are_bitwise_the_same_for_any_number_of_threads(spec, thre
             assert out.tobytes() == expected.tobytes(), f"{n} threads"
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_short_rows_that_threads_copy_have_their_gains(propagate, dtype, threads):
+    """One for all, one for each, or none, and a weight that they share: integers, whose sums are exact."""
+    rng, length, n_event, n_other = np.random.default_rng(1), 6, 400_000, 700
+    given = {
+        "indices": rng.integers(0, n_other, length * n_event).astype(np.int32),
+        "indptr": length * np.arange(n_event + 1, dtype=np.int32), "spike": rng.random(n_event) < 0.01,
+    }  # fmt: skip
+    slots = np.arange(length * n_event)
+    if propagate.permuted:
+        slots = given["weight_indices"] = np.roll(slots, 12345).astype(np.int32)
+    k = np.flatnonzero(np.repeat(given["spike"], length))
+    shape = (n_event, n_other) if propagate.event == "pre" else (n_other, n_event)
+    weights = rng.integers(-4, 5, slots.size).astype(dtype), np.asarray([3], dtype)
+    gains = None, np.asarray(2, dtype), rng.integers(-3, 4, n_event).astype(dtype)
+    with enable_x64(dtype == "float64"):
+        for weight, gain in itertools.product(weights, gains):
+            terms = (
+                np.broadcast_to(weight, slots.size)[slots[k]]
+                * np.broadcast_to(1 if gain is None else gain, n_event)[k // length]
+            )
+            expected = np.bincount(given["indices"][k], terms, n_other)
+            operands = given | {"weight": weight} | ({} if gain is None else {"gain": gain})
+            for n in (1, 4):
+                threads(n)
+                out = call(propagate, operands, shape=shape, backend="cython")
+                np.testing.assert_array_equal(out, expected.astype(dtype))
+
+
 @pytest.fixture(scope="module")
 def large_network():
     return random_network(np.random.default_rng(0), (600, 500), 1_200_000, sorted_rows=True)
@@ -306,3 +336,29 @@ def test_the_largest_number_of_threads_works():
     tests = Path(__file__).parents[1]
     result = subprocess.run([sys.executable, "-c", AT_MOST], cwd=tests, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+IN_PLACE = """
+import os
+import numpy as np
+import hebbax
+
+n = 2**21
+weight, indices, indptr = np.zeros(n, "f4"), np.zeros(n, "i4"), np.arange(0, n + 1, n // 8)
+spike, trace = np.ones(8, bool), np.ones(1, "f4")
+print(hebbax._cpu.openmp_version(), len(os.listdir("/proc/self/task")))
+for threads in (1, 5):
+    hebbax.set_num_threads(threads)
+    hebbax.inplace.update_csr_on_binary_pre(weight, indices, indptr, spike, trace, shape=(8, 1))
+    print(len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system does not say which threads there are")
+def test_calls_in_place_take_threads_of_openmp():
+    """Which stay; in a process of its own."""
+    result = subprocess.run([sys.executable, "-c", IN_PLACE], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    openmp, before, with_one, with_five = map(int, result.stdout.split())
+    assert with_one == before and (with_five >= before + 4 if openmp else with_five == before)
+    assert openmp == 0 or 1 <= openmp % 100 <= 12  # the month of a standard

@@ -158,6 +158,7 @@ def wrong_operands(given, spec):
         yield name, None
         yield name, Shared(x, device_type=2)
         yield name, Shared(x, lanes=2)
+        yield name, Shared(x, bits=4)
         yield name, Shared(x[::-1])
         for dtype in (np.int8, np.int16, np.uint32, np.uint64, np.complex64, "S4", object):
             yield name, x.astype(dtype)

@@ -20,6 +20,59 @@ class Argued(NamedTuple):
 
 KERNELS = "src/hebbax/_cpu/"
 ARGUED = (
+    *(
+        Argued(KERNELS + path, rf"^ +prefetch_at\({what}, ", AHEAD, change)
+        for path, change, *known in (
+            ("buffers.pxd", "", "array, k", "array, end - 1"),
+            ("update.pyx", "", "trace, partner", "weight, slot", "w_min, slot", "w_max, slot"),
+            # What these read to know what to fetch has to be in bounds.
+            ("propagate.pyx", "-> pass", r"weight, slots\[k \+ ahead.*\]", r"weight, slots\[fetched\]"),
+            ("collect.pyx", "-> pass", r"weight, slots\[k \+ AHEAD.*\]"),
+        )
+        for what in known
+    ),
+    Argued(KERNELS + "propagate.pyx", r"if rows\.elements > COPIED or .* network\.indices\.size < CACHED:", SPEED),
+    Argued(
+        KERNELS + "propagate.pyx",
+        r"^    return k$",
+        "a thread whose part of a row is not there counts too few elements: one starts all over, with the same result",
+        "-> pass",
+    ),
+    Argued(
+        KERNELS + "propagate.pyx",
+        r"copiers = copiers_for\(&job\) if parallel and parts == 1 else 1",
+        "no copier and one are alike: the only question is whether there are several",
+        "1 -> 0",
+    ),
+    Argued(KERNELS + "collect.pyx", r"tick \+= 1", "what is taken of it is whether LOOK divides it", "+= -> -="),
+    Argued(
+        KERNELS + "rows.pyx",
+        r"^            continue",
+        "of a call that fails in any case, no other row is looked up",
+        "continue -> break",
+    ),
+    Argued(
+        KERNELS + "rows.pyx",
+        r"cdef int64_t events = list_of\(&network\.lists, 0\)\.count if .* else 0",
+        "as few events as a batch has room for: how many, is not looked at",
+        "0 -> 1",
+    ),
+    *(
+        Argued(f"{KERNELS}{x}", r"^ *sched_yield\(\)", "a thread that waits keeps its core: results are the same")
+        for x in ("threads.pyx", "exchange.pyx")
+    ),
+    Argued(
+        KERNELS + "threads.pyx",
+        r"if watch\.next > 0:",
+        "a call looks for signals when it begins, too, which Python has done just before",
+        "> -> >=",
+    ),
+    Argued(
+        KERNELS + "exchange.pyx",
+        r"if last > 0:",
+        "the clock, which begins at 0 with the machine, is beyond 1 s",
+        "0 -> 1",
+    ),
     Argued(KERNELS + "propagate.pyx", r"^            elif not network\.shared:$", AHEAD),
     Argued(KERNELS + "propagate.pyx", r"begin = row\[tick\]\.begin \+ <int64_t> \(place", AHEAD),
     Argued(
@@ -51,6 +104,7 @@ ARGUED = (
         r"known = file != NULL",
         "whether huge pages are asked for, by what /sys says of the machine: results are the same",
     ),
+    Argued(KERNELS + "pages.pxd", r"^ *return known;", "whether huge pages are asked for: results are the same"),
     Argued(
         "src/hebbax/_core/primitives.py",
         r"zip\(x\.shape, shape, strict=True\)\) if have != want",

@@ -37,7 +37,8 @@ def _tests(folder: str, *names: str) -> list[str]:
     return [f"{folder}test_{name}.py" for name in names]
 
 
-OF_UPDATES = [INPLACE, *_tests(OPERATORS, "powers", "soft_bound", "threads", "out_of_range", "values")]
+HOSTILE = _tests(OPERATORS, "hostile_calls")  # in memory between pages that nobody may touch
+OF_UPDATES = [INPLACE, *_tests(OPERATORS, "powers", "soft_bound", "threads", "out_of_range", "values"), *HOSTILE]
 OF_DELAYS = [*_tests(STRUCTURE, "delayed_synapses", "ring"), *_tests(RULES, "delayed_rules")]
 OF_CUDA = [*_tests(CUDA, "rows", "emulation", "cuda_host", "native", "cupy_inplace"), *_tests(OPERATORS, "values")]
 OF_RULES = _tests(RULES, "rules", "parameters")
@@ -47,30 +48,32 @@ NEAR: dict[str, list[str]] = {
     "src/hebbax/_cpu/powers.pxd": OF_UPDATES,
     "src/hebbax/_cpu/propagate.pyx": [
         *_tests(OPERATORS, "values", "threads", "out_of_range"), INPLACE, *_tests(TRANSFORMATIONS, "shared_weight"),
-        *_tests(STRUCTURE, "sent"),
+        *_tests(STRUCTURE, "sent"), *HOSTILE,
     ],
     "src/hebbax/_cpu/collect.pyx": [
-        *_tests(TRANSFORMATIONS, "jvp", "grad"), *_tests(OPERATORS, "threads", "out_of_range"),
-        *_tests(TRANSFORMATIONS, "shared_weight"),
+        *_tests(TRANSFORMATIONS, "gain_sums", "jvp", "grad"), *_tests(OPERATORS, "threads", "out_of_range"),
+        *_tests(TRANSFORMATIONS, "shared_weight"), *HOSTILE,
     ],
     "src/hebbax/_cpu/rows.pyx": [
         *_tests(OPERATORS, "values", "threads", "out_of_range"), INPLACE,
         *_tests(STRUCTURE, "sent", "delayed_synapses"), *_tests(OPERATORS, "semantics"),
-        *_tests(RULES, "delayed_rules"),
+        *_tests(RULES, "delayed_rules"), *HOSTILE,
     ],
     "src/hebbax/_cpu/calls.pyx": [
         *_tests(OPERATORS, "values", "out_of_range", "threads"), INPLACE,
         *_tests(STRUCTURE, "sent", "delayed_synapses"),
-        *_tests(TRANSFORMATIONS, "vmap", "vmap_cost", "shared_weight"), *_tests(STRUCTURE, "split_batches"),
+        *_tests(TRANSFORMATIONS, "vmap", "vmap_cost", "shared_weight"), *_tests(STRUCTURE, "split_batches"), *HOSTILE,
     ],
     "src/hebbax/_cpu/handlers.pyx": [
-        *_tests("tests/outside_jax/", "dlpack", "inplace"), *_tests(OPERATORS, "values", "foreign", "backends"),
-        *_tests(TRANSFORMATIONS, "vmap", "jvp"),
+        *_tests("tests/outside_jax/", "dlpack", "inplace"),
+        *_tests(OPERATORS, "values", "foreign", "backends", "threads"), *_tests(TRANSFORMATIONS, "vmap", "jvp"),
+        *HOSTILE,
     ],
-    "src/hebbax/_cpu/exchange.pyx": _tests(STRUCTURE, "sent", "sharding"),
-    "src/hebbax/_cpu/tiles.pyx": _tests(STRUCTURE, "apply"),
+    "src/hebbax/_cpu/exchange.pyx": [*_tests(STRUCTURE, "exchange", "sent", "sharding"), *HOSTILE],
+    "src/hebbax/_cpu/tiles.pyx": [*_tests(STRUCTURE, "apply"), *HOSTILE],
     "src/hebbax/_cpu/threads.pyx": [
-        *_tests(OPERATORS, "threads", "values", "forks"), INPLACE, *_tests(STRUCTURE, "sharding"),
+        *_tests(OPERATORS, "threads", "values", "forks"), INPLACE, *_tests("tests/outside_jax/", "signals"),
+        *_tests(STRUCTURE, "sharding"),
     ],
     "src/hebbax/_cpu/buffers.pxd": [INPLACE, *_tests(OPERATORS, "values", "semantics", "threads")],
     "src/hebbax/_cpu/pages.pxd": [*_tests(OPERATORS, "huge_pages"), INPLACE],
@@ -78,7 +81,7 @@ NEAR: dict[str, list[str]] = {
     "cuda/rows.cu": OF_CUDA,
     "cuda/update.cu": OF_CUDA,
     "cuda/propagate.cu": OF_CUDA,
-    "cuda/collect.cu": [*_tests(CUDA, "cuda_host", "native"), *_tests(TRANSFORMATIONS, "jvp", "grad"), *OF_CUDA],
+    "cuda/collect.cu": [*_tests(TRANSFORMATIONS, "gain_sums", "shared_weight", "jvp", "grad"), *OF_CUDA],
     "src/hebbax/_core/primitives.py": [
         *_tests(OPERATORS, "values"), *_tests(TRANSFORMATIONS, "jvp", "grad", "vmap", "jit", "shared_weight"),
         *_tests(TRANSFORMATIONS, "debug", "grad_cost", "vmap_cost"),

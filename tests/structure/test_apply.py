@@ -419,17 +419,20 @@ def test_wrong_arguments_are_named(changed, error, message):
 def test_an_index_out_of_range_is_an_error_or_skipped(tiles, side):
     synapses = hebbax.Synapses([0, 1, 2], [0, 1], shape=(2, 2))
     leaves, tree = jax.tree.flatten(synapses)
-    wrong = jax.tree.unflatten(tree, [jnp.where(x == 1, 7, x) if x.shape == (2,) else x for x in leaves])
 
-    def call():
+    def call(dtype):
+        wrong = [jnp.where(x == 1, 7, x) if x.shape == (2,) else x for x in leaves]
+        wrong = jax.tree.unflatten(tree, [jnp.asarray(x, dtype) for x in wrong])
         return np.asarray(apply_on(wrong, side, lambda w, pre, post: w + 1, jnp.zeros(2), jnp.ones(2, bool)))
 
-    if tiles == "jax":
-        np.testing.assert_array_equal(call(), [1, 0])
-    else:
-        message = rf"apply_on_{side}: indices\[1\] = 7, expected a neuron in \[0, 2\)"
-        with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match=message):
-            call()
+    for dtype in (jnp.int32, jnp.int64):
+        with enable_x64(dtype == jnp.int64):
+            if tiles == "jax":
+                np.testing.assert_array_equal(call(dtype), [1, 0])
+                continue
+            message = rf"apply_on_{side}: indices\[1\] = 7, expected a neuron in \[0, 2\)"
+            with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match=message):
+                call(dtype)
 
 
 def test_a_second_derivative_is_refused():

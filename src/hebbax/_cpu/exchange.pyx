@@ -9,6 +9,7 @@ a device that is ahead by one exchange cannot be ahead by two, because that take
 
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -34,7 +35,6 @@ cdef enum:
     LINE = 8            # numbers in a cache line
     MEETINGS = 4        # that are remembered; programs with an exchange run one at a time
     AWAKE = 2000        # looks before a device lets others have its core
-    PATIENCE = 60       # seconds
     AHEAD = 8           # messages of which the beginning is fetched
 
 
@@ -47,6 +47,7 @@ cdef struct Meeting:
 cdef Meeting meetings[MEETINGS]
 cdef int64_t opened = 0
 cdef int lock = 0
+cdef double patience = 60  # seconds
 
 
 cdef Meeting* meeting_of(int64_t run, int64_t size) noexcept nogil:
@@ -84,7 +85,7 @@ cdef bint came(int64_t* exchanges, int64_t count) noexcept nogil:
             if last > 0:
                 waited += min(now - last, 1.0)  # not all of the time for which the process was stopped
             last = now
-            if waited > PATIENCE:
+            if waited > patience:
                 return False
     return True
 
@@ -100,6 +101,7 @@ cdef XLA_FFI_Error* handle_exchange(XLA_FFI_CallFrame* frame) noexcept nogil:
     cdef Meeting* meeting
     cdef uint8_t* place
     cdef int64_t run, size, devices, own, count, k
+    cdef char said[80]
     if answer_metadata(frame, 0):
         return NULL
     error = get_run(frame, &run)
@@ -117,7 +119,8 @@ cdef XLA_FFI_Error* handle_exchange(XLA_FFI_CallFrame* frame) noexcept nogil:
     add_and_get(&meeting.exchanges[own * LINE], 1)
     for k in range(devices):
         if not came(&meeting.exchanges[k * LINE], count):
-            return new_error(frame.api, b"exchange: a device did not come within a minute", INTERNAL)
+            snprintf(said, sizeof(said), b"exchange: device %lld did not come within %g s", <long long> k, patience)
+            return new_error(frame.api, said, INTERNAL)
         memcpy(<uint8_t*> whole.data + k * size, place + k * size, used(<int32_t*> (place + k * size), part.dims[0]))
     return NULL
 
@@ -237,6 +240,13 @@ cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
                     ids[place[step] + k - starts[step]] = <int32_t> (starts[steps + 1 + k] + d * n)
             place[step] += starts[step + 1] - starts[step]
     return NULL
+
+
+def set_patience(double longest):
+    """For tests: for how many seconds a device waits for another one; return what was set before."""
+    global patience
+    before, patience = patience, longest
+    return before
 
 
 def capsules():

@@ -1,4 +1,4 @@
-"""XLA's side of its FFI, as in `xla/ffi/api/c_api.h`: frames in which a test calls a handler as XLA does on a GPU."""
+"""XLA's side of its FFI, as in `xla/ffi/api/c_api.h`: frames in which a test calls a handler as XLA does."""
 
 import ctypes
 from ctypes import POINTER, Structure, c_char_p, c_int, c_int32, c_int64, c_size_t, c_void_p
@@ -7,7 +7,8 @@ import numpy as np
 
 ARRAY, SCALAR, STRING = 1, 3, 4  # types of attributes
 S64 = 5
-ENTRIES = ("Error_Create", *[""] * 3, "Stream_Get", *[""] * 12, "DeviceOrdinal_Get")  # of the API; "": not used
+# Of the API; "": not used.
+ENTRIES = ("Error_Create", *[""] * 3, "Stream_Get", *[""] * 11, "RunId_Get", "DeviceOrdinal_Get")
 
 
 class Span(Structure):
@@ -79,6 +80,10 @@ class StreamArgs(Structure):
     _fields_ = (("struct_size", c_size_t), ("extension", c_void_p), ("context", c_void_p), ("stream", c_void_p))
 
 
+class RunArgs(Structure):
+    _fields_ = (("struct_size", c_size_t), ("extension", c_void_p), ("context", c_void_p), ("run", c_int64))
+
+
 class DeviceArgs(Structure):
     _fields_ = (("struct_size", c_size_t), ("extension", c_void_p), ("context", c_void_p), ("device", c_int32))
 
@@ -99,13 +104,14 @@ def ask_metadata(capsule):
 
 
 class Xla:
-    """An XLA that calls on a device, on a stream; `entries` of its API are known."""
+    """An XLA that calls on a device, on a stream, in an execution `run`; `entries` of its API are known."""
 
-    def __init__(self, device=0, stream=0x51, entries=ENTRIES):
-        self.device, self.stream, self.error = device, stream, None
+    def __init__(self, device=0, stream=0x51, run=1, entries=ENTRIES):
+        self.device, self.stream, self.run, self.error = device, stream, run, None
         self._made = {
             "Error_Create": ctypes.CFUNCTYPE(c_void_p, POINTER(ErrorArgs))(self._new_error),
             "Stream_Get": ctypes.CFUNCTYPE(c_void_p, POINTER(StreamArgs))(self._get_stream),
+            "RunId_Get": ctypes.CFUNCTYPE(c_void_p, POINTER(RunArgs))(self._get_run),
             "DeviceOrdinal_Get": ctypes.CFUNCTYPE(c_void_p, POINTER(DeviceArgs))(self._get_device),
         }
         self._api = Api(struct_size=Api.entries.offset + len(entries) * ctypes.sizeof(c_void_p))
@@ -119,12 +125,15 @@ class Xla:
     def _get_stream(self, args):
         args[0].stream = self.stream
 
+    def _get_run(self, args):
+        args[0].run = self.run
+
     def _get_device(self, args):
         args[0].device = self.device
 
-    def call(self, capsule, attributes, operands=(), results=()):
+    def call(self, capsule, attributes=None, operands=(), results=()):
         """Call a handler on NumPy arrays; return the words of the error that it gives back, or None."""
-        kept = []
+        kept, attributes = [], attributes or {}
 
         def keep(x):
             kept.append(x)
@@ -147,12 +156,16 @@ class Xla:
                 else (SCALAR, keep(Scalar(dtype, x.ctypes.data)))
             )
 
+        def buffer(x):
+            dims = keep((c_int64 * x.ndim)(*x.shape))
+            return keep(Buffer(data=x.ctypes.data, rank=x.ndim, dims=dims))
+
         def buffers(arrays):
-            pointers = [keep(Buffer(data=x.ctypes.data, rank=x.ndim)) for x in arrays]
+            pointers = [buffer(x) for x in arrays]
             return Buffers(size=len(arrays), buffers=(c_void_p * max(len(pointers), 1))(*pointers))
 
         names = sorted(attributes)
-        types, values = zip(*(value(attributes[name]) for name in names), strict=True)
+        types, values = zip(*(value(attributes[name]) for name in names), strict=True) if names else ((), ())
         spans = [ctypes.pointer(span(name)) for name in names]
         n = len(names)
         attrs = Attributes(
