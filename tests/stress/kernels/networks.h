@@ -15,11 +15,11 @@ struct Counts {
 inline Counts counts;
 inline Handler handlers[KINDS];
 inline Array operands[9], result;
-inline uint8_t initial[1 << 17];  // of the result
+inline uint8_t initial[Arena::ROOM];  // of the result
 
 inline void open_arenas() {
-    for (Array& x : operands) x.arena.open(1 << 17, false);
-    result.arena.open(1 << 17, true);
+    for (Array& x : operands) x.arena.open(false);
+    result.arena.open(true);
 }
 inline Buffer buffer_of(const Array& x) {
     const Array& memory = x.alias ? result : x;
