@@ -210,11 +210,11 @@ def test_no_list_makes_a_kernel_leave_its_buffers(network, rng, place, value):
         assert "the lists" in str(error) or "indptr" in str(error)
 
 
-@pytest.mark.parametrize("message", [0, 1])
+@pytest.mark.parametrize("message", [0, 1, slice(None)], ids=["first", "second", "both"])
 @pytest.mark.parametrize("place", range(1, 8))
 @pytest.mark.parametrize("value", [-(2**31), -6, 100_000, 2**31 - 1])
 def test_no_message_makes_merging_leave_its_buffers(rng, message, place, value):
-    """Whatever devices have sent."""
+    """Whatever devices have sent, also where all of them have sent the same."""
     own = pack(draw(rng, 2, 5), 10)
     messages = np.array([own.message, own.message])
     messages[message, place] = value

@@ -137,7 +137,8 @@ def _pack_in_jax(spikes, *, capacity: int):
 
 
 def _merge_natively(messages, *, sent: Sent):
-    return jax.ffi.ffi_call("hebbax_merge", jax.ShapeDtypeStruct((_size(sent),), jnp.int32))(messages.reshape(-1))
+    call = jax.ffi.ffi_call("hebbax_merge", jax.ShapeDtypeStruct((_size(sent),), jnp.int32))
+    return call(messages, n=np.int32(sent.n // messages.shape[0]))
 
 
 def _merge_in_jax(parts, *, sent: Sent):

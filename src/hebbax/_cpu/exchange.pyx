@@ -14,7 +14,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from hebbax._core.xla_ffi cimport (
-    INTERNAL, OUT_OF_RANGE, XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, answer_metadata, get_run, new_error,
+    INTERNAL, OUT_OF_RANGE, XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, XLA_FFI_Scalar, answer_metadata, get_run,
+    new_error,
 )
 from hebbax._cpu.buffers cimport prefetch_lines
 from hebbax._cpu.rows cimport CAPACITY, LOST, NEURONS, SENT_HEADER, STEP, STEPS, skip_silent
@@ -168,11 +169,11 @@ cdef inline void begin_message(int32_t* header, int64_t n, int64_t steps, int64_
     header[STEP], header[NEURONS], header[STEPS], header[CAPACITY] = 0, <int32_t> n, <int32_t> steps, <int32_t> capacity
 
 
-cdef inline int64_t size_of(const int32_t* message, int64_t most) noexcept nogil:
-    """Integers of a message by what it says, 0 if it says nothing that can be: an array may hold anything."""
-    if most < SENT_HEADER or message[NEURONS] < 0 or message[STEPS] < 0 or message[CAPACITY] < 0:
-        return 0
-    return SENT_HEADER + <int64_t> message[STEPS] + 1 + message[CAPACITY]
+cdef inline bint is_sized(const int32_t* message, int64_t size) noexcept nogil:
+    """Whether a message is of as many integers as it says: an array may hold anything."""
+    if size < SENT_HEADER or message[STEPS] < 0 or message[CAPACITY] < 0:
+        return False
+    return size == SENT_HEADER + <int64_t> message[STEPS] + 1 + message[CAPACITY]
 
 
 cdef inline bint is_packed(const int32_t* message, const int32_t* first) noexcept nogil:
@@ -193,8 +194,9 @@ cdef inline XLA_FFI_Error* not_packed(XLA_FFI_CallFrame* frame) noexcept nogil:
 
 
 cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
-    """Operand: the messages of all devices, alike in size, one after the other; result: the message that says all.
+    """Operand: the messages of all devices, shape (devices, size); result: the message that says all.
 
+    How many neurons a device has is an attribute: no size says so, and that messages agree may be one mistake in all.
     Where a step ends in the result is, until then, where its next spike goes: so each message is read once.
     """
     cdef XLA_FFI_Buffer *messages
@@ -208,11 +210,14 @@ cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
     if answer_metadata(frame, 0):
         return NULL
     messages, merged = <XLA_FFI_Buffer*> frame.args.args[0], <XLA_FFI_Buffer*> frame.rets.rets[0]
+    if messages.rank != 2 or frame.attrs.size != 1:
+        return new_error(frame.api, b"this call was compiled by another version of hebbax", OUT_OF_RANGE)
     part, header = <const int32_t*> messages.data, <int32_t*> merged.data
-    size = size_of(part, messages.dims[0])
-    if size == 0 or messages.dims[0] % size:
+    devices, size = messages.dims[0], messages.dims[1]
+    n = (<int32_t*> (<XLA_FFI_Scalar*> frame.attrs.attrs[0]).value)[0]
+    if devices < 1 or not is_sized(part, size) or part[NEURONS] != n:
         return not_packed(frame)
-    n, steps, devices = part[NEURONS], part[STEPS], messages.dims[0] // size
+    steps = part[STEPS]
     capacity = devices * part[CAPACITY]
     if merged.dims[0] != SENT_HEADER + steps + 1 + capacity:
         return not_packed(frame)

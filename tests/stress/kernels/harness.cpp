@@ -53,6 +53,7 @@ void hebbax_fuzz_random(unsigned long long first, unsigned long long count, int 
     for (unsigned long long k = first; k < first + count; k++) {
         Draw draw{nullptr, nullptr, (k + 1) * 0x9E3779B97F4A7C15u};
         for (auto& x : bytes) x = draw.bits() >> 56;
+        seed = k;
         one_input(bytes.data(), bytes.size());
     }
 }
