@@ -142,16 +142,16 @@ def test_packing_and_merging_touch_nothing_beyond_their_arrays(devices, at_end, 
     messages = np.zeros((devices, SENT_HEADER + steps + 1 + capacity), np.int32)
     merged = np.zeros(SENT_HEADER + steps + 1 + devices * capacity, np.int32)
 
-    def call(name, operand, result):
+    def call(name, operand, result, **attributes):
         memory = [Guarded(x.nbytes) for x in (operand, result)]
         operand, out = (there.put(x, at_end)[0] for there, x in zip(memory, (operand, result), strict=True))
-        assert Xla().call(handlers[name], operands=[operand], results=[out]) is None
+        assert Xla().call(handlers[name], operands=[operand], results=[out], **attributes) is None
         assert all(there.is_clean() for there in memory)
         result[...] = out
 
     for message, part in zip(messages, np.split(spikes, devices, axis=1), strict=True):
         call("pack", np.ascontiguousarray(part), message)
-    call("merge", messages.reshape(-1), merged)
+    call("merge", messages, merged, attributes={"neurons": np.int32(own)})
     starts, ids = np.split(merged[SENT_HEADER:], [steps + 1])
     assert starts[0] == 0 and starts[-1] == spikes.sum()
     for step in range(steps):
