@@ -16,6 +16,7 @@ from problems import DTYPES
 
 # Small blocks and few tiles: what takes a large network otherwise happens in a small one.
 SMALL = {"THREADS": 64, "SPIKES": 4, "TILES": 2}
+LARGEST = 2**18  # bytes, at least, of the largest array of a problem
 # What C++ leaves undefined, such as an index beyond an array in shared memory, ends the process.
 SANITIZED = ("-fsanitize=undefined", "-fno-sanitize=vptr", "-fsanitize-undefined-trap-on-error")
 KINDS = ("update", "propagate", "collect")
@@ -176,8 +177,13 @@ def check(kernels, memory, seed):
         raise AssertionError(f"case {seed}: {spec.name}, {planned.names}: {wrong} changed, written outside {dirty}")
 
 
+def guarded_memory():
+    """Memory for each array of a call."""
+    return {name: Guarded(LARGEST) for name in plan.FIELDS}
+
+
 def main(cases, first=0, *edit):
-    kernels, memory = Kernels(*edit), {name: Guarded(2**18) for name in plan.FIELDS}
+    kernels, memory = Kernels(*edit), guarded_memory()
     for seed in range(first, first + cases):
         if seed % 100 == 0:
             print(f"cases from {seed}", flush=True)

@@ -170,12 +170,8 @@ class CudaKernels:
     def __init__(self, number: int):
         import hostile
 
-        from hebbax._cuda import plan
-        from hostile_arrays import Guarded
-
         if CudaKernels.kernels is None:
-            CudaKernels.kernels = hostile.Kernels()
-            CudaKernels.memory = {name: Guarded(2**17) for name in plan.FIELDS}
+            CudaKernels.kernels, CudaKernels.memory = hostile.Kernels(), hostile.guarded_memory()
         self.first, self.run = number * 1000, hostile.check
 
     def check(self, index: int) -> bool:
