@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -35,6 +36,8 @@ NO_GRAPHS = "--xla_gpu_enable_command_buffer="
 # So that processes share the card's memory, and JAX gives back to CuPy what it no longer needs.
 SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 GIVEN_BACK = {"XLA_PYTHON_CLIENT_ALLOCATOR": "platform"}
+
+stopping = threading.Event()  # then those who wait for the stages' processes end them
 
 
 class Stage(NamedTuple):
@@ -86,7 +89,8 @@ def main() -> int:
     if given.stage:
         options = Options(given.platform, given.cases, given.rounds, given.until)
         return run_stage(given.stage, options, given.into)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and so end the stage's processes
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and so end the stages' processes
+    stopping.clear()
     names = given.stages.split(",")
     if unknown := [name for name in names if name not in STAGES]:
         arguments().error(f"--stages: got {', '.join(unknown)}, expected some of {', '.join(STAGES)}")
@@ -110,10 +114,14 @@ def main() -> int:
         for group in groups:
             with concurrent.futures.ThreadPoolExecutor(len(group)) as pool:
                 running = {name: pool.submit(run, name, given, end, packages, parts) for name in group}
-                for name, stage in running.items():
-                    results["stages"][name] = stage.result()
-                    write(results, path)
-                    print(gpu_report.line(name, results["stages"][name]), flush=True)
+                try:
+                    for name, stage in running.items():
+                        results["stages"][name] = stage.result()
+                        write(results, path)
+                        print(gpu_report.line(name, results["stages"][name]), flush=True)
+                except BaseException:  # such as of Ctrl-C
+                    stopping.set()
+                    raise
     print("\n" + gpu_report.summary(results) + f"\n{path.with_suffix('')}.{{json,md}}")
     return status(results)
 
@@ -152,7 +160,8 @@ def run(name: str, given: argparse.Namespace, end: float, packages: list[str], f
             for case in running:
                 case.clear()
                 case["failure"] = ended
-            if time.monotonic() > start + limit - 1 or not (running or ended == f"exit status {AGAIN}"):
+            over = stopping.is_set() or time.monotonic() > start + limit - 1
+            if over or not (running or ended == f"exit status {AGAIN}"):
                 break
             into.write_text(json.dumps(found))
     if ended and not running and ended != f"exit status {AGAIN}":
@@ -164,10 +173,13 @@ def run(name: str, given: argparse.Namespace, end: float, packages: list[str], f
 def wait(command: list[str], env: dict[str, str], log, end: float) -> str:
     """Run a process and all that it starts; say how it ended where that was not well."""
     child = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+    end = max(end, time.monotonic() + 1)
     try:
-        code = child.wait(max(1, end - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        return "stopped at its time limit"
+        while (code := child.poll()) is None:
+            if time.monotonic() > end:
+                return "stopped at its time limit"
+            if stopping.wait(0.1):
+                return "stopped"
     finally:
         with contextlib.suppress(ProcessLookupError):  # it, or what it has left behind
             os.killpg(child.pid, signal.SIGKILL)

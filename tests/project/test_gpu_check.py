@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -110,6 +112,23 @@ def test_what_loses_the_gpu_ends_its_process_and_a_wrong_result_does_not(run, pl
     before, same, after = (found[name]["result"] for name in ("before", "same process", "after"))
     assert before == same and len({before, after}) == processes and status == 13
     assert [name for name, case in found.items() if "failure" in case] == ["wrong", "lost"]
+
+
+def test_a_run_that_is_stopped_ends_its_stages_and_starts_no_more(gpu_check, run, monkeypatch):
+    monkeypatch.setattr(gpu_check, "STAGES", {"cases": gpu_check.STAGES["cases"]._replace(seconds=60)})
+    started, processes = time.monotonic(), []
+
+    class Popen(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            processes.append(self)
+            if len(processes) == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(gpu_check.subprocess, "Popen", Popen)
+    with pytest.raises(KeyboardInterrupt):
+        run("--stages", "cases", "--cases", "hangs", "--commit", "none")
+    assert time.monotonic() - started < 30 and len(processes) == 1 and processes[0].returncode == -signal.SIGKILL
 
 
 def test_without_time_nothing_is_started(run):

@@ -21,7 +21,7 @@ from record import Result
 
 HERE = Path(__file__).parent
 SEED, LIMIT = 20, 3600
-ALLOCATIONS = ("update_on_post", "propagate_on_pre", "propagate_on_post", "inplace", "exchange", "cuda", "python")
+ALLOCATIONS = ("update_on_post", "propagate_on_pre", "propagate_on_post", "exchange", "cuda", "python")
 # Calls, and synapses: as many as 2.4 GB hold, and what JAX keeps several arrays of.
 SIGNALS = {
     "inplace update_on_post": 200_000_000, "inplace soft update_on_pre": 200_000_000,

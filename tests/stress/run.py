@@ -10,8 +10,11 @@ kept in results/, and the table in docs/reliability.md is written anew. Fails wh
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 from typing import Annotated
 
+import psutil
 import typer
 from record import keep, write_page
 from rich.console import Console
@@ -35,18 +38,27 @@ def main(
 ) -> None:
     """Run parts, keep what they found, and write the page's table."""
     console, failed = Console(), []
+    if unknown := [part for part in parts or PARTS if part not in PARTS]:
+        raise typer.BadParameter(f"parts: got {', '.join(unknown)}, expected some of {', '.join(PARTS)}")
+    signal.signal(signal.SIGINT, _interrupted)
     for part in parts or PARTS:
-        if part not in PARTS:
-            raise typer.BadParameter(f"parts: got {part!r}, expected some of {', '.join(PARTS)}")
         console.rule(part)
         results = importlib.import_module(part).run(effort, console.print)
-        keep(part, results)
         for row in results:
             console.print(f"{row.what}: {row.count:,} {row.unit}, {row.seconds:,.0f} s: {row.found}", markup=False)
+        keep(part, results)
         failed += [f"{part}: {row.what}" for row in results if not row.passed]
-    write_page()
+        write_page()
     if failed:
         raise SystemExit("did not pass: " + "; ".join(failed))
+
+
+def _interrupted(*_) -> None:
+    """End at Ctrl-C with all that was started: threads that wait for it would start it again, as what has crashed."""
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    print("\ninterrupted", flush=True)
+    os._exit(130)
 
 
 if __name__ == "__main__":

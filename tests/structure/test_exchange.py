@@ -151,7 +151,7 @@ def test_packing_and_merging_touch_nothing_beyond_their_arrays(devices, at_end, 
 
     for message, part in zip(messages, np.split(spikes, devices, axis=1), strict=True):
         call("pack", np.ascontiguousarray(part), message)
-    call("merge", messages, merged, attributes={"neurons": np.int32(own)})
+    call("merge", messages, merged, attributes={"n": np.int32(own)})
     starts, ids = np.split(merged[SENT_HEADER:], [steps + 1])
     assert starts[0] == 0 and starts[-1] == spikes.sum()
     for step in range(steps):
