@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from hebbax import delays, inplace, sharding
+from hebbax import delays, inplace, record, sharding
 from hebbax._core.fence import fence
 from hebbax._core.lowering import Backend, backends
 from hebbax._core.unitless import (
@@ -61,6 +61,7 @@ __all__ = [
     "propagate_csr_on_binary_post_p",
     "propagate_csr_on_binary_pre",
     "propagate_csr_on_binary_pre_p",
+    "record",
     "rewire",
     "rewire_within",
     "set_num_threads",

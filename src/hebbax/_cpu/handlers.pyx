@@ -11,6 +11,9 @@ from hebbax._cpu.calls cimport (
     UPDATE_OPERANDS, Attributes, Run, fit, run_batch, run_collect, run_deliver, run_fade, run_propagate, run_record,
     run_update,
 )
+from hebbax._cpu.logs cimport (
+    APPEND_OPERANDS, SAMPLE_OPERANDS, TALLY_OPERANDS, run_append, run_sample, run_tally,
+)
 from hebbax._cpu.threads cimport Pool, Watch
 from hebbax._cpu.tiles cimport TILE_OPERANDS, run_tile
 from hebbax._core.xla_ffi cimport (
@@ -89,6 +92,18 @@ cdef XLA_FFI_Error* handle_tile(XLA_FFI_CallFrame* frame) noexcept nogil:
     return handle(frame, run_tile, TILE_OPERANDS, 1)
 
 
+cdef XLA_FFI_Error* handle_append(XLA_FFI_CallFrame* frame) noexcept nogil:
+    return handle(frame, run_append, APPEND_OPERANDS, 1)
+
+
+cdef XLA_FFI_Error* handle_tally(XLA_FFI_CallFrame* frame) noexcept nogil:
+    return handle(frame, run_tally, TALLY_OPERANDS, 1)
+
+
+cdef XLA_FFI_Error* handle_sample(XLA_FFI_CallFrame* frame) noexcept nogil:
+    return handle(frame, run_sample, SAMPLE_OPERANDS, 1)
+
+
 cdef XLA_FFI_Error* handle_collect(XLA_FFI_CallFrame* frame) noexcept nogil:
     return handle(frame, run_collect, COLLECT_OPERANDS, 1)
 
@@ -99,7 +114,7 @@ cdef XLA_FFI_Error* handle_fence(XLA_FFI_CallFrame* frame) noexcept nogil:
 
 
 def capsules():
-    """One PyCapsule per kind of operator, for the fence, delays and tiles: what `jax.ffi.register_ffi_target` takes."""
+    """One PyCapsule per kind of call, by its name: what `jax.ffi.register_ffi_target` takes."""
     return {
         "fence": PyCapsule_New(<void*> handle_fence, NULL, NULL),
         "update": PyCapsule_New(<void*> handle_update, NULL, NULL),
@@ -109,6 +124,9 @@ def capsules():
         "fade": PyCapsule_New(<void*> handle_fade, NULL, NULL),
         "deliver": PyCapsule_New(<void*> handle_deliver, NULL, NULL),
         "tile": PyCapsule_New(<void*> handle_tile, NULL, NULL),
+        "append": PyCapsule_New(<void*> handle_append, NULL, NULL),
+        "tally": PyCapsule_New(<void*> handle_tally, NULL, NULL),
+        "sample": PyCapsule_New(<void*> handle_sample, NULL, NULL),
     }
 
 
