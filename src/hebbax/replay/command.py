@@ -41,8 +41,8 @@ def replay_command(
         Path,
         typer.Argument(
             metavar="CONNECTIVITY",
-            help="SciPy sparse matrix (.npz; a row is a presynaptic neuron), table of pre, post and weight (.csv, .parquet), "
-            "or SONATA edges (.h5).",
+            help="SciPy sparse matrix (.npz; a row is a presynaptic neuron), table of pre, post and weight (.csv, "
+            ".parquet), or SONATA edges (.h5).",
         ),
     ],
     spikes: Annotated[

@@ -55,7 +55,7 @@ def read(path: Path, shape: tuple[int, int] | None, is_one_population: bool, pop
         counts = [int(ids.max(initial=-1)) + 1 for ids in (found.pre, found.post)]
         is_one_population = is_one_population and found.populations[0] == found.populations[1]
         shape = (max(counts), max(counts)) if is_one_population else (counts[0], counts[1])
-    found = found._replace(shape=own or shape)
+    found = found._replace(shape=own or shape or (0, 0))
     for name, ids, n in zip(("pre", "post"), (found.pre, found.post), found.shape, strict=True):
         _reject(found, ids >= n, name, ids, f"below {n}, the number of such neurons by --shape")
     return found

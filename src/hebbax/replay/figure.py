@@ -32,7 +32,7 @@ def _weights(axes: Axes, result: Result) -> None:
         axes.axvline(float(before[0]), color="black", linestyle="--", label="before, all")
     axes.set_ylim(0, 1.35 * axes.get_ylim()[1])
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.legend(frameon=False, loc="upper right", ncols=2)
+    axes.legend(frameon=False, loc="upper right")
 
 
 def _spikes(axes: Axes, result: Result) -> None:
@@ -49,7 +49,9 @@ def _spikes(axes: Axes, result: Result) -> None:
     for side, color, label in sides:
         counts = course.counts[side, :used].copy()
         counts[-1] += course.counts[side, used:].sum()
-        axes.stairs(counts / np.diff(edges) / max(1, shape[side]), edges, color=color, linewidth=1.0, label=label)
+        axes.stairs(
+            counts / np.diff(edges) / max(1, shape[side]), edges, color=color, linewidth=1.0, label=label, baseline=None
+        )
     axes.set(xlim=(course.start, course.end), ylim=(0, 1.3 * axes.get_ylim()[1]))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.legend(frameon=False, loc="upper right", ncols=2)
