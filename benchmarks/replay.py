@@ -73,15 +73,15 @@ def make_spikes(folder: Path, seconds: float, rng: np.random.Generator) -> tuple
     return paths, count
 
 
-def run(synapses: Path, spikes: Path, output: Path) -> tuple[float, float]:
-    """The seconds that the command takes, and the most memory that it has, in MB."""
+def run(synapses: Path, spikes: Path, output: Path) -> tuple[float, float, float]:
+    """The seconds that the command takes, those of processors, and the most memory that it has, in MB."""
     command = [sys.executable, "-c", "import hebbax.cli; hebbax.cli.main()", "replay", str(synapses), str(spikes)]
     began = time.perf_counter()
     child = subprocess.Popen([*command, "--output", str(output), "--force"], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     if status:
         raise SystemExit(f"{command} failed")
-    return time.perf_counter() - began, usage.ru_maxrss / 1000
+    return time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
 
 
 def main() -> None:
@@ -102,16 +102,17 @@ def main() -> None:
         for seconds, one, other in [*cases, (long, "npz", "csv")]:
             paths, count = files[seconds]
             measured = [run(synapses[one], paths[other], folder / f"new.{one}") for _ in range(options.rounds)]
-            took, memory = np.median([x[0] for x in measured]), max(x[1] for x in measured)
+            took, processor = np.median([x[:2] for x in measured], axis=0)
+            memory = max(x[2] for x in measured)
             updates = 2 * SYNAPSES * count
             size = paths[other].stat().st_size / 1e6
             lines.append(
-                f"| {one} | {other}, {size:.0f} MB | {count:,} | {updates / 1e6:,.0f} million | {took:.1f} s "
+                f"| {one} | {other}, {size:.0f} MB | {count:,} | {updates / 1e6:,.0f} million | {took:.1f} s ({processor:.1f}) "
                 f"| {updates / took / 1e6:.1f} million | {memory:.0f} MB |"
             )
             print(lines[-1], flush=True)
     here = machine()
-    head = "| synapses | spikes | number of spikes | updates | the whole command | updates a second | memory, at most |"
+    head = "| synapses | spikes | number of spikes | updates | the whole command (of processors) | updates a second | memory, at most |"
     rule = "|---|---|---:|---:|---:|---:|---:|"
     notes = (
         f"{NEURONS:,} neurons with {SYNAPSES} synapses each, Poisson spikes at {RATE:g} Hz for {options.seconds:g} and "
