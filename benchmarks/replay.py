@@ -107,12 +107,15 @@ def main() -> None:
             updates = 2 * SYNAPSES * count
             size = paths[other].stat().st_size / 1e6
             lines.append(
-                f"| {one} | {other}, {size:.0f} MB | {count:,} | {updates / 1e6:,.0f} million | {took:.1f} s ({processor:.1f}) "
-                f"| {updates / took / 1e6:.1f} million | {memory:.0f} MB |"
+                f"| {one} | {other}, {size:.0f} MB | {count:,} | {updates / 1e6:,.0f} million "
+                f"| {took:.1f} s ({processor:.1f}) | {updates / took / 1e6:.1f} million | {memory:.0f} MB |"
             )
             print(lines[-1], flush=True)
     here = machine()
-    head = "| synapses | spikes | number of spikes | updates | the whole command (of processors) | updates a second | memory, at most |"
+    head = (
+        "| synapses | spikes | number of spikes | updates | the whole command (of processors) | updates a second "
+        "| memory, at most |"
+    )
     rule = "|---|---|---:|---:|---:|---:|---:|"
     notes = (
         f"{NEURONS:,} neurons with {SYNAPSES} synapses each, Poisson spikes at {RATE:g} Hz for {options.seconds:g} and "
