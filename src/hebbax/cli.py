@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import math
-import os
 import platform
 import signal
 import tempfile
@@ -17,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 import brainunit as u
 import jax
@@ -32,6 +30,7 @@ from rich.table import Table
 import hebbax
 from hebbax import _cpu
 from hebbax._cpu import cpus
+from hebbax._terminal import INTERRUPTED, table, within, write
 from hebbax.experiments import (
     brunel10k,
     cuba,
@@ -43,52 +42,41 @@ from hebbax.experiments import (
     reward,
     song2000,
 )
+from hebbax.replay import command
 
 FIGURE = "hebbax.experiments.network_figure"  # imported if a figure is drawn, since it takes matplotlib
-INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
 
 app = typer.Typer(
     help="Event-driven synaptic plasticity for JAX.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 simulate = typer.Typer(help="Run a published plasticity experiment.", no_args_is_help=True)
 app.add_typer(simulate, name="simulate")
-
-
-def _within(low: float, high: float = math.inf) -> Callable[[float | None], float | None]:
-    """The check of an option's value, which says more than typer's own."""
-
-    def check(value: float | None) -> float | None:
-        if value is None or low <= value <= high:
-            return value
-        expected = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}"
-        raise typer.BadParameter(f"got {value}, expected {expected}")
-
-    return check
+app.command("replay")(command.replay_command)
 
 
 # Options that several experiments have.
-Neurons = Annotated[int, typer.Option(callback=_within(1), help="Neurons, each with inputs of its own.")]
-Inputs = Annotated[int, typer.Option(callback=_within(1), help="Excitatory inputs of each neuron.")]
-Seconds = Annotated[float, typer.Option(callback=_within(1e-3, 1e6), help="Biological time in seconds.")]
-Seed = Annotated[int, typer.Option(callback=_within(0, 2**32 - 1), help="Seed of all random numbers.")]
-TimeStep = Annotated[float, typer.Option(callback=_within(1e-3, 1.0), help="Time step in milliseconds.")]
+Neurons = Annotated[int, typer.Option(callback=within(1), help="Neurons, each with inputs of its own.")]
+Inputs = Annotated[int, typer.Option(callback=within(1), help="Excitatory inputs of each neuron.")]
+Seconds = Annotated[float, typer.Option(callback=within(1e-3, 1e6), help="Biological time in seconds.")]
+Seed = Annotated[int, typer.Option(callback=within(0, 2**32 - 1), help="Seed of all random numbers.")]
+TimeStep = Annotated[float, typer.Option(callback=within(1e-3, 1.0), help="Time step in milliseconds.")]
 BackendName = Annotated[
     str | None, typer.Option(help="Backend of the operators (see `hebbax info`).", show_default="the best here")
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(callback=_within(1), help="Threads of the CPU kernels.", show_default="as in `hebbax info`"),
+    typer.Option(callback=within(1), help="Threads of the CPU kernels.", show_default="as in `hebbax info`"),
 ]
 Devices = Annotated[
     int,
     typer.Option(
-        callback=_within(1), help="Devices of a process that share neurons and synapses, not the drawing of inputs."
+        callback=within(1), help="Devices of a process that share neurons and synapses, not the drawing of inputs."
     ),
 ]
 DevicesThatPay = Annotated[
     int | None,
     typer.Option(
-        callback=_within(1),
+        callback=within(1),
         help="Devices of a process that share the network.",
         show_default="the CPUs, if it is large enough; with --distributed 1",
     ),
@@ -115,14 +103,14 @@ def info() -> None:
     versions = {name: _version(name) for name in ("hebbax", "jax", "jaxlib", "numpy", "scipy", "brainunit")}
     versions["cupy"] = _version("cupy-cuda13x", "cupy-cuda12x", "cupy")
     versions["python"] = f"{platform.python_version()} on {platform.platform()}"
-    console.print(_table("Versions", versions))
+    console.print(table("Versions", versions))
 
-    table = Table("backend", "platforms", "how it runs", title="Backends, best first", title_justify="left")
-    table.add_column("usable here", overflow="fold")
+    backends = Table("backend", "platforms", "how it runs", title="Backends, best first", title_justify="left")
+    backends.add_column("usable here", overflow="fold")
     for backend in hebbax.backends():
         usable = f"no: {backend.missing}" if backend.missing else "yes"
-        table.add_row(backend.name, ", ".join(backend.platforms), backend.description, escape(usable))
-    console.print(table)
+        backends.add_row(backend.name, ", ".join(backend.platforms), backend.description, escape(usable))
+    console.print(backends)
 
     openmp = _cpu.openmp_version()
     kernels = {
@@ -132,8 +120,8 @@ def info() -> None:
     }
     for domain, own in cpus.numa_domains().items():
         kernels[f"NUMA domain {domain}"] = f"{len(own & cpus.usable_cpus())} of its {len(own)} CPUs usable"
-    console.print(_table("CPU kernels", kernels))
-    console.print(_table("Devices", {f"{d.platform}:{d.id}": d.device_kind for d in jax.devices()}))
+    console.print(table("CPU kernels", kernels))
+    console.print(table("Devices", {f"{d.platform}:{d.id}": d.device_kind for d in jax.devices()}))
 
 
 @simulate.command("song2000")
@@ -168,8 +156,8 @@ def run_song2000(
 
 @simulate.command("cuba")
 def run_cuba(
-    neurons: Annotated[int, typer.Option(callback=_within(5), help="Neurons, a fifth of them inhibitory.")] = 4000,
-    connectivity: Annotated[float, typer.Option(callback=_within(0, 1), help="Probability of a synapse.")] = 0.02,
+    neurons: Annotated[int, typer.Option(callback=within(5), help="Neurons, a fifth of them inhibitory.")] = 4000,
+    connectivity: Annotated[float, typer.Option(callback=within(0, 1), help="Probability of a synapse.")] = 0.02,
     static: Static = False,
     seconds: Seconds = 1.0,
     seed: Seed = 0,
@@ -191,7 +179,7 @@ def run_cuba(
 
 @simulate.command("brunel10k")
 def run_brunel10k(
-    neurons: Annotated[int, typer.Option(callback=_within(5), help="Neurons, a fifth of them inhibitory.")] = 10_000,
+    neurons: Annotated[int, typer.Option(callback=within(5), help="Neurons, a fifth of them inhibitory.")] = 10_000,
     static: Static = False,
     seconds: Seconds = 1.0,
     seed: Seed = 0,
@@ -213,11 +201,11 @@ def run_brunel10k(
 
 @simulate.command("hpc")
 def run_hpc(
-    scale: Annotated[float, typer.Option(callback=_within(1e-3), help="Neurons, in 11 250.")] = 0.5,
+    scale: Annotated[float, typer.Option(callback=within(1e-3), help="Neurons, in 11 250.")] = 0.5,
     inputs: Annotated[
         float,
         typer.Option(
-            callback=_within(1e-3, 1), help="Part of a neuron's 11 250 synapses; each then weighs as much more."
+            callback=within(1e-3, 1), help="Part of a neuron's 11 250 synapses; each then weighs as much more."
         ),
     ] = 0.2,
     static: Static = False,
@@ -260,10 +248,10 @@ def run_reward(
 
 @simulate.command("digits")
 def run_digits(
-    neurons: Annotated[int, typer.Option(callback=_within(1), help="Excitatory neurons.")] = 400,
-    epochs: Annotated[int, typer.Option(callback=_within(1), help="How often each image is learned from.")] = 2,
+    neurons: Annotated[int, typer.Option(callback=within(1), help="Excitatory neurons.")] = 400,
+    epochs: Annotated[int, typer.Option(callback=within(1), help="How often each image is learned from.")] = 2,
     images: Annotated[
-        int, typer.Option(callback=_within(1, digits.IMAGES - digits.HELD_OUT), help="Images that are learned from.")
+        int, typer.Option(callback=within(1, digits.IMAGES - digits.HELD_OUT), help="Images that are learned from.")
     ] = digits.IMAGES - digits.HELD_OUT,
     seed: Seed = 0,
     dt: TimeStep = 0.5,
@@ -346,8 +334,8 @@ def _run(
 
 def _report(console: Console, report: ModuleType, figure: str, result: Any, stem: Path) -> None:
     """Print the summary of a result, and write its arrays and its figure."""
-    console.print(_table(stem.name, report.summary(result)))
-    _write(console, stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **report.arrays(result)))
+    console.print(table(stem.name, report.summary(result)))
+    write(console, stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **report.arrays(result)))
     try:
         draw = importlib.import_module(figure).figure
     except ModuleNotFoundError as error:
@@ -355,7 +343,7 @@ def _report(console: Console, report: ModuleType, figure: str, result: Any, stem
             raise
         console.print('no figure: it takes matplotlib, pip install "hebbax[plot]"', soft_wrap=True, markup=False)
     else:
-        _write(console, stem.with_name(f"{stem.name}.png"), lambda file: draw(result).savefig(file, format="png"))
+        write(console, stem.with_name(f"{stem.name}.png"), lambda file: draw(result).savefig(file, format="png"))
 
 
 @contextmanager
@@ -418,18 +406,6 @@ def _check_backend(backend: str | None) -> None:
         raise typer.BadParameter(message, param_hint="'--backend'")
 
 
-def _write(console: Console, path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file under another name first, so that `path` is never half a file, and say where it is."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            write(file)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
-
-
 def _version(*distributions: str) -> str:
     """The version of the first of these that is installed."""
     for distribution in distributions:
@@ -438,10 +414,3 @@ def _version(*distributions: str) -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     return "not installed"
-
-
-def _table(title: str, rows: dict[str, str]) -> Table:
-    table = Table(title=title, title_justify="left", show_header=False)
-    for row in rows.items():
-        table.add_row(*map(escape, row))
-    return table

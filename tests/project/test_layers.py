@@ -32,7 +32,9 @@ LAYERS = [
     ["rules"],
     ["hebbax"],
     ["brainevent"],
+    ["_terminal"],
     ["experiments"],
+    ["replay"],
     ["cli", "__main__"],
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}

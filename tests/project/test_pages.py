@@ -102,7 +102,7 @@ def test_every_public_name_is_in_the_reference():
         assert f"hebbax.experiments.{module.stem}" in listed
 
 
-MODULES = ("brainevent", "csc", "delays", "experiments", "inplace", "rules", "sharding")
+MODULES = ("brainevent", "csc", "delays", "experiments", "inplace", "replay", "rules", "sharding")
 PUBLIC = ["hebbax", *(f"hebbax.{name}" for name in MODULES)]
 
 

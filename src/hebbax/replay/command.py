@@ -1,0 +1,204 @@
+"""The command `hebbax replay`."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import brainunit as u
+import typer
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+import hebbax
+from hebbax._terminal import INTERRUPTED, table, within, write, write_whole
+from hebbax.replay import connectivity, files
+from hebbax.replay.connectivity import Connectivity
+from hebbax.replay.report import summary
+from hebbax.replay.rows import Malformed, Missing
+from hebbax.replay.spikes import Spikes
+
+
+class Unit(StrEnum):
+    s, ms, us = "s", "ms", "us"
+
+
+class Pairing(StrEnum):
+    all, nearest = "all", "nearest"
+
+
+Exponent = Annotated[
+    float, typer.Option(callback=within(0, 1e3), help="0: additive; 1: in proportion to the distance from the bound.")
+]
+OfSide = Annotated[Path | None, typer.Option(metavar="SPIKES", help="Spikes of that side, in place of SPIKES.")]
+
+
+def replay_command(
+    connections: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONNECTIVITY",
+            help="SciPy sparse matrix (.npz; a row is a presynaptic neuron), table of pre, post and weight (.csv, "
+            ".parquet), or SONATA edges (.h5).",
+        ),
+    ],
+    spikes: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="SPIKES", help="Table of time and neuron (.csv, .parquet) or SONATA spikes (.h5), by time."
+        ),
+    ] = None,
+    pre: OfSide = None,
+    post: OfSide = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="New weights, in the format of CONNECTIVITY.", show_default="beside it, with -replayed in its name"
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    tau_plus: Annotated[float, typer.Option(callback=within(1e-3, 1e6), help="Of potentiation, in ms.")] = 20.0,
+    tau_minus: Annotated[float, typer.Option(callback=within(1e-3, 1e6), help="Of depression, in ms.")] = 20.0,
+    a_plus: Annotated[
+        float | None,
+        typer.Option(help="Change by a pair, in the unit of weights.", show_default="0.005 of the bounds' distance"),
+    ] = None,
+    a_minus: Annotated[float | None, typer.Option(help="The same, of depression.", show_default="1.05 a-plus")] = None,
+    w_min: Annotated[float, typer.Option(help="Lower bound of weights.")] = 0.0,
+    w_max: Annotated[
+        float | None, typer.Option(help="Upper bound of weights.", show_default="the largest there is")
+    ] = None,
+    mu_plus: Exponent = 0.0,
+    mu_minus: Exponent = 0.0,
+    pairing: Annotated[
+        Pairing, typer.Option(help="With all earlier spikes of the other side, or the last.")
+    ] = Pairing.all,
+    time_unit: Annotated[
+        Unit | None, typer.Option(help="Of the spikes' times.", show_default="s; in SONATA files what they say, or ms")
+    ] = None,
+    shape: Annotated[
+        tuple[int, int] | None,
+        typer.Option(
+            help="Presynaptic and postsynaptic neurons.", show_default="what the largest numbers of neurons say"
+        ),
+    ] = None,
+    population: Annotated[str | None, typer.Option(help="Which edges, of a SONATA file that has several.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(callback=within(1), help="Threads of the kernels.", show_default="as in `hebbax info`")
+    ] = None,
+) -> None:
+    """Apply pair-based STDP to your own connectivity and recorded spikes.
+
+    Writes the new weights, in the format and order of the old ones, and a figure (PNG). Spikes are read piece by piece:
+    their file may be larger than memory. Those of one population are SPIKES; of two, --pre and --post.
+    """
+    if (spikes is None) == (pre is None) or (pre is None) != (post is None):
+        raise typer.BadParameter("expected either SPIKES, of one population, or both --pre and --post")
+    if shape is not None and min(shape) < 1:
+        raise typer.BadParameter(
+            f"got {shape[0]} {shape[1]}, expected two numbers of at least 1", param_hint="'--shape'"
+        )
+    target = output or connections.with_name(f"{connections.stem}-replayed{connections.suffix}")
+    picture = target.with_suffix(".png")
+    _check_target(target, connections, force, picture)
+    if threads is not None:
+        try:
+            hebbax.set_num_threads(threads)
+        except (RuntimeError, ValueError) as error:
+            raise typer.BadParameter(str(error), param_hint="'--threads'") from error
+    console = Console()
+    try:
+        found = connectivity.read(connections, shape, spikes is not None, population)
+        options: Any = dict(mu_plus=mu_plus, mu_minus=mu_minus, pairing=pairing.value)
+        rule = _rule(found, tau_plus, tau_minus, a_plus, a_minus, w_min, w_max, options)
+        sources = _sources(found, spikes, pre, post, time_unit.value if time_unit else None)
+        result = _replay(console, found, rule, sources)
+        console.print(table("replay", summary(result)))
+        write_whole(target, lambda partial: found.write(partial, result.weight))
+        console.print(f"wrote {target}", soft_wrap=True, highlight=False, markup=False)
+        try:
+            draw = importlib.import_module("hebbax.replay.figure").figure
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("matplotlib"):
+                raise
+            console.print('no figure: it takes matplotlib, pip install "hebbax[plot]"', soft_wrap=True, markup=False)
+        else:
+            write(console, picture, lambda file: draw(result).savefig(file, format="png"))
+    except KeyboardInterrupt:
+        console.print("interrupted: nothing was left half written")
+        raise typer.Exit(INTERRUPTED) from None
+    except (Malformed, Missing) as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename or target}: {error.strerror or error}")
+    except MemoryError:
+        _fail(f"{connections}: the synapses do not fit into memory")
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True).print(f"error: {message}", soft_wrap=True, highlight=False, markup=False)
+    raise typer.Exit(1)
+
+
+def _check_target(target: Path, connections: Path, force: bool, picture: Path) -> None:
+    if target.suffix.lower() != connections.suffix.lower():
+        raise typer.BadParameter(
+            f"got {str(target)!r}, expected a name that ends in {connections.suffix}, as that of CONNECTIVITY",
+            param_hint="'--output'",
+        )
+    if not target.parent.is_dir():
+        raise typer.BadParameter(
+            f"got {str(target)!r}, but there is no folder {str(target.parent)!r}", param_hint="'--output'"
+        )
+    for path in (target, picture):
+        if path.exists() and not force:
+            raise typer.BadParameter(f"{path} is there already: --force overwrites it", param_hint="'--output'")
+
+
+def _rule(
+    found: Connectivity, tau_plus: float, tau_minus: float, a_plus: float | None, a_minus: float | None, w_min: float,
+    w_max: float | None, options: dict[str, Any],
+) -> hebbax.PairSTDP:  # fmt: skip
+    if w_max is None:
+        w_max = float(found.weight.max(initial=w_min))
+        if not w_max > w_min:
+            message = f"expected a value: no weight of {found.path} is above --w-min, {w_min:g}"
+            raise typer.BadParameter(message, param_hint="'--w-max'")
+    for name, value in (("w-min", w_min), ("w-max", w_max), ("a-plus", a_plus), ("a-minus", a_minus)):
+        if value is not None and not math.isfinite(value):
+            raise typer.BadParameter(f"got {value}, expected a finite number", param_hint=f"'--{name}'")
+    a_plus = 0.005 * (w_max - w_min) if a_plus is None else a_plus
+    a_minus = 1.05 * a_plus if a_minus is None else a_minus
+    try:
+        return hebbax.PairSTDP(tau_plus * u.ms, tau_minus * u.ms, a_plus, a_minus, w_min, w_max, **options)
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _sources(
+    found: Connectivity, spikes: Path | None, pre: Path | None, post: Path | None, unit: str | None
+) -> tuple[Spikes, Spikes | None]:
+    """The files of spikes, with the population of each."""
+    one, other = found.populations
+    if spikes is None:
+        assert pre is not None and post is not None
+        return files.source(pre, one, unit), files.source(post, other, unit)
+    if one == other:
+        return files.source(spikes, one, unit), None
+    return files.source(spikes, one, unit, must=True), files.source(spikes, other, unit, must=True)
+
+
+def _replay(
+    console: Console, found: Connectivity, rule: hebbax.PairSTDP, sources: tuple[Spikes, Spikes | None]
+) -> files.Result:
+    columns = TextColumn("{task.description}"), TextColumn("{task.fields[done]}"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("replaying", total=None, done="")
+
+        def on_progress(spikes: int, time: float) -> None:
+            bar.update(task, done=f"{spikes} spikes, until {time:.6g} s")
+
+        return files.replay(found, rule, *sources, on_progress)

@@ -1,0 +1,56 @@
+"""What a replay comes down to, in words."""
+
+from __future__ import annotations
+
+import brainunit as u
+import numpy as np
+
+from hebbax.replay.files import Result
+
+
+def summary(result: Result) -> dict[str, str]:
+    """Return the figures that sum a replay up, by name; mean and standard deviation are over synapses."""
+    found, rule, (n_pre, n_post) = result.connectivity, result.rule, result.connectivity.shape
+    read, replayed = result.wall_time
+    course, (pre, post) = result.course, result.spikes
+    seconds = course.duration
+    if result.is_one_population:
+        neurons, spikes = f"{n_pre}", f"{pre}"
+        rates = f"{_rate(pre, n_pre, seconds)}"
+    else:
+        neurons, spikes = f"{n_pre} presynaptic, {n_post} postsynaptic", f"{pre} presynaptic, {post} postsynaptic"
+        rates = f"{_rate(pre, n_pre, seconds)} presynaptic, {_rate(post, n_post, seconds)} postsynaptic"
+    before, after = found.weight, result.weight
+    rows = {
+        "rule": (
+            f"pairs of spikes, {rule.pairing}: tau_plus {rule.tau_plus / u.ms:.6g} ms, "
+            f"tau_minus {rule.tau_minus / u.ms:.6g} ms"
+        ),
+        "amplitudes": f"a_plus {rule.a_plus:.6g}, a_minus {rule.a_minus:.6g}",
+        "exponents": f"mu_plus {rule.mu_plus:.6g}, mu_minus {rule.mu_minus:.6g}",
+        "bounds": f"{rule.w_min:.6g} to {rule.w_max:.6g}",
+        "neurons": neurons,
+        "synapses": f"{before.size} of {before.dtype}",
+        "spikes": spikes,
+        "biological time": f"{seconds:.6g} s from the first to the last spike",
+        "firing rate": rates,
+        "synaptic updates": f"{result.updates}",
+    }
+    for name, weight in (("before", before), ("after", after)):
+        if weight.size:
+            rows[f"weight, {name}"] = (
+                f"{weight.mean(dtype=np.float64):.5g} ± {weight.std(dtype=np.float64):.3g}, "
+                f"from {weight.min():.5g} to {weight.max():.5g}"
+            )
+    if before.size:
+        at = [100 * float(np.mean(after == after.dtype.type(bound))) for bound in (rule.w_min, rule.w_max)]
+        rows["changed"] = f"{100 * float(np.mean(before != after)):.3g}% of the synapses"
+        rows["at the bounds"] = f"{at[0]:.3g}% at the lower, {at[1]:.3g}% at the upper one"
+    return rows | {
+        "arranging synapses": f"{read:.2f} s",
+        "replaying": f"{replayed:.2f} s, {result.updates / replayed:.3g} updates/s with reading the spikes",
+    }
+
+
+def _rate(spikes: int, n: int, seconds: float) -> str:
+    return f"{spikes / n / seconds:.3g} Hz" if n and seconds else "unknown"
