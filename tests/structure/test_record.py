@@ -137,7 +137,7 @@ def test_members_of_a_batch_are_recorded_each_by_itself(make):
         for j in range(2):
             for many in (batch, inside):
                 np.testing.assert_array_equal(many.log[i, j], alone[i][j].log)
-    with pytest.raises(hebbax.ShapeError, match=r"log: got a batch of \(4, 2\) recorders, expected one"):
+    with pytest.raises(hebbax.ShapeError, match=r": got a batch of \(4, 2\) recorders, expected one"):
         batch.table(0.1)
     shared = jax.vmap(lambda recorder: recorder.record(raster[0, 0, 0]))(jax.tree.map(lambda x: x[0], batch))
     for j in range(2):
