@@ -144,7 +144,7 @@ def run(effort: float, say: Callable[[str], object]) -> list[Result]:
         with lock:
             found[name].append(row)
             say(f"{row.what}: {row.count} {row.unit}: {row.found}")
-            keep("platforms", so_far())
+            keep("platforms", so_far(), effort)
 
     def exhaust(name: str) -> None:
         try:

@@ -33,11 +33,11 @@ class Result:
     seed: int | None = None
 
 
-def keep(part: str, results: list[Result], folder: Path = RESULTS) -> None:
-    """Write what a part found, whole or not at all, beside the machine, versions and commit."""
+def keep(part: str, results: list[Result], effort: float, folder: Path = RESULTS) -> None:
+    """Write what a part found, whole or not at all, beside the effort, machine, versions and commit."""
     known = versions(USED)
     about = {
-        "machine": machine()["cpu"], "commit": commit(), "date": datetime.date.today().isoformat(),
+        "machine": machine()["cpu"], "commit": commit(), "date": datetime.date.today().isoformat(), "effort": effort,
         "versions": ", ".join(f"{name} {known[name]}" for name in known),
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,8 @@ def table(folder: Path = RESULTS) -> str:
     notes = {}
     for path in sorted(folder.glob("*.json")):
         about = json.loads(path.read_text())
-        notes[path.stem] = f"{about['date']}, {about['commit']}, {about['machine']}; {about['versions']}"
+        effort = f"effort {about['effort']:g}, " if "effort" in about else ""
+        notes[path.stem] = f"{effort}{about['date']}, {about['commit']}, {about['machine']}; {about['versions']}"
         for row in (Result(**x) for x in about["results"]):
             found = row.found if row.passed else f"**{row.found}**"
             seed = "" if row.seed is None else str(row.seed)

@@ -12,11 +12,11 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import time
 from typing import Annotated
 
-import psutil
 import typer
-from record import keep, write_page
+from record import RESULTS, Result, keep, write_page
 from rich.console import Console
 
 PARTS = (
@@ -40,21 +40,37 @@ def main(
     console, failed = Console(), []
     if unknown := [part for part in parts or PARTS if part not in PARTS]:
         raise typer.BadParameter(f"parts: got {', '.join(unknown)}, expected some of {', '.join(PARTS)}")
+    if not os.access(RESULTS, os.W_OK):
+        raise SystemExit(f"{RESULTS} cannot be written to, where results are kept")
     signal.signal(signal.SIGINT, _interrupted)
     for part in parts or PARTS:
         console.rule(part)
-        results = importlib.import_module(part).run(effort, console.print)
+        results = results_of(part, effort, console)
         for row in results:
             console.print(f"{row.what}: {row.count:,} {row.unit}, {row.seconds:,.0f} s: {row.found}", markup=False)
-        keep(part, results)
         failed += [f"{part}: {row.what}" for row in results if not row.passed]
-        write_page()
+        if any(row.what != "skipped" for row in results):  # or tools are missing here, and what is kept stays
+            keep(part, results, effort)
+            write_page()
     if failed:
         raise SystemExit("did not pass: " + "; ".join(failed))
 
 
+def results_of(part: str, effort: float, console: Console) -> list[Result]:
+    """What a part found; an error of its own is a row that did not pass, and costs no other part."""
+    start = time.monotonic()
+    try:
+        return importlib.import_module(part).run(effort, console.print)
+    except Exception as error:
+        console.print_exception()
+        found = f"ended early: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return [Result("the run itself", 1, "run", time.monotonic() - start, found, False)]
+
+
 def _interrupted(*_) -> None:
     """End at Ctrl-C with all that was started: threads that wait for it would start it again, as what has crashed."""
+    import psutil
+
     for child in psutil.Process().children(recursive=True):
         child.kill()
     print("\ninterrupted", flush=True)

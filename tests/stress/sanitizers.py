@@ -169,8 +169,12 @@ def planted(copy: Copy, fault: Edit) -> Result:
     return Result(f"{copy.sanitizer.name}: planted: {fault.what}", len(said), "calls of it", seconds, text, not missed)
 
 
-def main(name: str, *command: str) -> Ran:
-    sanitizer = {"address": ADDRESS, "thread": THREAD}[name]
+def main(name: str = "", *command: str) -> Ran:
+    known = {"address": ADDRESS, "thread": THREAD}
+    if name not in known or not command:
+        given = " ".join((name, *command)) or "nothing"
+        raise SystemExit(f"got {given}, expected address or thread, and what Python is to run: -m pytest ..., say")
+    sanitizer = known[name]
     if missing := sanitizer.missing():
         raise SystemExit(missing)
     with tempfile.TemporaryDirectory() as folder:
