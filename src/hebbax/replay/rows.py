@@ -136,7 +136,7 @@ def _number(where: str, name: str, kind: Kind, text: str) -> float | int:
             raise OverflowError
         return value
     except (ValueError, OverflowError):
-        expected = "a number" if kind == "number" else "a whole number"
+        expected = "a number" if kind == "number" else "a whole number below 2^63"
         raise Malformed(f"{where}: {name}: got {text.strip()!r}, expected {expected}") from None
 
 
@@ -199,5 +199,5 @@ def as_kind(values: np.ndarray, name: str, kind: Kind, place: Callable[[int], st
         return values.astype(DTYPES[kind], copy=False)
     if wrong.any():
         k = int(np.argmax(wrong))
-        raise Malformed(f"{place(k)}: {name}: got {values[k]}, expected a whole number")
+        raise Malformed(f"{place(k)}: {name}: got {values[k]}, expected a whole number below 2^63")
     return values.astype(DTYPES[kind])
