@@ -339,3 +339,15 @@ def test_a_library_that_is_missing_is_named(monkeypatch, tmp_path):
         (tmp_path / name).touch()
         with pytest.raises(Missing, match=rf'{name}: reading it takes {package}.*: pip install "hebbax\[replay\]"'):
             connectivity.read(tmp_path / name, None, True, None)
+
+
+def test_a_library_that_is_broken_is_named(monkeypatch, tmp_path):
+    def fail(name, *_):
+        raise ImportError("libhdf5.so: cannot open shared object file")
+
+    monkeypatch.setattr(importlib, "import_module", fail)
+    (tmp_path / "w.h5").touch()
+    with pytest.raises(
+        Missing, match=r"w.h5: reading it takes h5py, which cannot be imported: libhdf5.so: cannot open"
+    ):
+        connectivity.read(tmp_path / "w.h5", None, True, None)

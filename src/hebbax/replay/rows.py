@@ -38,13 +38,11 @@ def library(name: str, path: Path) -> ModuleType:
     """Import what reads `path`."""
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != name.partition(".")[0]:
-            raise
+    except ImportError as error:
         package = name.partition(".")[0]
-        raise Missing(
-            f'{path}: reading it takes {package}, which is not installed: pip install "hebbax[replay]"'
-        ) from None
+        is_absent = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == package
+        why = 'is not installed: pip install "hebbax[replay]"' if is_absent else f"cannot be imported: {error}"
+        raise Missing(f"{path}: reading it takes {package}, which {why}") from error
 
 
 def listed(names: Any) -> str:
