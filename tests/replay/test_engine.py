@@ -128,6 +128,8 @@ def test_what_is_wrong_is_said_and_changes_nothing():
         (([0.3, 0.2], [0, 1]), ValueError, "do not ascend"),
         (([np.nan], [0]), ValueError, "do not ascend"),
         (([0.3], [2]), ValueError, "neuron: got 2 to 2, expected 0 to 1"),
+        (([0.3, 0.4], [0, 1], [0, 4]), ValueError, "side: got 0 to 4, expected 1, 2, or 3"),
+        (([0.3], [0], [1.0]), TypeError, "side: got dtype float64, expected integers"),
         (([0.3], [-1]), ValueError, "neuron: got -1 to -1"),
         (([0.3], [0.5]), TypeError, "neuron: got dtype float64, expected integers"),
         (([0.3], [0, 1]), ShapeError, "neuron: got shape"),

@@ -101,6 +101,7 @@ SPIKES_CSV = {
     GOOD + "0.2,99999999999999999999\n": "line 4: neuron: got '99999999999999999999', expected a whole number",
     GOOD + "nan,1\n": "line 4: time: got nan, expected a finite number",
     GOOD + "inf,1\n": "line 4: time: got inf, expected a finite number",
+    GOOD + "1e308,1\n": "line 4: time: got 1e+308, expected a finite number, within 1e+15 s of 0",
     GOOD + "\n\n0.05,1\n": "line 6: time: got 0.05 after 0.1, expected spikes in the order of time",
     GOOD + "0.2,-1\n": "line 4: neuron: got -1, expected 0 to 6, the neurons of",
     GOOD + "0.2,7\n": "line 4: neuron: got 7, expected 0 to 6, the neurons of",
@@ -229,12 +230,17 @@ def replaced(name, values):
 
 WRONG_EDGES = [
     (lambda f: f.move("edges", "edge"), "has no group /edges/<population>, expected a SONATA file of edges"),
+    (replaced("edges", np.zeros(3)), "has no group /edges/<population>, expected a SONATA file of edges"),
     (lambda f: f.copy("edges/net", "edges/other"), "has several populations, net, other: name one of them"),
     (lambda f: f.pop("edges/net/target_node_id"), "/edges/net/target_node_id: is missing; the group has"),
     (replaced("edges/net/target_node_id", np.zeros(3, int)), "target_node_id: has 3 entries, expected 30"),
     (
         replaced("edges/net/target_node_id", np.zeros(30)),
         "target_node_id: expected a dataset of one dimension, of integers",
+    ),
+    (
+        replaced("edges/net/0/syn_weight", np.zeros(15, int)),
+        "syn_weight: expected a dataset of one dimension, of float",
     ),
     (lambda f: f.pop("edges/net/0/syn_weight"), "/edges/net/0: has no syn_weight, expected one weight for each edge"),
     (
@@ -260,6 +266,47 @@ def test_a_malformed_file_of_edges_is_explained(function, message, tmp_path):
     assert message in str(error.value) and str(error.value).startswith(str(path))
     with pytest.raises(Malformed, match=r"has no population 'x' in /edges|has no group"):
         connectivity.read(path, None, True, "x")
+
+
+def test_a_chunk_of_edges_that_is_broken_is_that_of_this_file(tmp_path):
+    path = write_synapses(tmp_path / "w.h5")
+    with h5py.File(path, "r+") as file:
+        del file["edges/net/source_node_id"]
+        file["edges/net"].create_dataset("source_node_id", data=PRE, compression="gzip")
+        chunk = file["edges/net/source_node_id"].id.get_chunk_info(0)
+    with path.open("r+b") as raw:
+        raw.seek(chunk.byte_offset)
+        raw.write(b"\xff" * chunk.size)
+    with pytest.raises(Malformed, match=r"w.h5: cannot be read: "):
+        connectivity.read(path, None, True, None)
+
+
+def test_what_is_no_matrix_of_scipy_is_refused(tmp_path):
+    path = tmp_path / "w.npz"
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(Malformed, match=r"w.npz: is not what scipy.sparse.save_npz writes"):
+        connectivity.read(path, None, True, None)
+    matrix = scipy.sparse.csr_array((np.ones(1), [0], [0, 1]), shape=(1, 2**40))
+    scipy.sparse.save_npz(path, matrix)
+    with pytest.raises(Malformed, match=r"w.npz: got the shape \(1, 1099511627776\), expected at most 2147483646"):
+        connectivity.read(path, None, True, None)
+
+
+@pytest.mark.parametrize("number", [2**31 - 2, 2**31, 2**63 - 1])
+def test_a_number_of_a_neuron_that_is_too_large_is_named(number, tmp_path):
+    (tmp_path / "w.csv").write_text(f"pre,post,weight\n0,1,0.5\n0,{number},0.5\n")
+    with pytest.raises(Malformed, match=rf"w.csv, line 3: post: got {number}, expected a neuron's number, below 2147"):
+        connectivity.read(tmp_path / "w.csv", None, True, None)
+
+
+def test_other_columns_of_a_table_may_hold_anything(tmp_path):
+    """Long fields and bytes that are no UTF-8: it is not for them to fail when the weights are there."""
+    name = "caf\xe9".encode("latin-1") + b"x" * 200_000
+    (tmp_path / "w.csv").write_bytes(b"pre,name,post,weight\n0," + name + b",1,0.5\n1,,0,0.25\n")
+    found = connectivity.read(tmp_path / "w.csv", None, True, None)
+    found.write(tmp_path / "new.csv", found.weight / 2)
+    assert (tmp_path / "new.csv").read_bytes() == b"pre,name,post,weight\n0," + name + b",1,0.25\n1,,0,0.125\n"
 
 
 def test_spikes_of_sonata(found, tmp_path):
@@ -292,3 +339,15 @@ def test_a_library_that_is_missing_is_named(monkeypatch, tmp_path):
         (tmp_path / name).touch()
         with pytest.raises(Missing, match=rf'{name}: reading it takes {package}.*: pip install "hebbax\[replay\]"'):
             connectivity.read(tmp_path / name, None, True, None)
+
+
+def test_a_library_that_is_broken_is_named(monkeypatch, tmp_path):
+    def fail(name, *_):
+        raise ImportError("libhdf5.so: cannot open shared object file")
+
+    monkeypatch.setattr(importlib, "import_module", fail)
+    (tmp_path / "w.h5").touch()
+    with pytest.raises(
+        Missing, match=r"w.h5: reading it takes h5py, which cannot be imported: libhdf5.so: cannot open"
+    ):
+        connectivity.read(tmp_path / "w.h5", None, True, None)

@@ -119,6 +119,10 @@ WRONG = [
     (["w.txt", "s.csv"], 1, "error: w.txt: got a name that ends in '.txt', expected one of .csv, .parquet"),
     (["w.csv", "s.csv", "--output", "new.npz"], 2, "got 'new.npz', expected a name that ends in .csv"),
     (["w.csv", "s.csv", "--output", "no/new.csv"], 2, "got 'no/new.csv', but there is no folder 'no'"),
+    (["w.csv", "s.csv", "--output", "s.csv", "--force"], 2, "s.csv has the spikes: expected another name"),
+    (["w.csv", "s.csv", "--output", "folder.csv", "--force"], 2, "folder.csv is a folder, expected the name of a file"),
+    (["w.npz", "s.csv", "--w-max", "1e39"], 2, "got 1e+39, which float32, the dtype of the weights, cannot hold"),
+    (["w.npz", "s.csv", "--w-max", "1", "--a-plus", "1e39"], 2, "got 1e+39, which float32"),
     (["w.csv", "s.csv", "--w-max", "nan"], 2, "got nan, expected a finite number"),
     (["w.csv", "s.csv", "--w-min", "2"], 2, "expected a value: no weight of w.csv is above --w-min, 2"),
     (["w.csv", "s.csv", "--w-min", "2", "--w-max", "1"], 2, "w_min"),
@@ -136,6 +140,8 @@ WRONG = [
 def test_what_is_wrong_is_said_and_nothing_is_written(arguments, status, message, run, tmp_path):
     write_synapses(tmp_path / "w.csv")
     write_spikes(tmp_path / "s.csv")
+    scipy.sparse.save_npz(tmp_path / "w.npz", scipy.sparse.csr_array(np.full((7, 7), 0.5, np.float32)))
+    (tmp_path / "folder.csv").mkdir()
     (tmp_path / "wrong.csv").write_text("time,neuron\n0.1,1\n0.2,x\n")
     for name in ("s.txt", "w.txt"):
         (tmp_path / name).touch()

@@ -267,6 +267,14 @@ def test_the_last_step_that_is_counted_is_told():
         spikes.record(jnp.ones(3, bool)).table()
 
 
+@pytest.mark.parametrize("step", [3, 4_294_968, 2**31 - 2])
+def test_a_sample_behind_the_last_one_is_written_nowhere(step):
+    """Also where its number times the number of weights is more than int32 holds."""
+    plan = jnp.concatenate([jnp.array([step, 1], jnp.int32), jnp.arange(1000, dtype=jnp.int32)])
+    for sample in (logs._sample_in_jax, lambda *operands: logs.sample(*operands)[0]):
+        assert not sample(jnp.zeros(3000), jnp.ones(1000), plan).any()
+
+
 def test_an_array_that_holds_something_else_is_refused():
     """And nothing is written outside of it."""
     log = jnp.array([-5, 0, 1, 1], jnp.int32)

@@ -98,8 +98,10 @@ def _tally_in_jax(log, spike, group):
 def _sample_in_jax(values, weight, plan):
     def one(values, weight, plan):
         step, every, positions = plan[0], plan[1], plan[SAMPLES_HEADER:]
-        first = step // every * positions.size
-        has_room = first + positions.size <= values.size
+        room = values.size // max(positions.size, 1)
+        number = jnp.minimum(step // every, room)  # behind the last one, products would be more than int32 holds
+        has_room = number < room
+        first = number * positions.size
         at = first + jnp.arange(positions.size, dtype=jnp.int32)
         at = jnp.where((step % every == 0) & has_room, at, values.size)
         return values.at[at].set(weight.at[positions].get(mode="clip"), mode="drop")

@@ -29,7 +29,7 @@ milliseconds, and `pandas.DataFrame(weights.table(0.1))` another. Given a time s
 ((10, 100), (4, 3))
 
 One list of times for each neuron makes spike trains, those of Neo by
-`[neo.SpikeTrain(times, units="ms", t_stop=0.1 * spikes.steps) for times in spikes.trains(0.1)]`:
+`[neo.SpikeTrain(times, units="ms", t_stop=0.1 * float(spikes.steps)) for times in spikes.trains(0.1)]`:
 
 >>> len(spikes.trains(0.1)), sum(times.size for times in spikes.trains(0.1)) == int(raster.sum())
 (100, True)

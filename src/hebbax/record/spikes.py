@@ -33,7 +33,7 @@ class Spikes:
 
     Notes
     -----
-    8 bytes a spike. A step costs a look at every neuron's byte, 8 to 32 at a time, and what its spikes take; on other
+    8 bytes a spike. A step costs a look at every neuron's byte, 8 to 128 at a time, and what its spikes take; on other
     platforms than CPUs it is plain JAX. In `vmap`, make it inside, or index what comes out.
 
     Examples

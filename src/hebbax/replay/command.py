@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import brainunit as u
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
@@ -104,6 +105,9 @@ def replay_command(
     target = output or connections.with_name(f"{connections.stem}-replayed{connections.suffix}")
     picture = target.with_suffix(".png")
     _check_target(target, connections, force, picture)
+    for path in (spikes, pre, post):
+        if path is not None and path.exists() and target.exists() and path.samefile(target):
+            raise typer.BadParameter(f"{target} has the spikes: expected another name", param_hint="'--output'")
     if threads is not None:
         try:
             hebbax.set_num_threads(threads)
@@ -154,6 +158,8 @@ def _check_target(target: Path, connections: Path, force: bool, picture: Path) -
             f"got {str(target)!r}, but there is no folder {str(target.parent)!r}", param_hint="'--output'"
         )
     for path in (target, picture):
+        if path.is_dir():
+            raise typer.BadParameter(f"{path} is a folder, expected the name of a file", param_hint="'--output'")
         if path.exists() and not force:
             raise typer.BadParameter(f"{path} is there already: --force overwrites it", param_hint="'--output'")
 
@@ -167,11 +173,15 @@ def _rule(
         if not w_max > w_min:
             message = f"expected a value: no weight of {found.path} is above --w-min, {w_min:g}"
             raise typer.BadParameter(message, param_hint="'--w-max'")
-    for name, value in (("w-min", w_min), ("w-max", w_max), ("a-plus", a_plus), ("a-minus", a_minus)):
-        if value is not None and not math.isfinite(value):
-            raise typer.BadParameter(f"got {value}, expected a finite number", param_hint=f"'--{name}'")
     a_plus = 0.005 * (w_max - w_min) if a_plus is None else a_plus
     a_minus = 1.05 * a_plus if a_minus is None else a_minus
+    most = float(np.finfo(found.weight.dtype).max)
+    for name, value in (("w-min", w_min), ("w-max", w_max), ("a-plus", a_plus), ("a-minus", a_minus)):
+        if not math.isfinite(value):
+            raise typer.BadParameter(f"got {value}, expected a finite number", param_hint=f"'--{name}'")
+        if abs(value) > most:
+            message = f"got {value}, which {found.weight.dtype}, the dtype of the weights, cannot hold"
+            raise typer.BadParameter(message, param_hint=f"'--{name}'")
     try:
         return hebbax.PairSTDP(tau_plus * u.ms, tau_minus * u.ms, a_plus, a_minus, w_min, w_max, **options)
     except (ValueError, TypeError) as error:

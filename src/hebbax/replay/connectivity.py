@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -17,6 +19,7 @@ from hebbax.replay.rows import Kind, Malformed, Rows
 from hebbax.replay.spikes import format_of
 
 COLUMNS: dict[str, Kind] = {"pre": "id", "post": "id", "weight": "number"}
+MOST_NEURONS = 2**31 - 2  # on a side: what int32 can index
 FORMATS = ("npz", "csv", "parquet", "hdf5")
 
 
@@ -47,6 +50,7 @@ def read(path: Path, shape: tuple[int, int] | None, is_one_population: bool, pop
         found = {"npz": _of_scipy, "csv": _of_csv, "parquet": _of_parquet}[kind](path)
     for name, ids in (("pre", found.pre), ("post", found.post)):
         _reject(found, ids < 0, name, ids, "a neuron's number, at least 0")
+        _reject(found, ids >= MOST_NEURONS, name, ids, f"a neuron's number, below {MOST_NEURONS}")
     _reject(found, ~np.isfinite(found.weight), "weight", found.weight, "a finite number")
     own = found.shape if kind == "npz" else None
     if own and shape and own != shape:
@@ -56,6 +60,8 @@ def read(path: Path, shape: tuple[int, int] | None, is_one_population: bool, pop
         is_one_population = is_one_population and found.populations[0] == found.populations[1]
         shape = (max(counts), max(counts)) if is_one_population else (counts[0], counts[1])
     found = found._replace(shape=own or shape or (0, 0))
+    if max(found.shape) > MOST_NEURONS:
+        raise Malformed(f"{path}: got the shape {found.shape}, expected at most {MOST_NEURONS} neurons on either side")
     for name, ids, n in zip(("pre", "post"), (found.pre, found.post), found.shape, strict=True):
         _reject(found, ids >= n, name, ids, f"below {n}, the number of such neurons by --shape")
     return found
@@ -77,7 +83,9 @@ def _reject(found: Connectivity, wrong: np.ndarray, name: str, values: np.ndarra
 def _of_scipy(path: Path) -> Connectivity:
     try:
         matrix = scipy.sparse.load_npz(path)
-    except (ValueError, KeyError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except TypeError:  # an array of numpy.save by another name is no context manager
+        raise Malformed(f"{path}: is not what scipy.sparse.save_npz writes") from None
+    except (ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise Malformed(f"{path}: is not what scipy.sparse.save_npz writes: {error}") from None
     if matrix.format not in ("csr", "csc", "coo"):
         raise Malformed(f"{path}: is a matrix in format {matrix.format}, expected csr, csc or coo")
@@ -128,10 +136,12 @@ def _of_csv(path: Path) -> Connectivity:
     (pre, post, weight), place = _joined(rows.csv_rows(path, COLUMNS))
 
     def write(target: Path, weight: np.ndarray) -> None:
-        """Line by line, so that columns of the user's own stay as they are."""
+        """Line by line, so that columns of the user's own stay as they are, whatever bytes are in them."""
+        raw: Any = dict(newline="", errors="surrogateescape")
         with (
-            path.open(newline="", encoding="utf-8-sig") as source,
-            target.open("w", newline="", encoding="utf-8") as file,
+            path.open(encoding="utf-8-sig", **raw) as source,
+            target.open("w", encoding="utf-8", **raw) as file,
+            _any_field_size(),
         ):
             table, to = csv.reader(source), csv.writer(file, lineterminator="\n")
             header = next(table)
@@ -143,6 +153,16 @@ def _of_csv(path: Path) -> Connectivity:
                     to.writerow(row)
 
     return Connectivity(path, pre, post, weight, (0, 0), ("", ""), place, write)
+
+
+@contextlib.contextmanager
+def _any_field_size() -> Iterator[None]:
+    """Let `csv` take fields as long as Arrow does, which has read them."""
+    before = csv.field_size_limit(rows.BLOCK + rows.LINE)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _of_parquet(path: Path) -> Connectivity:

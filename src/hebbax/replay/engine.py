@@ -138,12 +138,13 @@ class Replay:
         neuron : array of int, shape (k,)
             Who spikes.
         side : array of int, shape (k,), optional
-            1 for a presynaptic neuron, 2 for a postsynaptic one; without it all are of one population, which is both.
+            1 for a presynaptic neuron, 2 for a postsynaptic one, 3 for one of a population that is both, as all are
+            without it.
 
         Raises
         ------
-        ValueError
-            Times do not ascend, or a neuron is out of range; nothing has happened then.
+        TypeError, ValueError
+            Times do not ascend, a neuron or a side is out of range or no integer; nothing has happened then.
         """
         time, neuron = np.asarray(time, np.float64), np.asarray(neuron)
         side = np.full(time.shape, BOTH, np.int8) if side is None else np.asarray(side)
@@ -171,6 +172,10 @@ class Replay:
             return
         if neuron.dtype.kind not in "iu":
             raise TypeError(f"neuron: got dtype {neuron.dtype}, expected integers")
+        if side.dtype.kind not in "iu":
+            raise TypeError(f"side: got dtype {side.dtype}, expected integers")
+        if not PRE <= side.min() <= side.max() <= BOTH:
+            raise ValueError(f"side: got {side.min()} to {side.max()}, expected 1, 2, or 3 for a neuron of both")
         if not (np.isfinite(time).all() and (np.diff(time) >= 0).all() and time[0] > self._last):
             raise ValueError(f"time: got times that do not ascend from the last one before, {self._last}")
         for one, degree in zip((PRE, POST), self._degree, strict=True):

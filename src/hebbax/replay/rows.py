@@ -38,13 +38,11 @@ def library(name: str, path: Path) -> ModuleType:
     """Import what reads `path`."""
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != name.partition(".")[0]:
-            raise
+    except ImportError as error:
         package = name.partition(".")[0]
-        raise Missing(
-            f'{path}: reading it takes {package}, which is not installed: pip install "hebbax[replay]"'
-        ) from None
+        is_absent = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == package
+        why = 'is not installed: pip install "hebbax[replay]"' if is_absent else f"cannot be imported: {error}"
+        raise Missing(f"{path}: reading it takes {package}, which {why}") from error
 
 
 def listed(names: Any) -> str:
@@ -136,7 +134,7 @@ def _number(where: str, name: str, kind: Kind, text: str) -> float | int:
             raise OverflowError
         return value
     except (ValueError, OverflowError):
-        expected = "a number" if kind == "number" else "a whole number"
+        expected = "a number" if kind == "number" else "a whole number below 2^63"
         raise Malformed(f"{where}: {name}: got {text.strip()!r}, expected {expected}") from None
 
 
@@ -199,5 +197,5 @@ def as_kind(values: np.ndarray, name: str, kind: Kind, place: Callable[[int], st
         return values.astype(DTYPES[kind], copy=False)
     if wrong.any():
         k = int(np.argmax(wrong))
-        raise Malformed(f"{place(k)}: {name}: got {values[k]}, expected a whole number")
+        raise Malformed(f"{place(k)}: {name}: got {values[k]}, expected a whole number below 2^63")
     return values.astype(DTYPES[kind])

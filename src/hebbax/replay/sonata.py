@@ -27,7 +27,7 @@ def opened(path: Path) -> Any:
 def populations(file: Any, kind: str) -> list[str]:
     """The names of those in `/edges` or `/spikes`."""
     group = file.get(kind)
-    return [] if group is None else [name for name, x in group.items() if hasattr(x, "keys")]
+    return [] if not hasattr(group, "keys") else [name for name, x in group.items() if hasattr(x, "keys")]
 
 
 def population(file: Any, path: Path, kind: str, wanted: str | None) -> Any:
@@ -49,9 +49,8 @@ def column(group: Any, path: Path, name: str, kinds: str, length: int | None = N
     if data is None:
         raise Malformed(f"{where}: is missing; the group has {listed(group)}")
     if getattr(data, "ndim", None) != 1 or data.dtype.kind not in kinds:
-        raise Malformed(
-            f"{where}: expected a dataset of one dimension, of {'integers' if 'f' not in kinds else 'numbers'}"
-        )
+        expected = {"f": "floating-point numbers", "iu": "integers"}.get(kinds, "numbers")
+        raise Malformed(f"{where}: expected a dataset of one dimension, of {expected}")
     if length is not None and data.shape != (length,):
         raise Malformed(f"{where}: has {data.shape[0]} entries, expected {length}, as the datasets beside it have")
     return data
@@ -100,6 +99,15 @@ class Edges(NamedTuple):
 
 def edges(path: Path, wanted: str | None) -> Edges:
     """Read a file of edges."""
+    try:
+        return _edges(path, wanted)
+    except OSError as error:
+        if error.filename:
+            raise
+        raise Malformed(f"{path}: cannot be read: {error}") from None
+
+
+def _edges(path: Path, wanted: str | None) -> Edges:
     with opened(path) as file:
         group = population(file, path, "edges", wanted)
         sources = column(group, path, "source_node_id", "iu")
@@ -119,7 +127,7 @@ def edges(path: Path, wanted: str | None) -> Edges:
         parts, dtypes = [], []
         for number in np.unique(ids):
             own = np.flatnonzero(ids == number)
-            if str(number) not in group:
+            if not hasattr(group.get(str(number)), "keys"):
                 raise Malformed(f"{place(own[0])}: edge_group_id: got {number}, but {group.name}/{number} is missing")
             if "syn_weight" not in group[str(number)]:
                 raise Malformed(

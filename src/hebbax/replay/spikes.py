@@ -13,6 +13,7 @@ from hebbax.replay.rows import Kind, Malformed, Rows
 
 COLUMNS: dict[str, Kind] = {"time": "number", "neuron": "id"}
 FORMATS = ("csv", "parquet", "hdf5")
+LATEST = 1e15  # seconds from 0, 30 million years: float64 knows no tenths of seconds there
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".h5": "hdf5", ".hdf5": "hdf5", ".npz": "npz"}
 
@@ -75,7 +76,7 @@ def _batch(time: np.ndarray, neuron: np.ndarray, side: int) -> Batch:
 
 def _check(time: np.ndarray, neuron: np.ndarray, held: int, n: int, whose: str, piece: Rows, factor: float) -> None:
     """Raise for the first row that is wrong; the `held` ones have been looked at."""
-    infinite, outside = ~np.isfinite(time), (neuron < 0) | (neuron >= n)
+    infinite, outside = ~(np.abs(time) <= LATEST), (neuron < 0) | (neuron >= n)
     back = np.zeros(time.size, bool)
     back[1:] = time[1:] < time[:-1]
     again = _again(time, neuron) if not (infinite | back).any() else np.zeros(time.size, bool)
@@ -85,7 +86,7 @@ def _check(time: np.ndarray, neuron: np.ndarray, held: int, n: int, whose: str, 
     k = int(np.argmax(wrong))
     where, at = piece.place(k - held), piece.columns[0][k - held]
     if infinite[k]:
-        raise Malformed(f"{where}: time: got {at}, expected a finite number")
+        raise Malformed(f"{where}: time: got {at}, expected a finite number, within {LATEST:g} s of 0")
     if outside[k]:
         raise Malformed(f"{where}: neuron: got {neuron[k]}, expected 0 to {n - 1}, {whose}")
     if back[k]:
