@@ -22,7 +22,7 @@ HERE = Path(__file__).parent / "kernels"
 KINDS = ("update", "propagate", "collect", "deliver", "record", "fade", "tile", "pack", "merge", "exchange")
 MODULES = (
     "_core.dlpack",
-    *(f"_cpu.{x}" for x in "threads rows update propagate collect calls tiles exchange handlers".split()),
+    *(f"_cpu.{x}" for x in "threads rows update propagate collect calls tiles exchange logs handlers".split()),
 )
 # Measures against threads and batches that small arrays would never reach: with these they take every path.
 SMALL = {

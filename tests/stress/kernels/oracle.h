@@ -135,7 +135,7 @@ template <class W> struct Range {
         if (!(range > 0) || !(base > 0)) base = 0;
         if (!ranged && base > std::numeric_limits<A>::max()) return;
         // No range, or none that the dtype can tell.
-        if (ranged && (range > std::numeric_limits<A>::max() || std::isinf((A)(1 / (A)range)))) base = 0;
+        if (ranged && (std::isinf((A)range) || std::isinf((A)(1 / (A)range)))) base = 0;
         L power = std::pow(base, (L)m.mu), largest = std::numeric_limits<A>::max() / 4;
         number = power < largest && base < largest && std::fabs(change * power) < largest && base * range < largest;
         if (std::fabs(x) > 1e4 || std::fabs(change) > 1e4 || range > 1e6 || range < 1e-3 || base > 1e4) return;
