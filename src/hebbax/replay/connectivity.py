@@ -19,6 +19,7 @@ from hebbax.replay.rows import Kind, Malformed, Rows
 from hebbax.replay.spikes import format_of
 
 COLUMNS: dict[str, Kind] = {"pre": "id", "post": "id", "weight": "number"}
+FLOATS = {"float": np.float32, "double": np.float64}  # of weights, as Arrow names them
 MOST_NEURONS = 2**31 - 2  # on a side: what int32 can index
 FORMATS = ("npz", "csv", "parquet", "hdf5")
 
@@ -167,9 +168,10 @@ def _any_field_size() -> Iterator[None]:
 
 def _of_parquet(path: Path) -> Connectivity:
     with rows.parquet_file(path, COLUMNS) as file:
-        dtype = file.schema_arrow.field("weight").type.to_pandas_dtype()
-    if dtype not in (np.float32, np.float64):
-        raise Malformed(f"{path}: column 'weight' is of {np.dtype(dtype)}, expected float32 or float64")
+        arrow_type = str(file.schema_arrow.field("weight").type)
+    if arrow_type not in FLOATS:
+        raise Malformed(f"{path}: column 'weight' is of {arrow_type}, expected float32 or float64")
+    dtype = FLOATS[arrow_type]
     (pre, post, weight), place = _joined(rows.parquet_rows(path, COLUMNS))
 
     def write(target: Path, weight: np.ndarray) -> None:
