@@ -103,7 +103,7 @@ def main() -> int:
         "platform": given.platform,
         "commit": given.commit or commit(),
         "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", "benchmarks/gpu_check.py", *sys.argv[1:]]),
+        "command": command(given),
         "stages": {},
     }
     with tempfile.TemporaryDirectory() as temporary:
@@ -124,6 +124,13 @@ def main() -> int:
                     raise
     print("\n" + gpu_report.summary(results) + f"\n{path.with_suffix('')}.{{json,md}}")
     return status(results)
+
+
+def command(given: argparse.Namespace) -> str:
+    """What was asked for; of folders only the names, since where they are is this machine's."""
+    folders = {str(given.output), str(given.wheels)}
+    words = (Path(word).name if word in folders else word for word in sys.argv[1:])
+    return shlex.join(["python", "benchmarks/gpu_check.py", *words])
 
 
 def status(results: dict) -> int:

@@ -143,6 +143,8 @@ def test_wheels_are_used_without_being_installed(run, tmp_path, monkeypatch):
         wheel.writestr("stage_of_a_test.py", source.read_text())
     status, results = run("--stages", "cases", "--cases", "good", "--wheels", str(tmp_path))
     assert status == 0 and "result" in results["stages"]["cases"]["cases"]["good"]
+    assert str(tmp_path) not in results["command"]
+    assert results["command"].endswith(f"--stages cases --cases good --wheels {tmp_path.name}")
     with pytest.raises(SystemExit):
         run("--wheels", str(tmp_path / "out"))
 

@@ -124,15 +124,19 @@ def test_what_is_wrong_is_said_and_changes_nothing():
     replay.advance([0.0, 0.001], [0, 1])
     before = replay.weight
     for spikes, error, message in (
-        (([0.001], [0]), ValueError, "do not ascend from the last one before, 0.001"),
-        (([0.3, 0.2], [0, 1]), ValueError, "do not ascend"),
-        (([np.nan], [0]), ValueError, "do not ascend"),
+        (([0.001], [0]), ValueError, r"time\[0\]: got 0.001 after 0.001, expected finite times that ascend"),
+        (([0.3, 0.2], [0, 1]), ValueError, r"time\[1\]: got 0.2 after 0.3"),
+        (([np.nan], [0]), ValueError, r"time\[0\]: got nan after 0.001"),
+        (([0.2, 0.3, 0.3, 0.3], [0, 1, 0, 1]), ValueError, r"neuron\[3\]: got 1 twice at time 0.3"),
+        (([0.3, 0.3], [1, 1], [3, 2]), ValueError, r"neuron\[1\]: got 1 twice at time 0.3"),
         (([0.3], [2]), ValueError, "neuron: got 2 to 2, expected 0 to 1"),
         (([0.3, 0.4], [0, 1], [0, 4]), ValueError, "side: got 0 to 4, expected 1, 2, or 3"),
         (([0.3], [0], [1.0]), TypeError, "side: got dtype float64, expected integers"),
         (([0.3], [-1]), ValueError, "neuron: got -1 to -1"),
         (([0.3], [0.5]), TypeError, "neuron: got dtype float64, expected integers"),
-        (([0.3], [0, 1]), ShapeError, "neuron: got shape"),
+        (([0.3], [0, 1]), ShapeError, r"neuron: got shape \(2,\), expected \(1,\), one for each time"),
+        (([0.3], [0], [1, 2]), ShapeError, r"side: got shape \(2,\), expected \(1,\)"),
+        ((0.3, 0), ShapeError, r"time: got shape \(\), expected \(k,\)"),
     ):
         with pytest.raises(error, match=message):
             replay.advance(*spikes)

@@ -300,6 +300,17 @@ def test_a_number_of_a_neuron_that_is_too_large_is_named(number, tmp_path):
         connectivity.read(tmp_path / "w.csv", None, True, None)
 
 
+def test_a_mistyped_number_does_not_ask_for_gigabytes(tmp_path):
+    path = tmp_path / "w.csv"
+    path.write_text("pre,post,weight\n0,1,0.5\n2000000000,0,0.5\n")
+    with pytest.raises(Malformed, match=r"w.csv, line 3: pre: got 2000000000, expected below 1000000, for 2 synapses"):
+        connectivity.read(path, None, True, None)
+    path.write_text("pre,post,weight\n0,1,0.5\n999999,0,0.5\n")
+    assert connectivity.read(path, None, False, None).shape == (10**6, 2)
+    path.write_text("pre,post,weight\n2000000000,0,0.5\n")
+    assert connectivity.read(path, (2 * 10**9 + 1, 1), False, None).shape == (2 * 10**9 + 1, 1)
+
+
 def test_other_columns_of_a_table_may_hold_anything(tmp_path):
     """Long fields and bytes that are no UTF-8: it is not for them to fail when the weights are there."""
     name = "caf\xe9".encode("latin-1") + b"x" * 200_000
@@ -307,6 +318,8 @@ def test_other_columns_of_a_table_may_hold_anything(tmp_path):
     found = connectivity.read(tmp_path / "w.csv", None, True, None)
     found.write(tmp_path / "new.csv", found.weight / 2)
     assert (tmp_path / "new.csv").read_bytes() == b"pre,name,post,weight\n0," + name + b",1,0.25\n1,,0,0.125\n"
+    (tmp_path / "w.csv").write_text("pre,name,post,weight\n\n0," + 200_000 * "x" + ",1,0.5\n")  # read line by line
+    assert connectivity.read(tmp_path / "w.csv", None, True, None).weight.tolist() == [0.5]
 
 
 def test_spikes_of_sonata(found, tmp_path):

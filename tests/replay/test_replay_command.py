@@ -209,3 +209,9 @@ def test_ctrl_c_ends_it_within_a_second_and_leaves_nothing_half(tmp_path):
     assert child.returncode == cli.INTERRUPTED, output
     assert "interrupted: nothing was left half written" in output and "Traceback" not in output
     assert files(tmp_path) == before
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(run, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    found = run("w.csv", "s.csv", "--output", "new.csv")
+    assert found.exit_code == 2 and "'new.csv', but the folder '.' cannot be written to" in words(found.output)

@@ -13,7 +13,7 @@ import hlo
 from hebbax import _cpu
 from hebbax._core.primitives import bind, collect_p
 from hebbax._cuda.plan import plan_call
-from problems import BACKENDS, DTYPES, INDEX_ERRORS, UPDATES, call, enable_x64, operands, random_network
+from problems import BACKENDS, DTYPES, INDEX_ERRORS, PLATFORM, UPDATES, call, enable_x64, operands, random_network
 
 pytestmark = pytest.mark.together(1)
 SHAPE, NSE = (60, 70), 1777  # a size that nothing else here has
@@ -300,7 +300,7 @@ def test_a_compiled_scan_makes_no_array_of_the_size_of_weights(propagate, given,
     assert text.count("custom-call(") > 0
     assert f"s32[{NSE}]" in text and hlo.at_least(text, NSE, kind="f32") == []
     assert hlo.written(text, NSE) == []
-    lists = 4 * 24 * max(SHAPE) if kernel == "cupy" else 0  # of rows, three numbers each, for as many as four calls
+    lists = 4 * 24 * max(SHAPE) if PLATFORM == "cuda" else 0  # of rows, three numbers each, for as many as four calls
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * NSE + lists
 
 

@@ -98,18 +98,7 @@ class Rates:
         return assemble(cls, dict(**arrays, n=n, groups=groups, every=every, bins=bins))
 
     def record(self, spike: Plain) -> Rates:
-        """Return the recorder with the spikes of the next step, in place where XLA may.
-
-        Parameters
-        ----------
-        spike : Array, shape (n,), bool or real
-            Whether each neuron spikes; `SpikeLists` are taken too.
-
-        Raises
-        ------
-        hebbax.errors.ShapeError, TypeError
-            `spike` has another shape, or is not real.
-        """
+        """Return the recorder with the spikes of the next step; it takes and raises what `Spikes.record` does."""
         check_jax()
         log = logs.tally(self.log, spikes_of("spike", spike, self.n), self.group)
         return assemble(Rates, {**vars(self), "log": log})

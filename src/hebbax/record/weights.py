@@ -162,25 +162,8 @@ class Weights:
     def table(self, dt: WithUnit | None = None, *, partial: bool = False) -> dict[str, Any]:
         """Return the samples as a table: `"time"`, or `"step"` without `dt`, `"synapse"` and `"weight"`.
 
-        Parameters
-        ----------
-        dt : number or Quantity, scalar, optional
-            Length of a step. The first one begins at 0.
-        partial : bool, default False
-            As in `course`.
-
-        Returns
-        -------
-        dict
-            NumPy arrays of shape (samples taken * k,), times of float64. If `dt` has a unit, times have it, and weights
-            have theirs; else all are plain numbers.
-
-        Raises
-        ------
-        hebbax.errors.RecordOverflow
-            As `course`.
-        TypeError, ValueError, hebbax.errors.ShapeError, brainunit.UnitMismatchError
-            `dt` is no length of time, the recorder is traced, or a batch of them.
+        Takes and raises what `Spikes.table` does; `partial` is as in `course`. Arrays have shape (samples taken * k,).
+        If `dt` has a unit, times have it, and weights have theirs; else all are plain numbers.
         """
         course, synapses = self.course(partial=partial), on_host("plan", self.plan, 1)[logs.SAMPLES_HEADER :]
         steps = np.arange(course.shape[0], dtype=np.int32) * self.every

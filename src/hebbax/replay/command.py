@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -156,6 +157,10 @@ def _check_target(target: Path, connections: Path, force: bool, picture: Path) -
     if not target.parent.is_dir():
         raise typer.BadParameter(
             f"got {str(target)!r}, but there is no folder {str(target.parent)!r}", param_hint="'--output'"
+        )
+    if not os.access(target.parent, os.W_OK):
+        raise typer.BadParameter(
+            f"got {str(target)!r}, but the folder {str(target.parent)!r} cannot be written to", param_hint="'--output'"
         )
     for path in (target, picture):
         if path.is_dir():

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from hebbax.replay.spikes import format_of
 COLUMNS: dict[str, Kind] = {"pre": "id", "post": "id", "weight": "number"}
 FLOATS = {"float": np.float32, "double": np.float64}  # of weights, as Arrow names them
 MOST_NEURONS = 2**31 - 2  # on a side: what int32 can index
+PLAUSIBLE = 10**6  # neurons, whatever number of synapses there is
 FORMATS = ("npz", "csv", "parquet", "hdf5")
 
 
@@ -58,6 +58,10 @@ def read(path: Path, shape: tuple[int, int] | None, is_one_population: bool, pop
         raise Malformed(f"{path}: is of shape {own}, but --shape says {shape}")
     if not (own or shape):
         counts = [int(ids.max(initial=-1)) + 1 for ids in (found.pre, found.post)]
+        most = max(PLAUSIBLE, 100 * found.weight.size)  # a mistyped number would ask for gigabytes
+        for name, ids in (("pre", found.pre), ("post", found.post)):
+            expected = f"below {most}, for {found.weight.size} synapses, unless --shape says how many neurons there are"
+            _reject(found, ids >= most, name, ids, expected)
         is_one_population = is_one_population and found.populations[0] == found.populations[1]
         shape = (max(counts), max(counts)) if is_one_population else (counts[0], counts[1])
     found = found._replace(shape=own or shape or (0, 0))
@@ -142,7 +146,7 @@ def _of_csv(path: Path) -> Connectivity:
         with (
             path.open(encoding="utf-8-sig", **raw) as source,
             target.open("w", encoding="utf-8", **raw) as file,
-            _any_field_size(),
+            rows.any_field_size(),
         ):
             table, to = csv.reader(source), csv.writer(file, lineterminator="\n")
             header = next(table)
@@ -154,16 +158,6 @@ def _of_csv(path: Path) -> Connectivity:
                     to.writerow(row)
 
     return Connectivity(path, pre, post, weight, (0, 0), ("", ""), place, write)
-
-
-@contextlib.contextmanager
-def _any_field_size() -> Iterator[None]:
-    """Let `csv` take fields as long as Arrow does, which has read them."""
-    before = csv.field_size_limit(rows.BLOCK + rows.LINE)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
 
 
 def _of_parquet(path: Path) -> Connectivity:

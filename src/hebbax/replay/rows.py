@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib
 from collections.abc import Callable, Iterator, Mapping
@@ -57,6 +58,16 @@ def check_columns(where: str, names: list[str], wanted: Mapping[str, Kind]) -> N
             raise Malformed(f"{where}: got {got}, expected a header with {listed(wanted)}, each once")
 
 
+@contextlib.contextmanager
+def any_field_size() -> Iterator[None]:
+    """Let `csv` take fields as long as Arrow does."""
+    before = csv.field_size_limit(BLOCK + LINE)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 def csv_header(file: BinaryIO, path: Path, wanted: Mapping[str, Kind]) -> list[str]:
     """The names of the columns, which the first line has."""
     line = file.readline(LINE).removeprefix(b"\xef\xbb\xbf")
@@ -91,7 +102,9 @@ def csv_rows(path: Path, wanted: Mapping[str, Kind]) -> Iterator[Rows]:
                 columns = tuple(column.to_numpy() for column in table.columns)
                 yield Rows(columns, lambda k, first=line: f"{path}, line {first + k}")  # type: ignore[misc]
             else:  # empty lines, whole numbers with a point, or a mistake: what it is takes a closer look
-                yield _line_by_line(block, path, line, names, wanted)
+                with any_field_size():
+                    told = _line_by_line(block, path, line, names, wanted)
+                yield told
             line += lines
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hebbax.replay import rows, sonata
+from hebbax.replay.engine import repeated
 from hebbax.replay.rows import Kind, Malformed, Rows
 
 COLUMNS: dict[str, Kind] = {"time": "number", "neuron": "id"}
@@ -79,7 +80,7 @@ def _check(time: np.ndarray, neuron: np.ndarray, held: int, n: int, whose: str, 
     infinite, outside = ~(np.abs(time) <= LATEST), (neuron < 0) | (neuron >= n)
     back = np.zeros(time.size, bool)
     back[1:] = time[1:] < time[:-1]
-    again = _again(time, neuron) if not (infinite | back).any() else np.zeros(time.size, bool)
+    again = repeated(time, neuron) if not (infinite | back).any() else np.zeros(time.size, bool)
     wrong = infinite | outside | back | again
     if not wrong.any():
         return
@@ -94,18 +95,6 @@ def _check(time: np.ndarray, neuron: np.ndarray, held: int, n: int, whose: str, 
             f"{where}: time: got {at} after {time[k - 1] / factor:.12g}, expected spikes in the order of time"
         )
     raise Malformed(f"{where}: neuron {neuron[k]} spikes twice at time {at}, expected every spike once")
-
-
-def _again(time: np.ndarray, neuron: np.ndarray) -> np.ndarray:
-    """Which spikes of a neuron at a time are not the first."""
-    again, same = np.zeros(time.size, bool), np.zeros(time.size, bool)
-    same[1:] = time[1:] == time[:-1]
-    same[:-1] |= same[1:]
-    among = np.flatnonzero(same)
-    order = among[np.lexsort((neuron[among], time[among]))]
-    is_same = (time[order[1:]] == time[order[:-1]]) & (neuron[order[1:]] == neuron[order[:-1]])
-    again[order[1:][is_same]] = True
-    return again
 
 
 def merged(pre: Iterator[Batch], post: Iterator[Batch]) -> Iterator[Batch]:
