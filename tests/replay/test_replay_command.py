@@ -54,7 +54,7 @@ def test_it_writes_weights_a_report_and_a_figure(kind, run, tmp_path):
     np.testing.assert_allclose(again.weight, expected(), rtol=0, atol=1e-12)
     assert (tmp_path / "new.png").read_bytes().startswith(b"\x89PNG")
     for text in (
-        "tau_plus 20 ms, tau_minus 30 ms", "a_plus 0.1, a_minus 0.11", "0 to 1", "synapses 30 of float64",
+        "tau_plus 20 ms, tau_minus 30 ms", "a_plus 0.1, a_minus 0.11", "w_min 0, w_max 1", "synapses 30 of float64",
         f"spikes {TIME.size}", f"weight, before {WEIGHT.mean():.5g} ±", f"weight, after {expected().mean():.5g} ±",
         "updates/s", f"wrote new.{kind}", "wrote new.png",
     ):  # fmt: skip

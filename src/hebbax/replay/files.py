@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hebbax import PairSTDP
 from hebbax.replay import connectivity, sonata, spikes
 from hebbax.replay.connectivity import Connectivity
 from hebbax.replay.engine import BOTH, POST, PRE, Replay
+from hebbax.replay.plans import Rule, plan_of
 from hebbax.replay.rows import Malformed
 from hebbax.replay.spikes import Batch, Spikes
 
@@ -53,7 +53,7 @@ class Result:
     """What became of the weights."""
 
     connectivity: Connectivity
-    rule: PairSTDP
+    rule: Rule
     weight: np.ndarray
     course: Course
     is_one_population: bool
@@ -64,7 +64,7 @@ class Result:
 
 def replay(
     found: Connectivity,
-    rule: PairSTDP,
+    rule: Rule,
     pre: Spikes,
     post: Spikes | None = None,
     on_progress: Callable[[int, float], None] = lambda *_: None,
@@ -75,7 +75,7 @@ def replay(
     ----------
     found : Connectivity
         From `connectivity.read`.
-    rule : hebbax.PairSTDP
+    rule : hebbax.PairSTDP, hebbax.TripletSTDP or hebbax.PowerLawSTDP
         As `Replay` takes it.
     pre : Spikes
         The file of the presynaptic spikes, or that of the one population's.
@@ -90,7 +90,8 @@ def replay(
         A file is not what it should be; the message names the place in it.
     """
     began = time.perf_counter()
-    connectivity.check_bounds(found, float(rule.w_min), float(rule.w_max))
+    plan = plan_of(rule)
+    connectivity.check_bounds(found, plan.low, plan.high)
     engine = Replay(rule, found.pre, found.post, found.weight, shape=found.shape)
     ready = time.perf_counter()
     course, counts = Course(), np.zeros(2, np.int64)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+
 import brainunit as u
 import numpy as np
 
 from hebbax.replay.files import Result
+from hebbax.replay.plans import Rule, plan_of
 
 
 def summary(result: Result) -> dict[str, str]:
@@ -22,13 +26,7 @@ def summary(result: Result) -> dict[str, str]:
         rates = f"{_rate(pre, n_pre, seconds)} presynaptic, {_rate(post, n_post, seconds)} postsynaptic"
     before, after = found.weight, result.weight
     rows = {
-        "rule": (
-            f"pairs of spikes, {rule.pairing}: tau_plus {rule.tau_plus / u.ms:.6g} ms, "
-            f"tau_minus {rule.tau_minus / u.ms:.6g} ms"
-        ),
-        "amplitudes": f"a_plus {rule.a_plus:.6g}, a_minus {rule.a_minus:.6g}",
-        "exponents": f"mu_plus {rule.mu_plus:.6g}, mu_minus {rule.mu_minus:.6g}",
-        "bounds": f"{rule.w_min:.6g} to {rule.w_max:.6g}",
+        "rule": f"{type(rule).__name__}, {', '.join(_parameters(rule))}",
         "neurons": neurons,
         "synapses": f"{before.size} of {before.dtype}",
         "spikes": spikes,
@@ -43,13 +41,22 @@ def summary(result: Result) -> dict[str, str]:
                 f"from {weight.min():.5g} to {weight.max():.5g}"
             )
     if before.size:
-        at = [100 * float(np.mean(after == after.dtype.type(bound))) for bound in (rule.w_min, rule.w_max)]
+        plan = plan_of(rule)
+        at = [100 * float(np.mean(after == after.dtype.type(bound))) for bound in (plan.low, plan.high)]
         rows["changed"] = f"{100 * float(np.mean(before != after)):.3g}% of the synapses"
         rows["at the bounds"] = f"{at[0]:.3g}% at the lower, {at[1]:.3g}% at the upper one"
     return rows | {
         "arranging synapses": f"{read:.2f} s",
         "replaying": f"{replayed:.2f} s, {result.updates / replayed:.3g} updates/s with reading the spikes",
     }
+
+
+def _parameters(rule: Rule) -> Iterator[str]:
+    for field in dataclasses.fields(rule):
+        value = getattr(rule, field.name)
+        if isinstance(value, u.Quantity):
+            value = f"{value / u.ms:.6g} ms"
+        yield f"{field.name} {value}" if isinstance(value, str) else f"{field.name} {float(value):.6g}"
 
 
 def _rate(spikes: int, n: int, seconds: float) -> str:
