@@ -201,14 +201,15 @@ class Arguments:
         elif rng.random() < 0.5 and (n < 0 or n > 2**46):  # of the other side: as large as a result, then
             shape = (n, self.call.n_event) if event == "post" else (self.call.n_event, n)
             out_of_memory = (MemoryError, jax.errors.JaxRuntimeError)
-            return shape, r"(shape|\w+_trace): got|[Uu]nable to allocate|Out of memory|too big", ERRORS + out_of_memory
+            named = r"(shape|\w+_trace): got|^indices: got dtype int32 for"
+            return shape, rf"{named}|[Uu]nable to allocate|Out of memory|too big", ERRORS + out_of_memory
         return shape, r"^(shape|\w+): got", ERRORS
 
     def wrong(self, rng, name, given):
         """What is given instead, and what has to be said of it."""
         x, said = given[name], rf"^{name}: got"
         ways = ["type", "dtype", "rank"]
-        if x.ndim:
+        if x.ndim and not (name == "indices" and given["weight"].size == 1):  # which no other array has the size of
             ways += ["longer", "shorter"]
         if self.inplace and name == "weight" and self.call.spec.kind == "update":
             ways += ["read-only", "strided", "overlapping", "jax"]
