@@ -211,7 +211,7 @@ def simulate(
     plastic : bool
         Whether the synapses between excitatory neurons learn.
     seconds, seed, **options
-        As `hebbax.experiments.network_loop.simulate` takes them: `backend`, `mesh` and `on_progress` too.
+        As `hebbax.experiments.network_loop.simulate` takes them: `backend`, `mesh`, `on_progress` and `keeper` too.
 
     Returns
     -------
@@ -230,5 +230,7 @@ def simulate(
     (112, 100)
     """
     p = Parameters() if parameters is None else parameters
-    draw = functools.partial(build, p, scale=scale, inputs=inputs, plastic=plastic, seed=seed)
-    return network_loop.simulate(draw, seconds=seconds, seed=seed, **options)
+    arguments: Any = dict(scale=scale, inputs=inputs, plastic=plastic)
+    draw = functools.partial(build, p, **arguments, seed=seed)
+    about = "hpc", arguments
+    return network_loop.simulate(draw, seconds=seconds, seed=seed, about=about, **options)

@@ -1,0 +1,1 @@
+"""What runs are made of beside the model: checkpoints, and results in files."""
