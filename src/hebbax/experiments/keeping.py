@@ -1,7 +1,7 @@
 """How a run is kept, to go on from: what it asks of a keeper, such as `hebbax.runs.checkpoints` has.
 
-A state is kept as arrays of neurons and synapses in the order of the network, whichever devices have them: so a run goes
-on on another number of devices. What it has seen is kept piece by piece, each once.
+A state is kept as arrays of neurons and synapses in the order of the network, whichever devices have them: so a run
+goes on on another number of devices. What it has seen is kept piece by piece, each once.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Journal:
             agreed(self.steps, "steps of the checkpoint")
         seen = self.kept.seen if self.kept and not (by_process and jax.process_index()) else {}
         self._pieces = {name: [x] for name, x in seen.items()}
-        self._saved = {name: 1 for name in seen}
+        self._saved = dict.fromkeys(seen, 1)
         self._began = 0.0
 
     @property
@@ -90,8 +90,8 @@ class Journal:
         for name, pieces in self._pieces.items():
             new[name] = self._joined([pieces[0][:0], *pieces[self._saved.get(name, 0) :]])
             self._saved[name] = len(pieces)
-        arrays = {name: np.asarray(x) for name, x in state().items()}
-        self._keeper.save(steps, arrays | {"wall_time_s": np.float64(taken)}, new)
+        arrays = {name: np.asarray(x) for name, x in {**state(), "wall_time_s": taken}.items()}
+        self._keeper.save(steps, arrays, new)
         self._began += time.perf_counter() - began if self._began else 0.0
 
     def _joined(self, pieces: list[np.ndarray]) -> np.ndarray:

@@ -131,7 +131,8 @@ class Split:
         if not numbers.ndim:
             return on_devices(x, kept)
         if kept.shape != (*numbers.shape[:-1], self.layout.n):
-            raise ValueError(f"checkpoint: got an array of shape {kept.shape}, expected one for {self.layout.n} neurons")
+            message = f"checkpoint: got an array of shape {kept.shape}, expected one for {self.layout.n} neurons"
+            raise ValueError(message)
         numbers[..., self.layout.places] = kept
         return on_devices(x, numbers)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,7 +28,8 @@ from jax.sharding import PartitionSpec as P
 
 import hebbax
 from hebbax._core.layout import everywhere, to_host
-from hebbax.experiments.parameters import described, parameter
+from hebbax.experiments.keeping import Journal, Keeper, check_not_over, described, like, named, on_devices
+from hebbax.experiments.parameters import parameter
 from hebbax.experiments.poisson import bernoulli_cells
 from hebbax.experiments.processes import any_process
 from hebbax.rules import PairTraces
@@ -241,6 +241,7 @@ def simulate(
     backend: str | None = None,
     mesh: Mesh | None = None,
     on_progress: Callable[[float], object] | None = None,
+    keeper: Keeper | None = None,
 ) -> Result:
     """Simulate `neurons` independent copies of the experiment; the same seed gives the same result on any devices.
 
@@ -264,6 +265,8 @@ def simulate(
     on_progress : callable, optional
         Called with the biological time in seconds after every block of at most 1000 steps. If what it returns is true,
         the run ends there, in all processes, and the result has what was computed.
+    keeper : Keeper, optional
+        What keeps the run, and has what there was of it (see `hebbax.experiments.keeping`).
 
     Returns
     -------
@@ -272,7 +275,7 @@ def simulate(
     Raises
     ------
     ValueError
-        An argument or a parameter is out of range.
+        An argument or a parameter is out of range, or the run was kept beyond `seconds`.
 
     Examples
     --------
@@ -316,27 +319,54 @@ def simulate(
         return on_every_device(run, **specs)(state, *arrays)
 
     state = jax.jit(on_every_device(start, in_specs=whole, out_specs=part))(synapses)
-    starts = range(0, steps, block_steps)
-    lengths = {min(block_steps, steps - start) for start in (starts[0], starts[-1])}
+    about = described("song2000", p, neurons=neurons, inputs=inputs, seed=seed, block_steps=block_steps)
+    journal = Journal(keeper, about)
+    check_not_over(journal.steps, steps, "seconds")
+    starts = range(journal.steps, steps, block_steps)
+    lengths = {min(block_steps, steps - start) for start in (*starts[:1], *starts[-1:])}
     compiled = {n: run_block.lower(state, synapses, np.int32(0), length=n).compile() for n in lengths}
-    updates, spikes = 0, np.zeros(neurons, np.int64)
+    updates, spikes, done = 0, np.zeros(neurons, np.int64), journal.steps
     weight = weight_start = _whole(state.weight, neurons * inputs).reshape(neurons, inputs)
-    records = [_record(p, 0, spikes, weight)]
-    started = time.perf_counter()
-    for block, first in enumerate(starts):
+
+    def kept() -> dict[str, Any]:
+        of_neurons = named(jax.tree.map(lambda x: _whole(x, x.size // (own * mesh.size) * neurons), state))
+        return of_neurons | {"updates": np.int64(updates), "spikes": spikes}
+
+    if journal.kept:
+        arrays = journal.kept.state
+        updates, spikes = int(arrays["updates"]), arrays["spikes"]
+        state = like(state, arrays, _with_first)
+        weight = _whole(state.weight, neurons * inputs).reshape(neurons, inputs)
+    else:
+        journal.add(**_record(p, 0, spikes, weight))
+        journal.save(0, kept)
+    end = steps // block_steps * block_steps  # up to where blocks are those of any longer run
+    is_recorded = done % (block_steps * blocks_per_record) == 0
+    journal.begin()
+    if on_progress and done:
+        on_progress(done * (p.time_step / u.second))
+    for first in starts:
         done = min(first + block_steps, steps)
-        state, counted = compiled[done - first](state, synapses, np.int32(block))
+        state, counted = compiled[done - first](state, synapses, np.int32(first // block_steps))
         input_spikes, new_spikes = _whole(counted, neurons)
         spikes = spikes + new_spikes
         updates += int(input_spikes.sum()) + inputs * int(new_spikes.sum())
         stop = any_process(bool(on_progress and on_progress(done * (p.time_step / u.second))))
-        if stop or done == steps or (block + 1) % blocks_per_record == 0:
+        is_recorded = done % (block_steps * blocks_per_record) == 0
+        if is_recorded or stop or done == steps:
             weight = _whole(state.weight, neurons * inputs).reshape(neurons, inputs)
-            records.append(_record(p, done, spikes, weight))
+        if is_recorded:
+            journal.add(**_record(p, done, spikes, weight))
+        if done % block_steps == 0 and (stop or done == end or journal.due()):
+            journal.save(done, kept)
         if stop:
             break
-    wall_time = (time.perf_counter() - started) * u.second
-    return Result(p, seed, tuple(records), weight_start, weight, done, updates, wall_time)
+    wall_time = journal.wall_time * u.second
+    if not is_recorded:  # of this run alone, which ends here
+        journal.add(**_record(p, done, spikes, weight))
+    seen = zip(*(journal.read(name) for name in Record._fields), strict=True)
+    records = tuple(Record(steps * p.time_step, *x) for steps, *x in seen)
+    return Result(p, seed, records, weight_start, weight, done, updates, wall_time)
 
 
 def _whole(x: jax.Array, size: int) -> np.ndarray:
@@ -344,10 +374,18 @@ def _whole(x: jax.Array, size: int) -> np.ndarray:
     return np.array(to_host(x))[..., :size]
 
 
-def _record(p: Parameters, steps: int, spikes: np.ndarray, weight: np.ndarray) -> Record:
+def _with_first(x: jax.Array, kept: np.ndarray) -> jax.Array:
+    """`x` with these first entries; what is beyond belongs to no neuron."""
+    numbers = np.array(to_host(x))
+    numbers[: kept.size] = kept
+    return on_devices(x, numbers)
+
+
+def _record(p: Parameters, steps: int, spikes: np.ndarray, weight: np.ndarray) -> dict[str, Any]:
+    """One of the entries of `Record`, its time in steps."""
     sample = np.linspace(0, weight.size - 1, min(SAMPLES, weight.size)).astype(int)
-    return Record(
-        time=steps * p.time_step,
+    record = Record(
+        time=steps,
         spikes=spikes,
         weight_mean=weight.mean(1),
         weight_sd=weight.std(1),
@@ -355,47 +393,4 @@ def _record(p: Parameters, steps: int, spikes: np.ndarray, weight: np.ndarray) -
         fraction_high=(weight > HIGH * p.largest_weight).mean(1),
         weight_sample=weight.ravel()[sample],
     )
-
-
-def summary(result: Result) -> dict[str, str]:
-    """Return the figures that sum a run up, by name; mean and standard deviation are over neurons."""
-    r, last = result, result.records[-1]
-    seconds = r.wall_time / u.second
-    tenth = r.records[-1 - max(1, len(r.records) // 10)]
-    settled = (last.spikes - tenth.spikes) / ((last.time - tenth.time) / u.second)
-
-    def over_neurons(x: np.ndarray, form: str) -> str:
-        return f"{x.mean():{form}} ± {x.std():{form}}"
-
-    return {
-        "biological time": f"{last.time / u.second:.6g} s in {r.steps} steps",
-        "firing rate, at first": over_neurons(r.rate[0] / u.Hz, ".1f") + " Hz",
-        "firing rate, last tenth": over_neurons(settled, ".1f") + " Hz",
-        "weight, mean": f"{r.weight_end.mean() / r.parameters.largest_weight:.3f} of the largest",
-        "weight, standard deviation": f"{r.weight_end.std() / r.parameters.largest_weight:.3f} of the largest",
-        f"weights below {LOW} of the largest": over_neurons(last.fraction_low, ".1%"),
-        f"weights above {HIGH} of the largest": over_neurons(last.fraction_high, ".1%"),
-        "wall-clock time": f"{seconds:.1f} s",
-        "time per step": f"{seconds / r.steps * 1e6:.2f} µs",
-        "synaptic updates": f"{r.updates:.3g}, {r.updates / seconds:.3g} per second",
-    }
-
-
-def arrays(result: Result) -> dict[str, np.ndarray]:
-    """Return the run as plain arrays, for `numpy.savez`; `metadata`, JSON, has parameters and the arrays' units."""
-    leak = "leak conductances"
-    named = {
-        "time_s": (result.time / u.second, "s"),
-        "rate_hz": (result.rate / u.Hz, "Hz, from one time to the next"),
-        "weight_mean": (result.course("weight_mean"), leak),
-        "weight_sd": (result.course("weight_sd"), leak),
-        "fraction_low": (result.course("fraction_low"), f"of weights below {LOW} of the largest"),
-        "fraction_high": (result.course("fraction_high"), f"of weights above {HIGH} of the largest"),
-        "weight_sample": (result.course("weight_sample"), leak),
-        "weight_start": (result.weight_start, leak),
-        "weight_end": (result.weight_end, leak),
-    }
-    return described(
-        named, result.parameters, experiment="Song, Miller & Abbott (2000), doi:10.1038/78829", seed=result.seed,
-        steps=result.steps, synaptic_updates=result.updates, wall_time_s=result.wall_time / u.second,
-    )  # fmt: skip
+    return {name: np.asarray(x)[None] for name, x in record._asdict().items()}
