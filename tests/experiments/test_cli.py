@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 
+import brainunit as u
 import jax
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ def test_options_reach_the_simulation(run, tmp_path, monkeypatch):
     result = run("simulate", "song2000", *TINY, "--output", tmp_path, *chosen)
     assert result.exit_code == 0, result.output
     assert (seen["neurons"], seen["inputs"], seen["seconds"], seen["seed"], seen["backend"]) == (2, 20, 0.3, 7, "jax")
-    assert str(seen["parameters"].time_step) == str(song2000.Parameters(time_step=0.5 * cli.u.ms).time_step)
+    assert str(seen["parameters"].time_step) == str(song2000.Parameters(time_step=0.5 * u.ms).time_step)
     assert hebbax.get_num_threads() == 3
 
 
@@ -280,7 +281,7 @@ def test_without_other_processes_it_says_so(run, tmp_path, monkeypatch):
     def fail():
         raise ValueError("coordinator_address should be defined.")
 
-    monkeypatch.setattr(cli.jax.distributed, "initialize", fail)
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
     result = run("simulate", "song2000", *TINY, "--distributed", "--output", tmp_path / "out")
     assert result.exit_code == 2
     assert "'--distributed': got no processes to join (coordinator_address should be defined.)" in result.output
@@ -331,7 +332,7 @@ def test_options_reach_digits_and_ctrl_c_keeps_what_was_computed(run, tmp_path, 
     assert len(data["learning_label"]) == digits.BLOCK and len(data["held_out_label"]) == 0
     assert (tmp_path / "digits.png").exists()
     assert [seen[x] for x in ("neurons", "epochs", "images", "seed", "backend")] == [10, 1, 100, 7, "jax"]
-    assert str(seen["parameters"].time_step) == str(1.0 * cli.u.ms)
+    assert str(seen["parameters"].time_step) == str(1.0 * u.ms)
     assert hebbax.get_num_threads() == 3
 
 
@@ -394,7 +395,7 @@ def test_options_reach_a_network(run, tmp_path, network, monkeypatch):
     assert result.exit_code == 0, result.output
     assert (seen["seconds"], seen["seed"], seen["backend"], seen["plastic"]) == (0.03, 7, "jax", True)
     assert seen["mesh"].size == 1
-    assert str(seen["parameters"].time_step) == str(0.5 * cli.u.ms)
+    assert str(seen["parameters"].time_step) == str(0.5 * u.ms)
     assert hebbax.get_num_threads() == 3
     for option, value in zip(tiny[::2], tiny[1::2], strict=True):
         assert seen[option.strip("-")] == float(value)
@@ -403,7 +404,7 @@ def test_options_reach_a_network(run, tmp_path, network, monkeypatch):
 @pytest.mark.parametrize("threads, most", [(1, 1), (1000, _cpu.most_devices())])
 def test_a_network_has_as_many_devices_as_threads_but_not_more_than_cpus(run, tmp_path, monkeypatch, threads, most):
     seen = {}
-    monkeypatch.setattr(cli.jax.config, "update", seen.__setitem__)
+    monkeypatch.setattr(jax.config, "update", seen.__setitem__)
     options = [*NETWORKS[cuba], "--threads", threads, "--output", tmp_path]
     assert run("simulate", "cuba", *options).exit_code == 0
     assert seen == {"jax_num_cpu_devices": most}

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import hebbax.replay.figure
 from children import environment
 from hebbax import cli
+from hebbax._terminal import INTERRUPTED
 from hebbax.replay import Replay
 
 AS_RULE = ["--tau-minus", "30", "--a-plus", "0.1", "--a-minus", "0.11", "--w-max", "1"]
@@ -206,7 +207,7 @@ def test_ctrl_c_ends_it_within_a_second_and_leaves_nothing_half(tmp_path):
     began = time.monotonic()
     output, _ = child.communicate(timeout=60)
     assert time.monotonic() - began < 5  # within one, where nothing else runs
-    assert child.returncode == cli.INTERRUPTED, output
+    assert child.returncode == INTERRUPTED, output
     assert "interrupted: nothing was left half written" in output and "Traceback" not in output
     assert files(tmp_path) == before
 

@@ -1,1 +1,1 @@
-"""What runs are made of beside the model: checkpoints, and results in files."""
+"""Runs from the command line: their options and commands, and what all of them share."""

@@ -1,0 +1,160 @@
+"""What the commands of `hebbax simulate` share: a run with its progress, its summary and its files."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+import typer
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+import hebbax
+from hebbax import _cpu
+from hebbax._terminal import INTERRUPTED, table, write
+from hebbax.experiments import network_loop, network_report
+from hebbax.runs.options import RunOptions
+
+FIGURE = "hebbax.experiments.network_figure"  # imported if a figure is drawn, since it takes matplotlib
+
+
+def run_network(
+    experiment: ModuleType, parameters: Any, static: bool, seconds: float, where: tuple[int | None, bool], output: Path,
+    options: RunOptions, **arguments: Any,
+) -> None:  # fmt: skip
+    """`run` for an experiment on a network; `where` has the devices, and whether other processes join."""
+    try:
+        parameters.delay_steps  # noqa: B018
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="'--dt'") from error
+    try:
+        steps = network_loop.steps_in(seconds, parameters.time_step)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="'--seconds'") from error
+    devices, distributed = where
+    if devices is None and not distributed:  # there are to be as many as may pay
+        with suppress(RuntimeError):
+            most = options.threads or hebbax.get_num_threads()
+            jax.config.update("jax_num_cpu_devices", min(most, _cpu.most_devices()))
+    mesh = mesh_of(devices or 1, distributed) if devices or distributed else None
+    run(
+        experiment, output, seconds, steps, options, report=network_report, figure=FIGURE, parameters=parameters,
+        plastic=not static, seconds=seconds, mesh=mesh, **arguments,
+    )  # fmt: skip
+
+
+def run(
+    experiment: ModuleType, output: Path, duration: float, steps: int, options: RunOptions, *, report: ModuleType,
+    figure: str, **arguments: Any,
+) -> None:  # fmt: skip
+    """Simulate an experiment; the first process prints what `report` says, and writes its arrays and its figure.
+
+    `duration` is the biological time in seconds, and `steps` the number of time steps, that it is to come to;
+    `arguments` are those of the experiment's `simulate`.
+    """
+    _check_backend(options.backend)
+    if options.threads is not None:
+        try:
+            hebbax.set_num_threads(options.threads)
+        except (RuntimeError, ValueError) as error:
+            raise typer.BadParameter(str(error), param_hint="'--threads'") from error
+    first = jax.process_index() == 0
+    console, name = Console(quiet=not first), experiment.__name__.rpartition(".")[2]
+    try:
+        output.mkdir(parents=True, exist_ok=True)  # in every process: if one ended alone, the others would wait for it
+        tempfile.TemporaryFile(dir=output).close()
+    except OSError as error:
+        message = f"got {str(output)!r}, expected a folder that can be written to ({error.strerror})"
+        raise typer.BadParameter(message, param_hint="'--output'") from error
+
+    with _progress(console, duration) as on_progress:
+        result = experiment.simulate(backend=options.backend, on_progress=on_progress, **arguments)
+    if first:
+        _report(console, report, figure, result, output / name)
+    if result.steps < steps:  # perhaps because of a Ctrl-C in another process
+        console.print("interrupted: this is what was computed until then")
+        raise typer.Exit(INTERRUPTED)
+
+
+def _report(console: Console, report: ModuleType, figure: str, result: Any, stem: Path) -> None:
+    """Print the summary of a result, and write its arrays and its figure."""
+    console.print(table(stem.name, report.summary(result)))
+    write(console, stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **report.arrays(result)))
+    try:
+        draw = importlib.import_module(figure).figure
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("matplotlib"):
+            raise
+        console.print('no figure: it takes matplotlib, pip install "hebbax[plot]"', soft_wrap=True, markup=False)
+    else:
+        write(console, stem.with_name(f"{stem.name}.png"), lambda file: draw(result).savefig(file, format="png"))
+
+
+@contextmanager
+def _progress(console: Console, seconds: float) -> Iterator[Callable[[float], bool]]:
+    """Show a progress bar; yield what `simulate` calls as `on_progress`, which says whether Ctrl-C was pressed.
+
+    The first Ctrl-C lets the running block end; a second one ends the program.
+    """
+    interrupted = threading.Event()
+
+    def interrupt(*_: Any) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, before)
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.6g} of {task.total:g} s"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("compiling", total=seconds)
+
+            def on_progress(done: float) -> bool:
+                bar.update(task, completed=done, description="simulating")
+                return interrupted.is_set()
+
+            yield on_progress
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def mesh_of(devices: int, distributed: bool) -> Mesh:
+    """So many devices of each process. JAX must not have been used before: only then can it be told what to start."""
+    if devices > 1:
+        with suppress(RuntimeError):  # it has been: what there is is counted below
+            jax.config.update("jax_num_cpu_devices", devices)
+    if distributed:
+        try:
+            jax.distributed.initialize()
+        except (KeyError, RuntimeError, ValueError) as error:
+            message = f"got no processes to join ({error}), expected to be started by srun, mpirun or the like"
+            raise typer.BadParameter(message, param_hint="'--distributed'") from error
+    by_process = [jax.local_devices(process_index=k) for k in range(jax.process_count())]
+    fewest = min(map(len, by_process))
+    if devices > fewest:
+        message = f"got {devices}, expected at most {fewest}, the devices of a process (see `hebbax info`)"
+        raise typer.BadParameter(message, param_hint="'--devices'")
+    return Mesh(np.array([own[:devices] for own in by_process]).ravel(), ("neurons",))
+
+
+def _check_backend(backend: str | None) -> None:
+    usable = hebbax.propagate_csr_on_binary_pre_p.available_backends(jax.default_backend())
+    if backend is not None and backend not in usable:
+        message = f"got {backend!r}, expected one of {', '.join(usable)}; `hebbax info` says why"
+        raise typer.BadParameter(message, param_hint="'--backend'")
