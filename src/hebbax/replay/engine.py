@@ -9,6 +9,7 @@ The kernels are called with operands that are settled once, where `hebbax.inplac
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -126,6 +127,28 @@ class Replay:
         given = np.empty_like(self._weight)
         given[self._order] = self._weight
         return given
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that spikes have changed, copied, for `restore`."""
+        named = {"weight": self.weight, "pre": self._y[0].copy(), "post": self._y[1].copy()}
+        numbers = {"start": self._start, "last": self._last, "updates": self.updates}
+        return named | {name: np.array(x) for name, x in numbers.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the `state` of a replay of the same synapses, by the same rule.
+
+        Raises
+        ------
+        hebbax.errors.ShapeError
+            It is that of other synapses.
+        """
+        now = (("weight", self._weight), ("pre", self._y[0]), ("post", self._y[1]))
+        for name, x in now:
+            if np.shape(state[name]) != x.shape:
+                raise ShapeError(f"{name}: got shape {np.shape(state[name])}, expected {x.shape}")
+        for name, x in now:  # which the kernels' operands are
+            x[:] = state[name][self._order] if name == "weight" else state[name]
+        self._start, self._last, self.updates = float(state["start"]), float(state["last"]), int(state["updates"])
 
     def advance(self, time: Any, neuron: Any, side: Any = None) -> None:
         """Let these spikes happen.

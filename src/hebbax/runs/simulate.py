@@ -9,7 +9,17 @@ import brainunit as u
 import typer
 
 from hebbax._terminal import within
-from hebbax.experiments import brunel10k, cuba, digits, digits_report, hpc, reward, reward_report, song2000, song2000_report
+from hebbax.experiments import (
+    brunel10k,
+    cuba,
+    digits,
+    digits_report,
+    hpc,
+    reward,
+    reward_report,
+    song2000,
+    song2000_report,
+)
 from hebbax.runs.options import RunOptions, every_run
 from hebbax.runs.running import mesh_of, run, run_network
 
