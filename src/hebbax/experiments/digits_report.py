@@ -6,7 +6,7 @@ import brainunit as u
 import numpy as np
 
 from hebbax.experiments.digits import CLASSES, Result, classify
-from hebbax.experiments.parameters import described
+from hebbax.experiments.parameters import Array, Data
 
 
 def summary(result: Result) -> dict[str, str]:
@@ -37,22 +37,30 @@ def _spikes(spikes: np.ndarray) -> str:
     return f"{spikes.sum(1).mean():.1f}" if len(spikes) else "none"
 
 
-def arrays(result: Result) -> dict[str, np.ndarray]:
-    """Return the run as plain arrays, for `numpy.savez`; `metadata`, JSON, has parameters and the arrays' units."""
+def data(result: Result) -> Data:
+    """Return the run's arrays, with their units and axes, and what it was."""
     seen, course = result.course()
+    of_held_out = f"held-out images, by class and by given class, {CLASSES} each"
+    of_course = "of the images before each of these, by the classes of those before them"
     named = {
-        "weight": (result.weight, "leak conductances, by pixel and neuron"),
-        "theta_mv": (result.theta / u.mV, "mV, by neuron"),
-        "assignment": (result.assignment, "class of every neuron, -1: none"),
-        "confusion": (result.confusion, f"held-out images, by class and by given class, {CLASSES} each"),
-        "course_images": (seen, "images seen while learning"),
-        "course_accuracy": (course, "of the images before each of these, by the classes of those before them"),
+        "weight": Array(result.weight, "leak conductances", "by pixel and neuron", ("pixel", "neuron")),
+        "theta_mv": Array(result.theta / u.mV, "mV", "by neuron", ("neuron",)),
+        "assignment": Array(result.assignment, meaning="class of every neuron, -1: none", dims=("neuron",)),
+        "confusion": Array(result.confusion, meaning=of_held_out, dims=("class", "given_class")),
+        "course_images": Array(seen, meaning="images seen while learning", dims=("course_images",)),
+        "course_accuracy": Array(course, meaning=of_course, dims=("course_images",)),
     }
     for name in ("learning", "known", "held_out"):
-        answers = getattr(result, name)
-        named[f"{name}_label"] = answers.label, "class of every image shown"
-        named[f"{name}_spikes"] = answers.spikes, "by image and neuron"
-    return described(
-        named, result.parameters, experiment="Diehl & Cook (2015), doi:10.3389/fncom.2015.00099", seed=result.seed,
-        steps=result.steps, accuracy=result.accuracy, wall_time_s=result.wall_time / u.second,
+        answers, image = getattr(result, name), f"{name}_image"
+        named[f"{name}_label"] = Array(answers.label, meaning="class of every image shown", dims=(image,))
+        named[f"{name}_spikes"] = Array(answers.spikes, meaning="by image and neuron", dims=(image, "neuron"))
+    about = dict(
+        experiment="Diehl & Cook (2015), doi:10.3389/fncom.2015.00099", seed=result.seed, steps=result.steps,
+        accuracy=result.accuracy, wall_time_s=result.wall_time / u.second,
     )  # fmt: skip
+    return Data(named, result.parameters, about)
+
+
+def arrays(result: Result) -> dict[str, np.ndarray]:
+    """Return the run as plain arrays, for `numpy.savez`; `metadata`, JSON, has parameters and the arrays' units."""
+    return data(result).for_numpy()

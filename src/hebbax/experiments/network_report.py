@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import brainunit as u
 import numpy as np
 
 from hebbax.experiments.network import Run
-from hebbax.experiments.parameters import described
+from hebbax.experiments.parameters import Array, Data
 
 SETTLED = 0.2  # of the time, from where on rates and irregularity are taken
 
@@ -55,16 +53,20 @@ def irregularity(run: Run, first: int = 0, spikes: int = 4) -> np.ndarray:
     return np.sqrt(np.maximum(squares[enough] / count[enough] - mean**2, 0)) / mean
 
 
+def data(run: Run) -> Data:
+    """Return the run's arrays, with their units and axes, and what it was."""
+    unit = run.network.weight_unit
+    named = {
+        "spike_time_s": Array(run.spike_step * (run.network.neurons.time_step / u.second), "s", dims=("spike",)),
+        "spike_neuron": Array(run.spike_neuron, meaning="number of the neuron", dims=("spike",)),
+        "excitatory": Array(run.network.excitatory, meaning="by neuron", dims=("neuron",)),
+        "weight_start": Array(run.weight_start, unit, dims=("synapse",)),
+        "weight_end": Array(run.weight_end, unit, dims=("synapse",)),
+    }
+    about = dict(seed=run.seed, steps=run.steps, devices=run.devices, wall_time_s=run.wall_time / u.second)
+    return Data(named, run.network.neurons.parameters, about)
+
+
 def arrays(run: Run) -> dict[str, np.ndarray]:
     """Return the run as plain arrays, for `numpy.savez`; `metadata`, JSON, has parameters and the arrays' units."""
-    named: dict[str, tuple[Any, str]] = {
-        "spike_time_s": (run.spike_step * (run.network.neurons.time_step / u.second), "s"),
-        "spike_neuron": (run.spike_neuron, "number of the neuron"),
-        "excitatory": (run.network.excitatory, "by neuron"),
-        "weight_start": (run.weight_start, run.network.weight_unit),
-        "weight_end": (run.weight_end, run.network.weight_unit),
-    }
-    return described(
-        named, run.network.neurons.parameters, seed=run.seed, steps=run.steps, devices=run.devices,
-        wall_time_s=run.wall_time / u.second,
-    )  # fmt: skip
+    return data(run).for_numpy()

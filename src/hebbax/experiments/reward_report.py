@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import brainunit as u
 import numpy as np
 
-from hebbax.experiments.parameters import described
+from hebbax.experiments.parameters import Array, Data
 from hebbax.experiments.reward import HIGH, Result
 
 
@@ -32,22 +30,30 @@ def summary(result: Result) -> dict[str, str]:
     }
 
 
+def data(result: Result) -> Data:
+    """Return the run's arrays, with their units and axes, and what it was."""
+    r, dt, course = result, result.parameters.time_step / u.second, ("time_s",)
+    named = {
+        "time_s": Array(r.time / u.second, "s", dims=course),
+        "spikes": Array(
+            r.course("spikes"), meaning="until then, of excitatory and of inhibitory neurons", dims=("time_s", "kind")
+        ),
+        "weight_chosen": Array(r.course("chosen"), "mV", dims=course),
+        "weight_mean": Array(r.course("mean"), "mV", "of the others", course),
+        "weight_low": Array(r.course("low"), "mV", "which 5% of the others are below", course),
+        "weight_high": Array(r.course("high"), "mV", "which 5% of the others are above", course),
+        "weight_end": Array(r.weight_end, "mV", "by presynaptic and postsynaptic neuron", ("synapse",)),
+        "reward_time_s": Array(r.reward_step * dt, "s", dims=("reward_time_s",)),
+        "pre_spike_time_s": Array(r.pre_step * dt, "s", "of the chosen presynaptic neuron", ("pre_spike_time_s",)),
+        "post_spike_time_s": Array(r.post_step * dt, "s", "of the chosen postsynaptic neuron", ("post_spike_time_s",)),
+    }
+    about = dict(
+        experiment="Izhikevich (2007), doi:10.1093/cercor/bhl152", seed=r.seed, steps=r.steps, pair=r.pair,
+        chosen=r.chosen, wall_time_s=r.wall_time / u.second,
+    )  # fmt: skip
+    return Data(named, r.parameters, about)
+
+
 def arrays(result: Result) -> dict[str, np.ndarray]:
     """Return the run as plain arrays, for `numpy.savez`; `metadata`, JSON, has parameters and the arrays' units."""
-    r, dt = result, result.parameters.time_step / u.second
-    named: dict[str, tuple[Any, str]] = {
-        "time_s": (r.time / u.second, "s"),
-        "spikes": (r.course("spikes"), "until then, of excitatory and of inhibitory neurons"),
-        "weight_chosen": (r.course("chosen"), "mV"),
-        "weight_mean": (r.course("mean"), "mV, of the others"),
-        "weight_low": (r.course("low"), "mV, which 5% of the others are below"),
-        "weight_high": (r.course("high"), "mV, which 5% of the others are above"),
-        "weight_end": (r.weight_end, "mV, by presynaptic and postsynaptic neuron"),
-        "reward_time_s": (r.reward_step * dt, "s"),
-        "pre_spike_time_s": (r.pre_step * dt, "s, of the chosen presynaptic neuron"),
-        "post_spike_time_s": (r.post_step * dt, "s, of the chosen postsynaptic neuron"),
-    }
-    return described(
-        named, r.parameters, experiment="Izhikevich (2007), doi:10.1093/cercor/bhl152", seed=r.seed, steps=r.steps,
-        pair=r.pair, chosen=r.chosen, wall_time_s=r.wall_time / u.second,
-    )  # fmt: skip
+    return data(result).for_numpy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import brainunit as u
 import numpy as np
 
-from hebbax.experiments.parameters import described
+from hebbax.experiments.parameters import Array, Data
 from hebbax.experiments.song2000 import HIGH, LOW, Result
 
 
@@ -33,21 +33,31 @@ def summary(result: Result) -> dict[str, str]:
     }
 
 
+def data(result: Result) -> Data:
+    """Return the run's arrays, with their units and axes, and what it was."""
+    leak, by_neuron = "leak conductances", ("time_s", "neuron")
+    named = {
+        "time_s": Array(result.time / u.second, "s", dims=("time_s",)),
+        "rate_hz": Array(result.rate / u.Hz, "Hz", "from one time to the next", ("interval", "neuron")),
+        "weight_mean": Array(result.course("weight_mean"), leak, dims=by_neuron),
+        "weight_sd": Array(result.course("weight_sd"), leak, dims=by_neuron),
+        "fraction_low": Array(
+            result.course("fraction_low"), meaning=f"of weights below {LOW} of the largest", dims=by_neuron
+        ),
+        "fraction_high": Array(
+            result.course("fraction_high"), meaning=f"of weights above {HIGH} of the largest", dims=by_neuron
+        ),
+        "weight_sample": Array(result.course("weight_sample"), leak, dims=("time_s", "sample")),
+        "weight_start": Array(result.weight_start, leak, dims=("neuron", "input")),
+        "weight_end": Array(result.weight_end, leak, dims=("neuron", "input")),
+    }
+    about = dict(
+        experiment="Song, Miller & Abbott (2000), doi:10.1038/78829", seed=result.seed, steps=result.steps,
+        synaptic_updates=result.updates, wall_time_s=result.wall_time / u.second,
+    )  # fmt: skip
+    return Data(named, result.parameters, about)
+
+
 def arrays(result: Result) -> dict[str, np.ndarray]:
     """Return the run as plain arrays, for `numpy.savez`; `metadata`, JSON, has parameters and the arrays' units."""
-    leak = "leak conductances"
-    named = {
-        "time_s": (result.time / u.second, "s"),
-        "rate_hz": (result.rate / u.Hz, "Hz, from one time to the next"),
-        "weight_mean": (result.course("weight_mean"), leak),
-        "weight_sd": (result.course("weight_sd"), leak),
-        "fraction_low": (result.course("fraction_low"), f"of weights below {LOW} of the largest"),
-        "fraction_high": (result.course("fraction_high"), f"of weights above {HIGH} of the largest"),
-        "weight_sample": (result.course("weight_sample"), leak),
-        "weight_start": (result.weight_start, leak),
-        "weight_end": (result.weight_end, leak),
-    }
-    return described(
-        named, result.parameters, experiment="Song, Miller & Abbott (2000), doi:10.1038/78829", seed=result.seed,
-        steps=result.steps, synaptic_updates=result.updates, wall_time_s=result.wall_time / u.second,
-    )  # fmt: skip
+    return data(result).for_numpy()
