@@ -22,6 +22,8 @@ from hebbax.replay.connectivity import Connectivity
 from hebbax.replay.report import summary
 from hebbax.replay.rows import Malformed, Missing
 from hebbax.replay.spikes import Spikes
+from hebbax.runs.options import FileOptions, every_run
+from hebbax.runs.quantities import Number
 
 
 class Unit(StrEnum):
@@ -38,6 +40,7 @@ Exponent = Annotated[
 OfSide = Annotated[Path | None, typer.Option(metavar="SPIKES", help="Spikes of that side, in place of SPIKES.")]
 
 
+@every_run("replay")
 def replay_command(
     connections: Annotated[
         Path,
@@ -62,8 +65,12 @@ def replay_command(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
-    tau_plus: Annotated[float, typer.Option(callback=within(1e-3, 1e6), help="Of potentiation, in ms.")] = 20.0,
-    tau_minus: Annotated[float, typer.Option(callback=within(1e-3, 1e6), help="Of depression, in ms.")] = 20.0,
+    tau_plus: Annotated[
+        float, typer.Option(parser=Number("ms"), callback=within(1e-3, 1e6), help="Of potentiation, in ms.")
+    ] = 20.0,
+    tau_minus: Annotated[
+        float, typer.Option(parser=Number("ms"), callback=within(1e-3, 1e6), help="Of depression, in ms.")
+    ] = 20.0,
     a_plus: Annotated[
         float | None,
         typer.Option(help="Change by a pair, in the unit of weights.", show_default="0.005 of the bounds' distance"),
@@ -88,9 +95,8 @@ def replay_command(
         ),
     ] = None,
     population: Annotated[str | None, typer.Option(help="Which edges, of a SONATA file that has several.")] = None,
-    threads: Annotated[
-        int | None, typer.Option(callback=within(1), help="Threads of the kernels.", show_default="as in `hebbax info`")
-    ] = None,
+    *,
+    options: FileOptions,
 ) -> None:
     """Apply pair-based STDP to your own connectivity and recorded spikes.
 
@@ -109,16 +115,16 @@ def replay_command(
     for path in (spikes, pre, post):
         if path is not None and path.exists() and target.exists() and path.samefile(target):
             raise typer.BadParameter(f"{target} has the spikes: expected another name", param_hint="'--output'")
-    if threads is not None:
+    if options.threads is not None:
         try:
-            hebbax.set_num_threads(threads)
+            hebbax.set_num_threads(options.threads)
         except (RuntimeError, ValueError) as error:
             raise typer.BadParameter(str(error), param_hint="'--threads'") from error
     console = Console()
     try:
         found = connectivity.read(connections, shape, spikes is not None, population)
-        options: Any = dict(mu_plus=mu_plus, mu_minus=mu_minus, pairing=pairing.value)
-        rule = _rule(found, tau_plus, tau_minus, a_plus, a_minus, w_min, w_max, options)
+        exponents: Any = dict(mu_plus=mu_plus, mu_minus=mu_minus, pairing=pairing.value)
+        rule = _rule(found, tau_plus, tau_minus, a_plus, a_minus, w_min, w_max, exponents)
         sources = _sources(found, spikes, pre, post, time_unit.value if time_unit else None)
         result = _replay(console, found, rule, sources)
         console.print(table("replay", summary(result)))
