@@ -17,6 +17,10 @@ import numpy as np
 from hebbax.experiments.processes import agreed, any_process, concatenated
 
 
+class Refused(ValueError):
+    """A run cannot be kept, or cannot go on from what was kept; the message says why."""
+
+
 class Kept(NamedTuple):
     """What there was of a run."""
 
@@ -114,7 +118,7 @@ def like(tree: Any, arrays: Mapping[str, np.ndarray], put: Callable[[Any, np.nda
     """A pytree of the arrays that `put` makes of those of `tree` and of the kept ones of the same names."""
     missing = [name for name in named(tree) if name not in arrays]
     if missing:
-        raise ValueError(f"checkpoint: got a state without {', '.join(missing)}, expected one of this experiment")
+        raise Refused(f"checkpoint: got a state without {', '.join(missing)}, expected one of this experiment")
     return jax.tree_util.tree_map_with_path(lambda path, x: put(x, arrays[jax.tree_util.keystr(path)]), tree)
 
 
@@ -122,11 +126,11 @@ def on_devices(x: jax.Array, numbers: np.ndarray) -> jax.Array:
     """These numbers, where `x`, of the same shape and dtype, is."""
     if numbers.shape != x.shape or numbers.dtype != x.dtype:
         got, expected = (f"{y.dtype} of shape {y.shape}" for y in (numbers, x))
-        raise ValueError(f"checkpoint: got {got}, expected {expected}, as this network has it")
+        raise Refused(f"checkpoint: got {got}, expected {expected}, as this network has it")
     return jax.make_array_from_callback(x.shape, x.sharding, lambda index: numbers[index])
 
 
 def check_not_over(kept: int, steps: int, what: str) -> None:
     """Raise where a checkpoint is beyond the end of the run that is to go on from it."""
     if kept > steps:
-        raise ValueError(f"{what}: got {steps} steps, expected at least {kept}, where the checkpoint is")
+        raise Refused(f"{what}: got {steps} steps, expected at least {kept}, where the checkpoint is")

@@ -26,7 +26,7 @@ import hebbax
 from hebbax._core.layout import everywhere, place, to_host
 from hebbax._core.sent import nobody
 from hebbax._core.specs import Sent
-from hebbax.experiments.keeping import Journal, Keeper, check_not_over, described, like, named, on_devices
+from hebbax.experiments.keeping import Journal, Keeper, Refused, check_not_over, described, like, named, on_devices
 from hebbax.experiments.network import Network, Run
 from hebbax.experiments.processes import any_process
 from hebbax.sharding import Layout, exchange, exchange_all
@@ -132,7 +132,7 @@ class Split:
             return on_devices(x, kept)
         if kept.shape != (*numbers.shape[:-1], self.layout.n):
             message = f"checkpoint: got an array of shape {kept.shape}, expected one for {self.layout.n} neurons"
-            raise ValueError(message)
+            raise Refused(message)
         numbers[..., self.layout.places] = kept
         return on_devices(x, numbers)
 
@@ -271,7 +271,7 @@ def simulate(
     split = Split(network, mesh, seed, backend)
     chunk, intervals = max(1, CHUNK_STEPS // delay), math.ceil(steps / delay)
     if keeper and jax.process_count() > 1 and any(s.count > JOINED for s in split._learning()):
-        raise ValueError(f"keeper: got one for more than {JOINED} weights of several processes, expected fewer")
+        raise Refused(f"keeper: got one for more than {JOINED} weights of several processes, expected fewer")
     synapses = [shard.count for shard in split.shards]
     options: Any = dict(seed=seed, delay=delay, synapses=synapses)
     journal = Journal(keeper, described(about[0], network.neurons.parameters, **about[1], **options), by_process=True)

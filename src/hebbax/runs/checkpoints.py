@@ -18,17 +18,13 @@ import jax
 import numpy as np
 
 import hebbax
-from hebbax.experiments.keeping import Kept
+from hebbax.experiments.keeping import Kept, Refused
 from hebbax.runs import store
 from hebbax.runs.store import Damaged
 
 KIND, FORMAT = "checkpoint", 1
 EVERY = 600.0  # seconds
 KEPT = 2  # of these; and what was seen since the beginning
-
-
-class Refused(ValueError):
-    """A run cannot be kept in a folder, or cannot go on from what is there; the message says why."""
 
 
 class Checkpoints:
@@ -76,8 +72,7 @@ class Checkpoints:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
-            message = f"{folder}: expected a folder that can be written to ({error.strerror})"
-            raise Refused(message) from error
+            raise Refused(f"{folder}: expected a folder that can be written to ({error.strerror})") from error
         found = self._found()
         if resume and not found:
             raise Refused(f"{folder}: has no checkpoint {name}-<steps>.h5 to go on from")

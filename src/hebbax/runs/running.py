@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +24,11 @@ import hebbax
 from hebbax import _cpu
 from hebbax._terminal import INTERRUPTED, table, write
 from hebbax.experiments import network_loop, network_report
-from hebbax.runs.options import RunOptions
+from hebbax.experiments.keeping import Refused
+from hebbax.runs import results
+from hebbax.runs.checkpoints import Checkpoints
+from hebbax.runs.options import FileOptions, Format, RunOptions
+from hebbax.runs.store import Damaged
 
 FIGURE = "hebbax.experiments.network_figure"  # imported if a figure is drawn, since it takes matplotlib
 
@@ -77,19 +82,59 @@ def run(
         message = f"got {str(output)!r}, expected a folder that can be written to ({error.strerror})"
         raise typer.BadParameter(message, param_hint="'--output'") from error
 
-    with _progress(console, duration) as on_progress:
-        result = experiment.simulate(backend=options.backend, on_progress=on_progress, **arguments)
-    if first:
-        _report(console, report, figure, result, output / name)
-    if result.steps < steps:  # perhaps because of a Ctrl-C in another process
-        console.print("interrupted: this is what was computed until then")
-        raise typer.Exit(INTERRUPTED)
+    with keeping(options, name, console) as keeper:
+        with _progress(console, duration) as on_progress:
+            result = experiment.simulate(backend=options.backend, on_progress=on_progress, keeper=keeper, **arguments)
+        if first:
+            _report(console, report, figure, result, output / name, options.format or [Format.hdf5])
+        if result.steps < steps:  # perhaps because of a Ctrl-C in another process
+            console.print(f"interrupted: this is what was computed until then{_how_to_go_on(keeper)}")
+            raise typer.Exit(INTERRUPTED)
 
 
-def _report(console: Console, report: ModuleType, figure: str, result: Any, stem: Path) -> None:
+@contextmanager
+def keeping(options: FileOptions, name: str, console: Console) -> Iterator[Checkpoints | None]:
+    """Yield what keeps a run, if it is to be kept, and say at the end whether it was."""
+    keeper = None
+    if options.resume and options.checkpoint is None:
+        raise typer.BadParameter(
+            "expected --checkpoint FOLDER too, which has what to go on from", param_hint="'--resume'"
+        )
+    try:
+        if options.checkpoint is not None:
+            warn = functools.partial(console.print, "warning:", soft_wrap=True, highlight=False, markup=False)
+            keeper = Checkpoints(options.checkpoint, name, every=options.every, resume=options.resume, warn=warn)
+        yield keeper
+    except Refused as error:
+        raise typer.BadParameter(str(error), param_hint="'--checkpoint'") from error
+    except Damaged as error:
+        fail(str(error))
+    if keeper and keeper.failed:
+        fail(keeper.failed)
+
+
+def _how_to_go_on(keeper: Checkpoints | None) -> str:
+    return f"; --resume goes on from {keeper.folder}" if keeper and not keeper.failed else ""
+
+
+def fail(message: str) -> None:
+    """End the program with status 1."""
+    Console(stderr=True).print(f"error: {message}", soft_wrap=True, highlight=False, markup=False)
+    raise typer.Exit(1)
+
+
+def _report(
+    console: Console, report: ModuleType, figure: str, result: Any, stem: Path, formats: Sequence[Format]
+) -> None:
     """Print the summary of a result, and write its arrays and its figure."""
     console.print(table(stem.name, report.summary(result)))
-    write(console, stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **report.arrays(result)))
+    if Format.hdf5 in formats:
+        path = stem.with_name(f"{stem.name}.h5")
+        results.write(path, report.data(result), results.provenance())
+        console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
+    if Format.npz in formats:
+        arrays = report.arrays(result)
+        write(console, stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **arrays))
     try:
         draw = importlib.import_module(figure).figure
     except ModuleNotFoundError as error:
@@ -101,17 +146,24 @@ def _report(console: Console, report: ModuleType, figure: str, result: Any, stem
 
 
 @contextmanager
-def _progress(console: Console, seconds: float) -> Iterator[Callable[[float], bool]]:
-    """Show a progress bar; yield what `simulate` calls as `on_progress`, which says whether Ctrl-C was pressed.
-
-    The first Ctrl-C lets the running block end; a second one ends the program.
-    """
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Yield what says whether Ctrl-C was pressed. The first one is only noted; a second one ends the program."""
     interrupted = threading.Event()
 
     def interrupt(*_: Any) -> None:
         interrupted.set()
         signal.signal(signal.SIGINT, before)
 
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupted.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _progress(console: Console, seconds: float) -> Iterator[Callable[[float], bool]]:
+    """Show a progress bar; yield what `simulate` calls as `on_progress`, which says whether Ctrl-C was pressed."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -120,18 +172,14 @@ def _progress(console: Console, seconds: float) -> Iterator[Callable[[float], bo
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task("compiling", total=seconds)
+    with interruptible() as interrupted, Progress(*columns, console=console) as bar:
+        task = bar.add_task("compiling", total=seconds)
 
-            def on_progress(done: float) -> bool:
-                bar.update(task, completed=done, description="simulating")
-                return interrupted.is_set()
+        def on_progress(done: float) -> bool:
+            bar.update(task, completed=done, description="simulating")
+            return interrupted()
 
-            yield on_progress
-    finally:
-        signal.signal(signal.SIGINT, before)
+        yield on_progress
 
 
 def mesh_of(devices: int, distributed: bool) -> Mesh:
