@@ -54,7 +54,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         write(partial)
         partial.replace(path)
     except OSError as error:
-        if error.filename == str(partial):
+        if error.filename in (None, str(partial)):
             error.filename = str(path)
         raise
     finally:

@@ -86,7 +86,10 @@ def run(
         with _progress(console, duration) as on_progress:
             result = experiment.simulate(backend=options.backend, on_progress=on_progress, keeper=keeper, **arguments)
         if first:
-            _report(console, report, figure, result, output / name, options.format or [Format.hdf5])
+            try:
+                _report(console, report, figure, result, output / name, options.format or [Format.hdf5])
+            except OSError as error:
+                fail(f"{error.filename}: {error.strerror or error}{_how_to_go_on(keeper)}")
         if result.steps < steps:  # perhaps because of a Ctrl-C in another process
             console.print(f"interrupted: this is what was computed until then{_how_to_go_on(keeper)}")
             raise typer.Exit(INTERRUPTED)

@@ -47,12 +47,8 @@ def write(path: Path, kind: str, version: int, fill: Callable[[Any], object]) ->
             target.flush()
             os.fsync(target.fileno())
 
-    try:
-        write_whole(path, put)
-        _sync(path.parent)
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
+    write_whole(path, put)
+    _sync(path.parent)
     return digest
 
 
@@ -114,7 +110,7 @@ def _expected(path: Path, file: BinaryIO, kind: str, version: int) -> tuple[int,
 
 def _sync(folder: Path) -> None:
     """Let the disk know the folder's new entry, without which a whole file could be lost with the power."""
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
     finally:
