@@ -21,8 +21,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 import hebbax
 from hebbax import _cpu
-from hebbax._terminal import INTERRUPTED, table, write
+from hebbax._terminal import INTERRUPTED, Failed, answer, table, write
 from hebbax.experiments import network_loop, network_report
+from hebbax.runs.config import as_text, stated_constants
 from hebbax.runs.options import RunOptions
 
 FIGURE = "hebbax.experiments.network_figure"  # imported if a figure is drawn, since it takes matplotlib
@@ -69,7 +70,11 @@ def run(
         except (RuntimeError, ValueError) as error:
             raise typer.BadParameter(str(error), param_hint="'--threads'") from error
     first = jax.process_index() == 0
-    console, name = Console(quiet=not first), experiment.__name__.rpartition(".")[2]
+    console, name = Console(quiet=not first, stderr=options.json), experiment.__name__.rpartition(".")[2]
+    answer.muted = not first
+    answer.add(command=f"simulate {name}", hebbax=hebbax.__version__, jax=jax.__version__)
+    answer.add(parameters=stated_constants(arguments["parameters"]))
+    answer.add(**{key: value for key, value in arguments.items() if key not in ("parameters", "mesh")})
     try:
         output.mkdir(parents=True, exist_ok=True)  # in every process: if one ended alone, the others would wait for it
         tempfile.TemporaryFile(dir=output).close()
@@ -77,7 +82,7 @@ def run(
         message = f"got {str(output)!r}, expected a folder that can be written to ({error.strerror})"
         raise typer.BadParameter(message, param_hint="'--output'") from error
 
-    with _progress(console, duration) as on_progress:
+    with _progress(console, duration) as on_progress, constants_may_be_wrong(options):
         result = experiment.simulate(backend=options.backend, on_progress=on_progress, **arguments)
     if first:
         _report(console, report, figure, result, output / name)
@@ -86,9 +91,22 @@ def run(
         raise typer.Exit(INTERRUPTED)
 
 
+@contextmanager
+def constants_may_be_wrong(options: RunOptions) -> Iterator[None]:
+    """Where constants were changed, what the model says of them is an error of the user's, and not one of ours."""
+    try:
+        yield
+    except (ArithmeticError, ValueError) as error:
+        if not options.changed:
+            raise
+        stated = ", ".join(f"{name} = {as_text(value)}" for name, value in options.changed.items())
+        raise Failed(f"the model refuses its constants ({stated}): {error}") from error
+
+
 def _report(console: Console, report: ModuleType, figure: str, result: Any, stem: Path) -> None:
     """Print the summary of a result, and write its arrays and its figure."""
     console.print(table(stem.name, report.summary(result)))
+    answer.add_numbers(report.numbers(result))
     write(console, stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **report.arrays(result)))
     try:
         draw = importlib.import_module(figure).figure
