@@ -2,39 +2,68 @@
 
 from __future__ import annotations
 
+import math
+
 import brainunit as u
 import numpy as np
 
 from hebbax.experiments.digits import CLASSES, Result, classify
-from hebbax.experiments.parameters import Array, Data
+from hebbax.experiments.parameters import Array, Data, Numbers
 
 
-def summary(result: Result) -> dict[str, str]:
-    """Return the figures that sum a run up, by name."""
+def numbers(result: Result) -> Numbers:
+    """Return the numbers that sum a run up, with their units."""
     r, tested = result, len(result.held_out.label)
-    seconds = r.wall_time / u.second
-    rows = {
-        "images": f"{len(r.learning.label)} shown to learn, {len(r.known.label)} to assign classes, {tested} held out",
-        "neurons": f"{r.assignment.size}, {int((r.assignment >= 0).sum())} of them assigned",
-        "spikes per image": f"{_spikes(r.learning.spikes)} while learning, {_spikes(r.held_out.spikes)} held out",
+    found: Numbers = {
+        "learning_images": (len(r.learning.label), "1"),
+        "known_images": (len(r.known.label), "1"),
+        "held_out_images": (tested, "1"),
+        "neurons": (r.assignment.size, "1"),
+        "assigned_neurons": (int((r.assignment >= 0).sum()), "1"),
+        "spikes_learning": (_spikes(r.learning.spikes), "1"),  # by an image
+        "spikes_held_out": (_spikes(r.held_out.spikes), "1"),
     }
     if tested:
         counts = r.confusion.sum(1)
         by_class = np.where(counts, np.diag(r.confusion) / np.maximum(counts, 1), 1.0)
-        worst = int(by_class.argmin())
-        rows |= {
-            "accuracy, held out": f"{r.accuracy:.1%}, {int(np.trace(r.confusion))} of {tested}",
-            "accuracy, learned from": f"{(classify(r.assignment, r.known.spikes) == r.known.label).mean():.1%}",
-            "worst class": f"{worst}, {by_class[worst]:.1%}",
+        found |= {
+            "accuracy": (r.accuracy, "1"),
+            "correct": (int(np.trace(r.confusion)), "1"),
+            "accuracy_known": ((classify(r.assignment, r.known.spikes) == r.known.label).mean(), "1"),
+            "worst_class": (int(by_class.argmin()), "1"),
+            "accuracy_worst_class": (by_class.min(), "1"),
         }
-    return rows | {
-        "biological time": f"{r.steps * (r.parameters.time_step / u.second):.6g} s in {r.steps} steps",
-        "wall-clock time": f"{seconds:.1f} s, compilation included",
+    return found | {
+        "biological_time": (r.steps * (r.parameters.time_step / u.second), "s"),
+        "steps": (r.steps, "1"),
+        "wall_time": (r.wall_time / u.second, "s"),
     }
 
 
-def _spikes(spikes: np.ndarray) -> str:
-    return f"{spikes.sum(1).mean():.1f}" if len(spikes) else "none"
+def summary(result: Result) -> dict[str, str]:
+    """Return the figures that sum a run up, by name."""
+    n = {name: value for name, (value, _) in numbers(result).items()}
+    learned, known, tested = n["learning_images"], n["known_images"], n["held_out_images"]
+    spikes = ["none" if math.isnan(n[x]) else f"{n[x]:.1f}" for x in ("spikes_learning", "spikes_held_out")]
+    rows = {
+        "images": f"{learned} shown to learn, {known} to assign classes, {tested} held out",
+        "neurons": f"{n['neurons']}, {n['assigned_neurons']} of them assigned",
+        "spikes per image": f"{spikes[0]} while learning, {spikes[1]} held out",
+    }
+    if tested:
+        rows |= {
+            "accuracy, held out": f"{n['accuracy']:.1%}, {n['correct']} of {tested}",
+            "accuracy, learned from": f"{n['accuracy_known']:.1%}",
+            "worst class": f"{n['worst_class']}, {n['accuracy_worst_class']:.1%}",
+        }
+    return rows | {
+        "biological time": f"{n['biological_time']:.6g} s in {n['steps']} steps",
+        "wall-clock time": f"{n['wall_time']:.1f} s, compilation included",
+    }
+
+
+def _spikes(spikes: np.ndarray) -> float:
+    return spikes.sum(1).mean() if len(spikes) else math.nan
 
 
 def data(result: Result) -> Data:

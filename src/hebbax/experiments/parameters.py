@@ -8,6 +8,8 @@ import numpy as np
 
 import hebbax
 
+Numbers = dict[str, tuple[Any, str]]  # values and their units, by name; NaN: there is none
+
 
 def parameter(value: Any, meaning: str, source: str = "paper") -> Any:
     """A field of a model's dataclass of constants, with its default, its meaning and its source as metadata."""

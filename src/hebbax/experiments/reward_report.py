@@ -2,31 +2,57 @@
 
 from __future__ import annotations
 
+import math
+
 import brainunit as u
 import numpy as np
 
-from hebbax.experiments.parameters import Array, Data
+from hebbax.experiments.parameters import Array, Data, Numbers
 from hebbax.experiments.reward import HIGH, Result
+
+
+def numbers(result: Result) -> Numbers:
+    """Return the numbers that sum a run up, with their units; mean and standard deviation (sd) are over synapses."""
+    r, p = result, result.parameters
+    seconds, biological = r.wall_time / u.second, r.records[-1].time / u.second
+    largest, chosen, others = p.largest_weight / u.mV, r.records[-1].chosen, r.others
+    excitatory, inhibitory = r.records[-1].spikes / biological / (p.excitatory, p.inhibitory)
+    grown = np.flatnonzero(r.course("chosen") > HIGH * largest)
+    return {
+        "biological_time": (biological, "s"),
+        "steps": (r.steps, "1"),
+        "rate_excitatory": (excitatory, "Hz"),
+        "rate_inhibitory": (inhibitory, "Hz"),
+        "rewards": (r.reward_step.size, "1"),
+        "rewards_second_half": (int((r.reward_step >= r.steps // 2).sum()), "1"),
+        "weight_chosen": (chosen, "mV"),
+        "chosen_grown_after": (r.time[grown[0]] / u.second if grown.size else math.nan, "s"),
+        "weight_others_mean": (others.mean(), "mV"),
+        "weight_others_sd": (others.std(dtype=np.float64), "mV"),
+        "fraction_high": ((others > HIGH * largest).mean(), "1"),
+        "fraction_as_chosen": ((others >= chosen).mean(), "1"),
+        "wall_time": (seconds, "s"),
+        "time_per_step": (seconds / r.steps * 1e6, "us"),
+    }
 
 
 def summary(result: Result) -> dict[str, str]:
     """Return the figures that sum a run up, by name."""
-    r, p = result, result.parameters
-    seconds, biological = r.wall_time / u.second, r.records[-1].time / u.second
-    largest, chosen, others = p.largest_weight / u.mV, r.records[-1].chosen, r.others
-    rate = r.records[-1].spikes / biological / (p.excitatory, p.inhibitory)
-    grown = np.flatnonzero(r.course("chosen") > HIGH * largest)
+    n = {name: value for name, (value, _) in numbers(result).items()}
+    grown = n["chosen_grown_after"]
     return {
-        "biological time": f"{biological:.6g} s in {r.steps} steps",
-        "firing rate": f"excitatory {rate[0]:.2f} Hz, inhibitory {rate[1]:.2f} Hz",
-        "rewards": f"{r.reward_step.size}, {(r.reward_step >= r.steps // 2).sum()} of them in the second half",
-        "weight of the chosen synapse": f"{chosen:.3f} mV (at first 0, at most {largest:g})",
-        f"first above {HIGH} of the largest": f"after {r.time[grown[0]] / u.second:.0f} s" if grown.size else "never",
-        "weights of the others": f"{others.mean():.3f} ± {others.std(dtype=np.float64):.3f} mV",
-        f"others above {HIGH} of the largest": f"{(others > HIGH * largest).mean():.2%}",
-        "others that weigh as much as the chosen": f"{(others >= chosen).mean():.2%}",
-        "wall-clock time": f"{seconds:.1f} s",
-        "time per step": f"{seconds / r.steps * 1e6:.2f} µs",
+        "biological time": f"{n['biological_time']:.6g} s in {n['steps']} steps",
+        "firing rate": f"excitatory {n['rate_excitatory']:.2f} Hz, inhibitory {n['rate_inhibitory']:.2f} Hz",
+        "rewards": f"{n['rewards']}, {n['rewards_second_half']} of them in the second half",
+        "weight of the chosen synapse": (
+            f"{n['weight_chosen']:.3f} mV (at first 0, at most {result.parameters.largest_weight / u.mV:g})"
+        ),
+        f"first above {HIGH} of the largest": "never" if math.isnan(grown) else f"after {grown:.0f} s",
+        "weights of the others": f"{n['weight_others_mean']:.3f} ± {n['weight_others_sd']:.3f} mV",
+        f"others above {HIGH} of the largest": f"{n['fraction_high']:.2%}",
+        "others that weigh as much as the chosen": f"{n['fraction_as_chosen']:.2%}",
+        "wall-clock time": f"{n['wall_time']:.1f} s",
+        "time per step": f"{n['time_per_step']:.2f} µs",
     }
 
 

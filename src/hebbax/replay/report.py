@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import brainunit as u
 import numpy as np
 
 from hebbax.replay.files import Result
+
+
+def numbers(result: Result) -> dict[str, tuple[Any, str]]:
+    """Return the numbers that sum a replay up, with their units ("weight": that of the weights)."""
+    rule, (pre, post), course = result.rule, result.spikes, result.course
+    found: dict[str, tuple[Any, str]] = {
+        "tau_plus": (rule.tau_plus / u.ms, "ms"),
+        "tau_minus": (rule.tau_minus / u.ms, "ms"),
+        **{name: (getattr(rule, name), "weight") for name in ("a_plus", "a_minus", "w_min", "w_max")},
+        **{name: (getattr(rule, name), "1") for name in ("mu_plus", "mu_minus")},
+        "pre_neurons": (result.connectivity.shape[0], "1"),
+        "post_neurons": (result.connectivity.shape[1], "1"),
+        "synapses": (result.weight.size, "1"),
+        "pre_spikes": (pre, "1"),
+        "post_spikes": (post, "1"),
+        "biological_time": (course.duration, "s"),
+        "updates": (result.updates, "1"),
+        "read_time": (result.wall_time[0], "s"),
+        "wall_time": (result.wall_time[1], "s"),
+    }
+    for when, weight in (("start", result.connectivity.weight), ("end", result.weight)):
+        if weight.size:
+            found[f"weight_{when}_mean"] = weight.mean(dtype=np.float64), "weight"
+            found[f"weight_{when}_sd"] = weight.std(dtype=np.float64), "weight"
+    return found
 
 
 def summary(result: Result) -> dict[str, str]:

@@ -180,6 +180,11 @@ def as_text(value: Any) -> Any:
     return value
 
 
+def stated_constants(parameters: Any) -> dict[str, Any]:
+    """A model's constants as files state them, by name."""
+    return {f.name: as_text(getattr(parameters, f.name)) for f in dataclasses.fields(parameters)}
+
+
 def _command_line(schema: Schema) -> str:
     return schema.command if schema.parameters is None else f"simulate {schema.command}"
 

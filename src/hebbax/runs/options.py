@@ -19,7 +19,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from hebbax._terminal import within
+from hebbax._terminal import answer, within
 from hebbax.runs import config
 from hebbax.runs.checkpoints import EVERY
 from hebbax.runs.quantities import Number
@@ -86,8 +86,13 @@ class RunOptions(FileOptions):
 
     def parameters(self, kind: Callable[..., Any], **by_option: Any) -> Any:
         """The experiment's constants, of which these are set by options of the command."""
+        return kind(**self.changed, **by_option)
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The constants that are stated, by name."""
         constants: Any = self.constants
-        return kind(**constants, **by_option)
+        return constants
 
 
 def every_run(command: str, experiment: ModuleType | None = None, **by_option: str) -> Callable:
@@ -124,7 +129,10 @@ def every_run(command: str, experiment: ModuleType | None = None, **by_option: s
                 chosen["constants"] = context.meta.get(CONSTANTS, {}) | _set(chosen["constants"], schema)
             if chosen["write_config"]:
                 parameters = schema.parameters(**chosen["constants"]) if schema.parameters is not None else None
-                typer.echo(config.written(schema, values | chosen, parameters), nl=False)
+                text = config.written(schema, values | chosen, parameters)
+                answer.add(config=text)
+                if not chosen["json"]:
+                    typer.echo(text, nl=False)
             else:
                 function(**values, options=kind(**chosen))
 

@@ -11,22 +11,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import brainunit as u
+import jax
 import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import hebbax
-from hebbax._terminal import INTERRUPTED, table, within, write, write_whole
+from hebbax._terminal import INTERRUPTED, Failed, answer, table, within, write, write_whole, wrote
 from hebbax.replay import connectivity, files
 from hebbax.replay.connectivity import Connectivity
-from hebbax.replay.report import summary
+from hebbax.replay.report import numbers, summary
 from hebbax.replay.rows import Malformed, Missing
 from hebbax.replay.spikes import Spikes
 from hebbax.runs.checkpoints import Checkpoints
 from hebbax.runs.options import FileOptions, every_run
 from hebbax.runs.quantities import Number
-from hebbax.runs.running import fail, interruptible, keeping
+from hebbax.runs.running import interruptible, keeping
 
 
 class Unit(StrEnum):
@@ -123,7 +124,8 @@ def replay_command(
             hebbax.set_num_threads(options.threads)
         except (RuntimeError, ValueError) as error:
             raise typer.BadParameter(str(error), param_hint="'--threads'") from error
-    console = Console()
+    console = Console(stderr=options.json)
+    answer.add(command="replay", hebbax=hebbax.__version__, jax=jax.__version__)
     try:
         found = connectivity.read(connections, shape, spikes is not None, population)
         exponents: Any = dict(mu_plus=mu_plus, mu_minus=mu_minus, pairing=pairing.value)
@@ -135,8 +137,9 @@ def replay_command(
             console.print(f"interrupted: --resume goes on from {options.checkpoint}", soft_wrap=True, markup=False)
             raise typer.Exit(INTERRUPTED)
         console.print(table("replay", summary(result)))
+        answer.add_numbers(numbers(result))
         write_whole(target, lambda partial: found.write(partial, result.weight))
-        console.print(f"wrote {target}", soft_wrap=True, highlight=False, markup=False)
+        wrote(console, target)
         try:
             draw = importlib.import_module("hebbax.replay.figure").figure
         except ModuleNotFoundError as error:
@@ -149,11 +152,11 @@ def replay_command(
         console.print("interrupted: nothing was left half written")
         raise typer.Exit(INTERRUPTED) from None
     except (Malformed, Missing) as error:
-        fail(str(error))
+        raise Failed(str(error)) from None
     except OSError as error:
-        fail(f"{error.filename or target}: {error.strerror or error}")
+        raise Failed(f"{error.filename or target}: {error.strerror or error}") from error
     except MemoryError:
-        fail(f"{connections}: the synapses do not fit into memory")
+        raise Failed(f"{connections}: the synapses do not fit into memory") from None
 
 
 def _check_target(target: Path, connections: Path, force: bool, picture: Path) -> None:

@@ -22,11 +22,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 import hebbax
 from hebbax import _cpu
-from hebbax._terminal import INTERRUPTED, table, write
+from hebbax._terminal import INTERRUPTED, Failed, answer, table, write, wrote
 from hebbax.experiments import network_loop, network_report
 from hebbax.experiments.keeping import Refused
 from hebbax.runs import results
 from hebbax.runs.checkpoints import Checkpoints
+from hebbax.runs.config import as_text, stated_constants
 from hebbax.runs.options import FileOptions, Format, RunOptions
 from hebbax.runs.store import Damaged
 
@@ -74,7 +75,11 @@ def run(
         except (RuntimeError, ValueError) as error:
             raise typer.BadParameter(str(error), param_hint="'--threads'") from error
     first = jax.process_index() == 0
-    console, name = Console(quiet=not first), experiment.__name__.rpartition(".")[2]
+    console, name = Console(quiet=not first, stderr=options.json), experiment.__name__.rpartition(".")[2]
+    answer.muted = not first
+    answer.add(command=f"simulate {name}", hebbax=hebbax.__version__, jax=jax.__version__)
+    answer.add(parameters=stated_constants(arguments["parameters"]))
+    answer.add(**{key: value for key, value in arguments.items() if key not in ("parameters", "mesh")})
     try:
         output.mkdir(parents=True, exist_ok=True)  # in every process: if one ended alone, the others would wait for it
         tempfile.TemporaryFile(dir=output).close()
@@ -83,13 +88,13 @@ def run(
         raise typer.BadParameter(message, param_hint="'--output'") from error
 
     with keeping(options, name, console) as keeper:
-        with _progress(console, duration) as on_progress:
+        with _progress(console, duration) as on_progress, constants_may_be_wrong(options):
             result = experiment.simulate(backend=options.backend, on_progress=on_progress, keeper=keeper, **arguments)
         if first:
             try:
                 _report(console, report, figure, result, output / name, options.format or [Format.hdf5])
             except OSError as error:
-                fail(f"{error.filename}: {error.strerror or error}{_how_to_go_on(keeper)}")
+                raise Failed(f"{error.filename}: {error.strerror or error}{_how_to_go_on(keeper)}") from error
         if result.steps < steps:  # perhaps because of a Ctrl-C in another process
             console.print(f"interrupted: this is what was computed until then{_how_to_go_on(keeper)}")
             raise typer.Exit(INTERRUPTED)
@@ -111,19 +116,27 @@ def keeping(options: FileOptions, name: str, console: Console) -> Iterator[Check
     except Refused as error:
         raise typer.BadParameter(str(error), param_hint="'--checkpoint'") from error
     except Damaged as error:
-        fail(str(error))
+        raise Failed(str(error)) from error
     if keeper and keeper.failed:
-        fail(keeper.failed)
+        raise Failed(keeper.failed)
 
 
 def _how_to_go_on(keeper: Checkpoints | None) -> str:
     return f"; --resume goes on from {keeper.folder}" if keeper and not keeper.failed else ""
 
 
-def fail(message: str) -> None:
-    """End the program with status 1."""
-    Console(stderr=True).print(f"error: {message}", soft_wrap=True, highlight=False, markup=False)
-    raise typer.Exit(1)
+@contextmanager
+def constants_may_be_wrong(options: RunOptions) -> Iterator[None]:
+    """Where constants were changed, what the model says of them is an error of the user's, and not one of ours."""
+    try:
+        yield
+    except (Refused, Damaged):
+        raise
+    except (ArithmeticError, ValueError) as error:
+        if not options.changed:
+            raise
+        stated = ", ".join(f"{name} = {as_text(value)}" for name, value in options.changed.items())
+        raise Failed(f"the model refuses its constants ({stated}): {error}") from error
 
 
 def _report(
@@ -131,10 +144,11 @@ def _report(
 ) -> None:
     """Print the summary of a result, and write its arrays and its figure."""
     console.print(table(stem.name, report.summary(result)))
+    answer.add_numbers(report.numbers(result))
     if Format.hdf5 in formats:
         path = stem.with_name(f"{stem.name}.h5")
         results.write(path, report.data(result), results.provenance())
-        console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
+        wrote(console, path)
     if Format.npz in formats:
         arrays = report.arrays(result)
         write(console, stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **arrays))
