@@ -178,6 +178,7 @@ def test_a_constant_that_is_not_one_is_told(run, asked, text, expected):
 def test_constants_reach_the_simulation(run, tmp_path):
     """From the file to what is computed."""
     options = ["--neurons", 1, "--inputs", 20, "--seconds", 0.01, "--set", "start_range=[0.25, 0.25]"]
+    options += ["--format", "npz"]
     assert run("simulate", "song2000", *options).exit_code == 0
     start = np.load(tmp_path / "song2000" / "song2000.npz")["weight_start"]
     np.testing.assert_array_equal(start, np.full((1, 20), np.float32(0.25 * 0.015)))
