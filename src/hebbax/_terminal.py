@@ -51,7 +51,9 @@ answer = Answer()  # of this process's command
 class Program(TyperGroup):
     """The commands of a program: how they end, and with `--json` the one object that they print on stdout."""
 
-    def main(self, args: Any = None, *, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(  # type: ignore[override]
+        self, args: Any = None, *, standalone_mode: bool = True, **extra: Any
+    ) -> Any:
         """Run a command; with `standalone_mode`, as a program does, exit with its status."""
         args = sys.argv[1:] if args is None else list(args)
         answer.clear()

@@ -19,6 +19,7 @@ from hebbax._terminal import Program, answer, table
 from hebbax.runs.options import Json
 from hebbax.runs.replay import replay_command
 from hebbax.runs.simulate import simulate
+from hebbax.runs.sweep import sweep_command
 
 app = typer.Typer(
     cls=Program, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -27,6 +28,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(simulate, name="simulate")
 app.command("replay")(replay_command)
+app.command("sweep")(sweep_command)
 
 
 def main() -> None:

@@ -204,7 +204,7 @@ def run_interval(
             for k in rules:
                 learn(k, returned)
         arriving = [
-            synapses[k].propagate_on_pre(weights.get(k, np.float32(p.weight)), pre_spike, backend=backend)
+            synapses[k].propagate_on_pre(weights.get(k, number(p.weight)), pre_spike, backend=backend)
             for k, p in enumerate(network.projections)
         ]
         received: dict[bool, list] = {False: [], True: []}
@@ -319,6 +319,11 @@ def simulate(
         np.broadcast_to(np.float32(first_weight), weight.shape), weight, mesh.size, int(split.state.crowded),
         *(x * u.second for x in (built - started, ready - built, taken)),
     )  # fmt: skip
+
+
+def number(weight: Any) -> Any:
+    """A weight of all synapses, float32; one of a sweep's members is that already."""
+    return weight if isinstance(weight, jax.Array) else np.float32(weight)
 
 
 def steps_in(seconds: float, time_step: u.Quantity) -> int:

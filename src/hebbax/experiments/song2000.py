@@ -69,6 +69,22 @@ class Parameters:
     start_range: tuple[float, float] = parameter((0.0, 1.0), "initial weights: uniform, in largest weights", "hebbax")
 
 
+class Constants(NamedTuple):
+    """What a step computes with, of all that `Parameters` say."""
+
+    resting: u.Quantity
+    excitatory: u.Quantity
+    inhibitory: u.Quantity
+    threshold: u.Quantity
+    reset: u.Quantity
+    membrane_step: Any  # the time step in membrane time constants
+    excitatory_decay: Any
+    inhibitory_decay: Any
+    inhibitory_weight: Any
+    start: tuple[Any, Any]  # the range of the initial weights
+    rule: hebbax.PairSTDP
+
+
 class State(NamedTuple):
     """What a step hands to the next one; conductances have already decayed to the time of the next step."""
 
@@ -133,9 +149,24 @@ def plasticity(parameters: Parameters) -> hebbax.PairSTDP:
     return hebbax.PairSTDP(p.potentiation_time, p.depression_time, step_up, step_down, 0.0, p.largest_weight)
 
 
-def initial_weight(parameters: Parameters, neurons: jax.Array, inputs: int, key: jax.Array) -> jax.Array:
+def constants(parameters: Parameters) -> Constants:
+    """What a step computes with."""
+    p = parameters
+    low, high = (x * p.largest_weight for x in p.start_range)
+    return Constants(
+        p.resting_potential, p.excitatory_potential, p.inhibitory_potential, p.threshold, p.reset_potential,
+        membrane_step=p.time_step / p.membrane_time,
+        excitatory_decay=math.exp(-(p.time_step / p.excitatory_time)),
+        inhibitory_decay=math.exp(-(p.time_step / p.inhibitory_time)),
+        inhibitory_weight=p.inhibitory_weight,
+        start=(low, high),
+        rule=plasticity(p),
+    )  # fmt: skip
+
+
+def initial_weight(c: Constants, neurons: jax.Array, inputs: int, key: jax.Array) -> jax.Array:
     """Weights of the inputs of these neurons, drawn at random, each neuron's by a key of its own."""
-    low, high = (x * parameters.largest_weight for x in parameters.start_range)
+    low, high = c.start
 
     def of_one(neuron: jax.Array) -> jax.Array:
         return jax.random.uniform(jax.random.fold_in(key, neuron), (inputs,), jnp.float32, low, high)
@@ -143,47 +174,40 @@ def initial_weight(parameters: Parameters, neurons: jax.Array, inputs: int, key:
     return jax.vmap(of_one)(neurons).ravel()
 
 
-def initial_state(parameters: Parameters, synapses: hebbax.Synapses, weight: jax.Array) -> State:
+def initial_state(c: Constants, synapses: hebbax.Synapses, weight: jax.Array) -> State:
     """Neurons at rest."""
     return State(
         weight=weight,
-        voltage=jnp.full(synapses.n_post, 1.0, jnp.float32) * parameters.resting_potential,
+        voltage=jnp.full(synapses.n_post, 1.0, jnp.float32) * c.resting,
         excitation=jnp.zeros(synapses.n_post, jnp.float32),
         inhibition=jnp.zeros(synapses.n_post, jnp.float32),
-        traces=plasticity(parameters).init(synapses),
+        traces=c.rule.init(synapses),
     )
 
 
-def make_step(parameters: Parameters, synapses: hebbax.Synapses, backend: str | None) -> Callable:
+def make_step(c: Constants, time_step: u.Quantity, synapses: hebbax.Synapses, backend: str | None) -> Callable:
     """Return the function `(state, (pre_spike, inhibitory_spikes)) -> (state, post_spike)` of one time step.
 
     Input acts on the voltage from the next step on.
     """
-    p = parameters
-    rule = plasticity(p)
-
-    def decay(time_constant: u.Quantity) -> float:
-        return math.exp(-(p.time_step / time_constant))
 
     def step(state: State, inputs: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array]:
         pre_spike, inhibitory_spikes = inputs
         # The solution of tau dV/dt = E_rest - V + g_ex (E_ex - V) + g_in (E_in - V) for constant conductances.
         conductance = 1.0 + state.excitation + state.inhibition
-        target = (
-            p.resting_potential + state.excitation * p.excitatory_potential + state.inhibition * p.inhibitory_potential
-        ) / conductance
-        voltage = target + (state.voltage - target) * jnp.exp(-(p.time_step / p.membrane_time) * conductance)
-        post_spike = voltage >= p.threshold
+        target = (c.resting + state.excitation * c.excitatory + state.inhibition * c.inhibitory) / conductance
+        voltage = target + (state.voltage - target) * jnp.exp(-c.membrane_step * conductance)
+        post_spike = voltage >= c.threshold
 
         received = synapses.propagate_on_pre(state.weight, pre_spike, backend=backend)
-        weight, traces = rule.step(
-            synapses, state.weight, state.traces, pre_spike, post_spike, p.time_step, after=received, backend=backend
+        weight, traces = c.rule.step(
+            synapses, state.weight, state.traces, pre_spike, post_spike, time_step, after=received, backend=backend
         )
         return State(
             weight=weight,
-            voltage=u.math.where(post_spike, p.reset_potential, voltage),
-            excitation=state.excitation * decay(p.excitatory_time) + received,
-            inhibition=state.inhibition * decay(p.inhibitory_time) + p.inhibitory_weight * inhibitory_spikes,
+            voltage=u.math.where(post_spike, c.reset, voltage),
+            excitation=state.excitation * c.excitatory_decay + received,
+            inhibition=state.inhibition * c.inhibitory_decay + c.inhibitory_weight * inhibitory_spikes,
             traces=traces,
         ), post_spike
 
@@ -229,6 +253,11 @@ def check(parameters: Parameters, neurons: int, inputs: int, seconds: float) -> 
         if not MIN_PROBABILITY <= rate * p.time_step < 1:
             raise ValueError(f"{name}: got {rate}, expected from {MIN_PROBABILITY} to less than 1 spike in a time step")
     return max(1, round(seconds * u.second / p.time_step))
+
+
+def block_of(p: Parameters, neurons: int, inputs: int) -> int:
+    """Steps for which inputs are drawn at once."""
+    return max(1, min(BLOCK_STEPS, BLOCK_CELLS // (neurons * max(inputs, p.inhibitory_inputs))))
 
 
 def simulate(
@@ -285,8 +314,8 @@ def simulate(
     ((2, 100), 2000)
     """
     p = Parameters() if parameters is None else parameters
-    steps = check(p, neurons, inputs, seconds)
-    block_steps = max(1, min(BLOCK_STEPS, BLOCK_CELLS // (neurons * max(inputs, p.inhibitory_inputs))))
+    steps, c = check(p, neurons, inputs, seconds), constants(p)
+    block_steps = block_of(p, neurons, inputs)
     blocks_per_record = max(1, round(RECORD / (block_steps * p.time_step)))
     start_key, input_key = jax.random.split(jax.random.key(seed))
     mesh = Mesh(jax.local_devices()[:1], ("neurons",)) if mesh is None else mesh
@@ -302,14 +331,14 @@ def simulate(
         return jax.lax.axis_index(axis) * own + jnp.arange(own)
 
     def start(synapses: hebbax.Synapses) -> State:
-        return initial_state(p, synapses, initial_weight(p, own_neurons(), inputs, start_key))
+        return initial_state(c, synapses, initial_weight(c, own_neurons(), inputs, start_key))
 
     def run_own(state: State, synapses: hebbax.Synapses, block: jax.Array, length: int) -> tuple[State, jax.Array]:
         """Run the first `length` steps of a block; return its numbers of spikes, of inputs and of neurons."""
         key = jax.random.fold_in(input_key, block)
         pre_spikes, counts, event_steps = draw_inputs(p, own_neurons(), inputs, block_steps, key)
         drawn = pre_spikes[:length], counts[:length]
-        state, spikes = jax.lax.scan(make_step(p, synapses, backend), state, drawn)
+        state, spikes = jax.lax.scan(make_step(c, p.time_step, synapses, backend), state, drawn)
         return state, jnp.stack([(event_steps < length).sum(1), spikes.sum(0)]).astype(jnp.int32)
 
     @functools.partial(jax.jit, static_argnames="length", donate_argnames="state")

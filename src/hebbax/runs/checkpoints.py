@@ -11,6 +11,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ class Checkpoints:
 
 def versions() -> dict[str, str]:
     """Of what bits may depend on."""
-    return {"hebbax": hebbax.__version__, "jax": jax.__version__, "numpy": np.__version__}
+    return {"hebbax": hebbax.__version__, "jax": version("jax"), "numpy": np.__version__}
 
 
 def _joined(pieces: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

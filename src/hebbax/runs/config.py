@@ -111,19 +111,28 @@ class Schema:
 
 def read(path: Path, schema: Schema) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the options and the constants that a file states; a ValueError that says everything wrong with it."""
+    content = _content(path)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        constants = schema.check(content)
+    except ValueError as error:
+        raise ValueError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+    return {name: x for name, x in content.items() if name not in ("experiment", "parameters")}, constants
+
+
+def experiment_of(path: Path) -> Any:
+    """What a file says to be for."""
+    return _content(path).get("experiment")
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path}: expected text (UTF-8)") from None
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: not TOML: {error}") from None
-    try:
-        constants = schema.check(content)
-    except ValueError as error:
-        raise ValueError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
-    return {name: x for name, x in content.items() if name not in ("experiment", "parameters")}, constants
 
 
 def stated(texts: Iterable[str], schema: Schema) -> dict[str, Any]:

@@ -137,6 +137,7 @@ def every_run(command: str, experiment: ModuleType | None = None, **by_option: s
                 function(**values, options=kind(**chosen))
 
         signature = inspect.Signature([*own, *shared, context])
+        with_options.schema = schema  # type: ignore[attr-defined]
         with_options.__signature__ = signature  # type: ignore[attr-defined]  # which typer reads
         with_options.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
         return with_options

@@ -7,11 +7,11 @@ import math
 import os
 from contextlib import nullcontext
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import brainunit as u
-import jax
 import numpy as np
 import typer
 from rich.console import Console
@@ -27,7 +27,7 @@ from hebbax.replay.spikes import Spikes
 from hebbax.runs.checkpoints import Checkpoints
 from hebbax.runs.options import FileOptions, every_run
 from hebbax.runs.quantities import Number
-from hebbax.runs.running import interruptible, keeping
+from hebbax.runs.running import interruptible, keeping, set_threads
 
 
 class Unit(StrEnum):
@@ -119,13 +119,9 @@ def replay_command(
     for path in (spikes, pre, post):
         if path is not None and path.exists() and target.exists() and path.samefile(target):
             raise typer.BadParameter(f"{target} has the spikes: expected another name", param_hint="'--output'")
-    if options.threads is not None:
-        try:
-            hebbax.set_num_threads(options.threads)
-        except (RuntimeError, ValueError) as error:
-            raise typer.BadParameter(str(error), param_hint="'--threads'") from error
+    set_threads(options.threads)
     console = Console(stderr=options.json)
-    answer.add(command="replay", hebbax=hebbax.__version__, jax=jax.__version__)
+    answer.add(command="replay", hebbax=hebbax.__version__, jax=version("jax"))
     try:
         found = connectivity.read(connections, shape, spikes is not None, population)
         exponents: Any = dict(mu_plus=mu_plus, mu_minus=mu_minus, pairing=pairing.value)

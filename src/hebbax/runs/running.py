@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -68,27 +69,18 @@ def run(
     `duration` is the biological time in seconds, and `steps` the number of time steps, that it is to come to;
     `arguments` are those of the experiment's `simulate`.
     """
-    _check_backend(options.backend)
-    if options.threads is not None:
-        try:
-            hebbax.set_num_threads(options.threads)
-        except (RuntimeError, ValueError) as error:
-            raise typer.BadParameter(str(error), param_hint="'--threads'") from error
+    check_backend(options.backend)
+    set_threads(options.threads)
     first = jax.process_index() == 0
     console, name = Console(quiet=not first, stderr=options.json), experiment.__name__.rpartition(".")[2]
     answer.muted = not first
-    answer.add(command=f"simulate {name}", hebbax=hebbax.__version__, jax=jax.__version__)
+    answer.add(command=f"simulate {name}", hebbax=hebbax.__version__, jax=version("jax"))
     answer.add(parameters=stated_constants(arguments["parameters"]))
     answer.add(**{key: value for key, value in arguments.items() if key not in ("parameters", "mesh")})
-    try:
-        output.mkdir(parents=True, exist_ok=True)  # in every process: if one ended alone, the others would wait for it
-        tempfile.TemporaryFile(dir=output).close()
-    except OSError as error:
-        message = f"got {str(output)!r}, expected a folder that can be written to ({error.strerror})"
-        raise typer.BadParameter(message, param_hint="'--output'") from error
+    writable(output)
 
     with keeping(options, name, console) as keeper:
-        with _progress(console, duration) as on_progress, constants_may_be_wrong(options):
+        with progress(console, duration) as on_progress, constants_may_be_wrong(options):
             result = experiment.simulate(backend=options.backend, on_progress=on_progress, keeper=keeper, **arguments)
         if first:
             try:
@@ -179,7 +171,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def _progress(console: Console, seconds: float) -> Iterator[Callable[[float], bool]]:
+def progress(console: Console, seconds: float) -> Iterator[Callable[[float], bool]]:
     """Show a progress bar; yield what `simulate` calls as `on_progress`, which says whether Ctrl-C was pressed."""
     columns = (
         TextColumn("{task.description}"),
@@ -218,7 +210,27 @@ def mesh_of(devices: int, distributed: bool) -> Mesh:
     return Mesh(np.array([own[:devices] for own in by_process]).ravel(), ("neurons",))
 
 
-def _check_backend(backend: str | None) -> None:
+def writable(output: Path) -> None:
+    """Make a folder, or say why nothing can be written there."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)  # in every process: if one ended alone, the others would wait for it
+        tempfile.TemporaryFile(dir=output).close()
+    except OSError as error:
+        message = f"got {str(output)!r}, expected a folder that can be written to ({error.strerror})"
+        raise typer.BadParameter(message, param_hint="'--output'") from error
+
+
+def set_threads(threads: int | None) -> None:
+    """Set the number of threads of the kernels, if one is asked for."""
+    if threads is not None:
+        try:
+            hebbax.set_num_threads(threads)
+        except (RuntimeError, ValueError) as error:
+            raise typer.BadParameter(str(error), param_hint="'--threads'") from error
+
+
+def check_backend(backend: str | None) -> None:
+    """Say which backends there are, if not this one."""
     usable = hebbax.propagate_csr_on_binary_pre_p.available_backends(jax.default_backend())
     if backend is not None and backend not in usable:
         message = f"got {backend!r}, expected one of {', '.join(usable)}; `hebbax info` says why"
