@@ -10,6 +10,7 @@ The kernels are called with operands that are settled once, where `hebbax.inplac
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -136,6 +137,31 @@ class Replay:
         given = np.empty_like(self._weight)
         given[self._order] = self._weight
         return given
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that spikes have changed, copied, for `restore`."""
+        numbers = {"start": self._start, "last": self._last, "updates": self.updates}
+        traces = {name: x.copy() for name, x in self._named_traces().items()}
+        return {"weight": self.weight} | traces | {name: np.array(x) for name, x in numbers.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the `state` of a replay of the same synapses, by the same rule.
+
+        Raises
+        ------
+        hebbax.errors.ShapeError
+            It is that of other synapses.
+        """
+        now = {"weight": self._weight} | self._named_traces()
+        for name, x in now.items():
+            if np.shape(state[name]) != x.shape:
+                raise ShapeError(f"{name}: got shape {np.shape(state[name])}, expected {x.shape}")
+        for name, x in now.items():  # which the kernels' operands are
+            x[:] = state[name][self._order] if name == "weight" else state[name]
+        self._start, self._last, self.updates = float(state["start"]), float(state["last"]), int(state["updates"])
+
+    def _named_traces(self) -> dict[str, np.ndarray]:
+        return dict(zip(("pre", "post", "pre_slow", "post_slow"), (*self._y, *self._slow), strict=True))
 
     def advance(self, time: Any, neuron: Any, side: Any = None) -> None:
         """Let these spikes happen.

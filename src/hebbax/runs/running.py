@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,9 +23,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 import hebbax
 from hebbax import _cpu
-from hebbax._terminal import INTERRUPTED, table, write
+from hebbax._terminal import INTERRUPTED, Failed, answer, table, write, wrote
 from hebbax.experiments import network_loop, network_report
-from hebbax.runs.options import RunOptions
+from hebbax.experiments.keeping import Refused
+from hebbax.runs import results
+from hebbax.runs.checkpoints import Checkpoints
+from hebbax.runs.config import as_text, stated_constants
+from hebbax.runs.options import FileOptions, Format, RunOptions
+from hebbax.runs.store import Damaged
 
 FIGURE = "hebbax.experiments.network_figure"  # imported if a figure is drawn, since it takes matplotlib
 
@@ -62,34 +69,81 @@ def run(
     `duration` is the biological time in seconds, and `steps` the number of time steps, that it is to come to;
     `arguments` are those of the experiment's `simulate`.
     """
-    _check_backend(options.backend)
-    if options.threads is not None:
-        try:
-            hebbax.set_num_threads(options.threads)
-        except (RuntimeError, ValueError) as error:
-            raise typer.BadParameter(str(error), param_hint="'--threads'") from error
+    check_backend(options.backend)
+    set_threads(options.threads)
     first = jax.process_index() == 0
-    console, name = Console(quiet=not first), experiment.__name__.rpartition(".")[2]
+    console, name = Console(quiet=not first, stderr=options.json), experiment.__name__.rpartition(".")[2]
+    answer.muted = not first
+    answer.add(command=f"simulate {name}", hebbax=hebbax.__version__, jax=version("jax"))
+    answer.add(parameters=stated_constants(arguments["parameters"]))
+    answer.add(**{key: value for key, value in arguments.items() if key not in ("parameters", "mesh")})
+    writable(output)
+
+    with keeping(options, name, console) as keeper:
+        with progress(console, duration) as on_progress, constants_may_be_wrong(options):
+            result = experiment.simulate(backend=options.backend, on_progress=on_progress, keeper=keeper, **arguments)
+        if first:
+            try:
+                _report(console, report, figure, result, output / name, options.format or [Format.hdf5])
+            except OSError as error:
+                raise Failed(f"{error.filename}: {error.strerror or error}{_how_to_go_on(keeper)}") from error
+        if result.steps < steps:  # perhaps because of a Ctrl-C in another process
+            console.print(f"interrupted: this is what was computed until then{_how_to_go_on(keeper)}")
+            raise typer.Exit(INTERRUPTED)
+
+
+@contextmanager
+def keeping(options: FileOptions, name: str, console: Console) -> Iterator[Checkpoints | None]:
+    """Yield what keeps a run, if it is to be kept, and say at the end whether it was."""
+    keeper = None
+    if options.resume and options.checkpoint is None:
+        raise typer.BadParameter(
+            "expected --checkpoint FOLDER too, which has what to go on from", param_hint="'--resume'"
+        )
     try:
-        output.mkdir(parents=True, exist_ok=True)  # in every process: if one ended alone, the others would wait for it
-        tempfile.TemporaryFile(dir=output).close()
-    except OSError as error:
-        message = f"got {str(output)!r}, expected a folder that can be written to ({error.strerror})"
-        raise typer.BadParameter(message, param_hint="'--output'") from error
-
-    with _progress(console, duration) as on_progress:
-        result = experiment.simulate(backend=options.backend, on_progress=on_progress, **arguments)
-    if first:
-        _report(console, report, figure, result, output / name)
-    if result.steps < steps:  # perhaps because of a Ctrl-C in another process
-        console.print("interrupted: this is what was computed until then")
-        raise typer.Exit(INTERRUPTED)
+        if options.checkpoint is not None:
+            warn = functools.partial(console.print, "warning:", soft_wrap=True, highlight=False, markup=False)
+            keeper = Checkpoints(options.checkpoint, name, every=options.every, resume=options.resume, warn=warn)
+        yield keeper
+    except Refused as error:
+        raise typer.BadParameter(str(error), param_hint="'--checkpoint'") from error
+    except Damaged as error:
+        raise Failed(str(error)) from error
+    if keeper and keeper.failed:
+        raise Failed(keeper.failed)
 
 
-def _report(console: Console, report: ModuleType, figure: str, result: Any, stem: Path) -> None:
+def _how_to_go_on(keeper: Checkpoints | None) -> str:
+    return f"; --resume goes on from {keeper.folder}" if keeper and not keeper.failed else ""
+
+
+@contextmanager
+def constants_may_be_wrong(options: RunOptions) -> Iterator[None]:
+    """Where constants were changed, what the model says of them is an error of the user's, and not one of ours."""
+    try:
+        yield
+    except (Refused, Damaged):
+        raise
+    except (ArithmeticError, ValueError) as error:
+        if not options.changed:
+            raise
+        stated = ", ".join(f"{name} = {as_text(value)}" for name, value in options.changed.items())
+        raise Failed(f"the model refuses its constants ({stated}): {error}") from error
+
+
+def _report(
+    console: Console, report: ModuleType, figure: str, result: Any, stem: Path, formats: Sequence[Format]
+) -> None:
     """Print the summary of a result, and write its arrays and its figure."""
     console.print(table(stem.name, report.summary(result)))
-    write(console, stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **report.arrays(result)))
+    answer.add_numbers(report.numbers(result))
+    if Format.hdf5 in formats:
+        path = stem.with_name(f"{stem.name}.h5")
+        results.write(path, report.data(result), results.provenance())
+        wrote(console, path)
+    if Format.npz in formats:
+        arrays = report.arrays(result)
+        write(console, stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **arrays))
     try:
         draw = importlib.import_module(figure).figure
     except ModuleNotFoundError as error:
@@ -101,17 +155,24 @@ def _report(console: Console, report: ModuleType, figure: str, result: Any, stem
 
 
 @contextmanager
-def _progress(console: Console, seconds: float) -> Iterator[Callable[[float], bool]]:
-    """Show a progress bar; yield what `simulate` calls as `on_progress`, which says whether Ctrl-C was pressed.
-
-    The first Ctrl-C lets the running block end; a second one ends the program.
-    """
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Yield what says whether Ctrl-C was pressed. The first one is only noted; a second one ends the program."""
     interrupted = threading.Event()
 
     def interrupt(*_: Any) -> None:
         interrupted.set()
         signal.signal(signal.SIGINT, before)
 
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupted.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def progress(console: Console, seconds: float) -> Iterator[Callable[[float], bool]]:
+    """Show a progress bar; yield what `simulate` calls as `on_progress`, which says whether Ctrl-C was pressed."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -120,18 +181,14 @@ def _progress(console: Console, seconds: float) -> Iterator[Callable[[float], bo
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task("compiling", total=seconds)
+    with interruptible() as interrupted, Progress(*columns, console=console) as bar:
+        task = bar.add_task("compiling", total=seconds)
 
-            def on_progress(done: float) -> bool:
-                bar.update(task, completed=done, description="simulating")
-                return interrupted.is_set()
+        def on_progress(done: float) -> bool:
+            bar.update(task, completed=done, description="simulating")
+            return interrupted()
 
-            yield on_progress
-    finally:
-        signal.signal(signal.SIGINT, before)
+        yield on_progress
 
 
 def mesh_of(devices: int, distributed: bool) -> Mesh:
@@ -153,7 +210,27 @@ def mesh_of(devices: int, distributed: bool) -> Mesh:
     return Mesh(np.array([own[:devices] for own in by_process]).ravel(), ("neurons",))
 
 
-def _check_backend(backend: str | None) -> None:
+def writable(output: Path) -> None:
+    """Make a folder, or say why nothing can be written there."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)  # in every process: if one ended alone, the others would wait for it
+        tempfile.TemporaryFile(dir=output).close()
+    except OSError as error:
+        message = f"got {str(output)!r}, expected a folder that can be written to ({error.strerror})"
+        raise typer.BadParameter(message, param_hint="'--output'") from error
+
+
+def set_threads(threads: int | None) -> None:
+    """Set the number of threads of the kernels, if one is asked for."""
+    if threads is not None:
+        try:
+            hebbax.set_num_threads(threads)
+        except (RuntimeError, ValueError) as error:
+            raise typer.BadParameter(str(error), param_hint="'--threads'") from error
+
+
+def check_backend(backend: str | None) -> None:
+    """Say which backends there are, if not this one."""
     usable = hebbax.propagate_csr_on_binary_pre_p.available_backends(jax.default_backend())
     if backend is not None and backend not in usable:
         message = f"got {backend!r}, expected one of {', '.join(usable)}; `hebbax info` says why"

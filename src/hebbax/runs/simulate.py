@@ -9,8 +9,19 @@ import brainunit as u
 import typer
 
 from hebbax._terminal import within
-from hebbax.experiments import brunel10k, cuba, digits, digits_report, hpc, reward, song2000
+from hebbax.experiments import (
+    brunel10k,
+    cuba,
+    digits,
+    digits_report,
+    hpc,
+    reward,
+    reward_report,
+    song2000,
+    song2000_report,
+)
 from hebbax.runs.options import RunOptions, every_run
+from hebbax.runs.quantities import Number
 from hebbax.runs.running import mesh_of, run, run_network
 
 simulate = typer.Typer(help="Run a published plasticity experiment.", no_args_is_help=True)
@@ -18,9 +29,13 @@ simulate = typer.Typer(help="Run a published plasticity experiment.", no_args_is
 # Options that several experiments have.
 Neurons = Annotated[int, typer.Option(callback=within(1), help="Neurons, each with inputs of its own.")]
 Inputs = Annotated[int, typer.Option(callback=within(1), help="Excitatory inputs of each neuron.")]
-Seconds = Annotated[float, typer.Option(callback=within(1e-3, 1e6), help="Biological time in seconds.")]
+Seconds = Annotated[
+    float, typer.Option(parser=Number("s"), callback=within(1e-3, 1e6), help="Biological time in seconds.")
+]
 Seed = Annotated[int, typer.Option(callback=within(0, 2**32 - 1), help="Seed of all random numbers.")]
-TimeStep = Annotated[float, typer.Option(callback=within(1e-3, 1.0), help="Time step in milliseconds.")]
+TimeStep = Annotated[
+    float, typer.Option(parser=Number("ms"), callback=within(1e-3, 1.0), help="Time step in milliseconds.")
+]
 Devices = Annotated[
     int,
     typer.Option(
@@ -42,11 +57,11 @@ Distributed = Annotated[
         "--distributed", help="Share the neurons among all processes that SLURM or MPI started (srun, mpirun)."
     ),
 ]
-Output = Annotated[Path, typer.Option(help="Folder for the data (NPZ) and the figure (PNG).")]
+Output = Annotated[Path, typer.Option(help="Folder for the data and the figure (PNG).")]
 
 
 @simulate.command("song2000")
-@every_run
+@every_run("song2000", song2000, time_step="dt")
 def run_song2000(
     neurons: Neurons = 4,
     inputs: Inputs = 1000,
@@ -64,20 +79,20 @@ def run_song2000(
     Poisson inputs with additive spike-timing-dependent plasticity compete for the spikes of integrate-and-fire neurons
     until the weights are near either bound and the firing rate has settled, which takes 300 s or more.
     """
-    parameters = song2000.Parameters(time_step=dt * u.ms)
+    parameters = options.parameters(song2000.Parameters, time_step=dt * u.ms)
     try:
         steps = song2000.check(parameters, neurons, inputs, seconds)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     run(
-        song2000, output, seconds, steps, options, report=song2000,
+        song2000, output, seconds, steps, options, report=song2000_report,
         figure="hebbax.experiments.song2000_figure", parameters=parameters, neurons=neurons, inputs=inputs,
         seconds=seconds, seed=seed, mesh=mesh_of(devices, distributed),
     )  # fmt: skip
 
 
 @simulate.command("cuba")
-@every_run
+@every_run("cuba", cuba, time_step="dt", connectivity="connectivity")
 def run_cuba(
     neurons: Annotated[int, typer.Option(callback=within(5), help="Neurons, a fifth of them inhibitory.")] = 4000,
     connectivity: Annotated[float, typer.Option(callback=within(0, 1), help="Probability of a synapse.")] = 0.02,
@@ -95,13 +110,13 @@ def run_cuba(
 
     Neurons with exponential currents; synapses between excitatory ones learn by pairs of spikes.
     """
-    parameters = cuba.Parameters(time_step=dt * u.ms, connectivity=connectivity)
+    parameters = options.parameters(cuba.Parameters, time_step=dt * u.ms, connectivity=connectivity)
     where = devices, distributed
     run_network(cuba, parameters, static, seconds, where, output, options, neurons=neurons, seed=seed)
 
 
 @simulate.command("brunel10k")
-@every_run
+@every_run("brunel10k", brunel10k, time_step="dt")
 def run_brunel10k(
     neurons: Annotated[int, typer.Option(callback=within(5), help="Neurons, a fifth of them inhibitory.")] = 10_000,
     static: Static = False,
@@ -118,13 +133,13 @@ def run_brunel10k(
 
     10 000 neurons, 10 million synapses, 35 spikes a second of each neuron.
     """
-    parameters = brunel10k.Parameters(time_step=dt * u.ms)
+    parameters = options.parameters(brunel10k.Parameters, time_step=dt * u.ms)
     where = devices, distributed
     run_network(brunel10k, parameters, static, seconds, where, output, options, neurons=neurons, seed=seed)
 
 
 @simulate.command("hpc")
-@every_run
+@every_run("hpc", hpc, time_step="dt")
 def run_hpc(
     scale: Annotated[float, typer.Option(callback=within(1e-3), help="Neurons, in 11 250.")] = 0.5,
     inputs: Annotated[
@@ -148,13 +163,13 @@ def run_hpc(
     Currents that are alpha functions, 11 250 synapses onto every neuron (--inputs 1), and plasticity by a power of the
     weight. The published network is --scale 1 --inputs 1, and 127 million synapses.
     """
-    parameters, where = hpc.Parameters(time_step=dt * u.ms), (devices, distributed)
+    parameters, where = options.parameters(hpc.Parameters, time_step=dt * u.ms), (devices, distributed)
     size: Any = dict(scale=scale, inputs=inputs, seed=seed)
     run_network(hpc, parameters, static, seconds, where, output, options, **size)
 
 
 @simulate.command("reward")
-@every_run
+@every_run("reward", reward)
 def run_reward(
     seconds: Seconds = 3600.0,
     seed: Seed = 0,
@@ -167,13 +182,25 @@ def run_reward(
     1 000 neurons with 100 synapses each fire at random. Whenever a chosen one is followed by another one, dopamine is
     released 1 to 3 s later, and turns what pairs of spikes have left at the synapses into weight.
     """
-    steps = reward.check(reward.Parameters(), seconds)
+    parameters = options.parameters(reward.Parameters)
+    steps = reward.check(parameters, seconds)
     figure = "hebbax.experiments.reward_figure"
-    run(reward, output, seconds, steps, options, report=reward, figure=figure, seconds=seconds, seed=seed)
+    run(
+        reward,
+        output,
+        seconds,
+        steps,
+        options,
+        report=reward_report,
+        figure=figure,
+        parameters=parameters,
+        seconds=seconds,
+        seed=seed,
+    )
 
 
 @simulate.command("digits")
-@every_run
+@every_run("digits", digits, time_step="dt")
 def run_digits(
     neurons: Annotated[int, typer.Option(callback=within(1), help="Excitatory neurons.")] = 400,
     epochs: Annotated[int, typer.Option(callback=within(1), help="How often each image is learned from.")] = 2,
@@ -190,7 +217,7 @@ def run_digits(
 
     The images are the 1 797 that scikit-learn ships, 360 of which are held out and then classified.
     """
-    parameters = digits.Parameters(time_step=dt * u.ms)
+    parameters = options.parameters(digits.Parameters, time_step=dt * u.ms)
     try:
         digits.load()
     except ModuleNotFoundError as error:
