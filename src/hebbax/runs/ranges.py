@@ -13,7 +13,7 @@ from hebbax.runs.config import Schema, literal
 
 
 def over(texts: Sequence[str], schema: Schema) -> dict[str, list[Any]]:
-    """Return the values of each constant, and of `seed`, that `NAME=VALUES` texts name; a ValueError if one is wrong."""
+    """Return the values of each constant and of `seed` that `NAME=VALUES` texts name; a ValueError if one is wrong."""
     found: dict[str, list[Any]] = {}
     for text in texts:
         name, equals, values = (part.strip() for part in text.partition("="))

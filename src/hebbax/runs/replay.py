@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-import math
 import os
 from contextlib import nullcontext
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import brainunit as u
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import hebbax
-from hebbax._terminal import INTERRUPTED, Failed, answer, table, within, write, write_whole, wrote
+from hebbax._terminal import INTERRUPTED, Failed, answer, table, write, write_whole, wrote
 from hebbax.replay import connectivity, files
 from hebbax.replay.connectivity import Connectivity
+from hebbax.replay.plans import Rule
 from hebbax.replay.report import numbers, summary
 from hebbax.replay.rows import Malformed, Missing
 from hebbax.replay.spikes import Spikes
 from hebbax.runs.checkpoints import Checkpoints
 from hebbax.runs.options import FileOptions, every_run
-from hebbax.runs.quantities import Number
+from hebbax.runs.replay_rules import RuleOptions, rule_of
 from hebbax.runs.running import interruptible, keeping, set_threads
 
 
@@ -34,14 +33,12 @@ class Unit(StrEnum):
     s, ms, us = "s", "ms", "us"
 
 
-class Pairing(StrEnum):
-    all, nearest = "all", "nearest"
-
-
-Exponent = Annotated[
-    float, typer.Option(callback=within(0, 1e3), help="0: additive; 1: in proportion to the distance from the bound.")
-]
 OfSide = Annotated[Path | None, typer.Option(metavar="SPIKES", help="Spikes of that side, in place of SPIKES.")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReplayOptions(FileOptions, RuleOptions):
+    """Options of a replay that are not of its files."""
 
 
 @every_run("replay")
@@ -69,26 +66,6 @@ def replay_command(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
-    tau_plus: Annotated[
-        float, typer.Option(parser=Number("ms"), callback=within(1e-3, 1e6), help="Of potentiation, in ms.")
-    ] = 20.0,
-    tau_minus: Annotated[
-        float, typer.Option(parser=Number("ms"), callback=within(1e-3, 1e6), help="Of depression, in ms.")
-    ] = 20.0,
-    a_plus: Annotated[
-        float | None,
-        typer.Option(help="Change by a pair, in the unit of weights.", show_default="0.005 of the bounds' distance"),
-    ] = None,
-    a_minus: Annotated[float | None, typer.Option(help="The same, of depression.", show_default="1.05 a-plus")] = None,
-    w_min: Annotated[float, typer.Option(help="Lower bound of weights.")] = 0.0,
-    w_max: Annotated[
-        float | None, typer.Option(help="Upper bound of weights.", show_default="the largest there is")
-    ] = None,
-    mu_plus: Exponent = 0.0,
-    mu_minus: Exponent = 0.0,
-    pairing: Annotated[
-        Pairing, typer.Option(help="With all earlier spikes of the other side, or the last.")
-    ] = Pairing.all,
     time_unit: Annotated[
         Unit | None, typer.Option(help="Of the spikes' times.", show_default="s; in SONATA files what they say, or ms")
     ] = None,
@@ -100,9 +77,9 @@ def replay_command(
     ] = None,
     population: Annotated[str | None, typer.Option(help="Which edges, of a SONATA file that has several.")] = None,
     *,
-    options: FileOptions,
+    options: ReplayOptions,
 ) -> None:
-    """Apply pair-based STDP to your own connectivity and recorded spikes.
+    """Apply a rule of plasticity to your own connectivity and recorded spikes.
 
     Writes the new weights, in the format and order of the old ones, and a figure (PNG). Spikes are read piece by piece:
     their file may be larger than memory. Those of one population are SPIKES; of two, --pre and --post.
@@ -124,8 +101,7 @@ def replay_command(
     answer.add(command="replay", hebbax=hebbax.__version__, jax=version("jax"))
     try:
         found = connectivity.read(connections, shape, spikes is not None, population)
-        exponents: Any = dict(mu_plus=mu_plus, mu_minus=mu_minus, pairing=pairing.value)
-        rule = _rule(found, tau_plus, tau_minus, a_plus, a_minus, w_min, w_max, exponents)
+        rule = rule_of(options, found)
         sources = _sources(found, spikes, pre, post, time_unit.value if time_unit else None)
         with keeping(options, target.stem, console) as keeper:
             result = _replay(console, found, rule, sources, keeper)
@@ -176,30 +152,6 @@ def _check_target(target: Path, connections: Path, force: bool, picture: Path) -
             raise typer.BadParameter(f"{path} is there already: --force overwrites it", param_hint="'--output'")
 
 
-def _rule(
-    found: Connectivity, tau_plus: float, tau_minus: float, a_plus: float | None, a_minus: float | None, w_min: float,
-    w_max: float | None, options: dict[str, Any],
-) -> hebbax.PairSTDP:  # fmt: skip
-    if w_max is None:
-        w_max = float(found.weight.max(initial=w_min))
-        if not w_max > w_min:
-            message = f"expected a value: no weight of {found.path} is above --w-min, {w_min:g}"
-            raise typer.BadParameter(message, param_hint="'--w-max'")
-    a_plus = 0.005 * (w_max - w_min) if a_plus is None else a_plus
-    a_minus = 1.05 * a_plus if a_minus is None else a_minus
-    most = float(np.finfo(found.weight.dtype).max)
-    for name, value in (("w-min", w_min), ("w-max", w_max), ("a-plus", a_plus), ("a-minus", a_minus)):
-        if not math.isfinite(value):
-            raise typer.BadParameter(f"got {value}, expected a finite number", param_hint=f"'--{name}'")
-        if abs(value) > most:
-            message = f"got {value}, which {found.weight.dtype}, the dtype of the weights, cannot hold"
-            raise typer.BadParameter(message, param_hint=f"'--{name}'")
-    try:
-        return hebbax.PairSTDP(tau_plus * u.ms, tau_minus * u.ms, a_plus, a_minus, w_min, w_max, **options)
-    except (ValueError, TypeError) as error:
-        raise typer.BadParameter(str(error)) from error
-
-
 def _sources(
     found: Connectivity, spikes: Path | None, pre: Path | None, post: Path | None, unit: str | None
 ) -> tuple[Spikes, Spikes | None]:
@@ -214,7 +166,7 @@ def _sources(
 
 
 def _replay(
-    console: Console, found: Connectivity, rule: hebbax.PairSTDP, sources: tuple[Spikes, Spikes | None],
+    console: Console, found: Connectivity, rule: Rule, sources: tuple[Spikes, Spikes | None],
     keeper: Checkpoints | None,
 ) -> files.Result:  # fmt: skip
     columns = (
