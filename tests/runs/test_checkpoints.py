@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ from jax.sharding import Mesh
 from kept import SECONDS, check_same, make_blocks_small, runner
 
 import hebbax
-from children import run_tests
+from children import environment, free_port, run_tests, run_together
 from hebbax.experiments.keeping import Refused
 from hebbax.runs import checkpoints, store
 from hebbax.runs.checkpoints import Checkpoints
@@ -134,3 +135,35 @@ def test_arrays_come_back_as_they_were(tmp_path):
     assert about == {"why": [1, "é"]} and list(found) == list(arrays)
     for name, x in arrays.items():
         np.testing.assert_array_equal(found[name], x, strict=True)
+
+
+@pytest.mark.slow
+def test_processes_are_kept_and_one_goes_on_and_they_from_it(tmp_path):
+    """The first writes for all; 0.02 s by two of them, on to 0.03 s by one, and to 0.04 s by two again."""
+    code = "from hebbax import cli; from hebbax.experiments import network_loop as x; x.CHUNK_STEPS = 90; cli.main()"
+    command = [sys.executable, "-c", code, "simulate", "cuba", "--neurons", "301", "--format", "npz"]
+
+    def run(processes, seconds, folder, *options):
+        port = free_port()
+        environments = [environment()] if processes == 1 else [slurm(k, port) for k in range(processes)]
+        given = ["--seconds", str(seconds), "--output", str(tmp_path / folder), *options]
+        given += ["--distributed"] if processes > 1 else []
+        statuses, outputs = run_together([[*command, *given]] * len(environments), environments)
+        assert set(statuses) == {0}, "\n".join(outputs)
+
+    kept = "--checkpoint", str(tmp_path / "ck"), "--every", "0"
+    run(2, 0.02, "kept", *kept)
+    run(1, 0.03, "kept", *kept, "--resume")
+    run(2, 0.04, "kept", *kept, "--resume")
+    run(1, 0.04, "one")
+    one, two = (np.load(tmp_path / name / "cuba.npz") for name in ("one", "kept"))
+    assert one["spike_time_s"].size > 100
+    for name in set(one.files) - {"metadata"}:
+        np.testing.assert_array_equal(two[name], one[name], err_msg=name, strict=True)
+
+
+def slurm(rank, port):
+    """The environment that srun gives one of two processes; JAX takes the port from the job's number."""
+    job = {"SLURM_JOB_ID": "77", "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_NODES": "1", "SLURM_NTASKS": "2"}
+    own = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}
+    return environment(JAX_COORDINATOR_ADDRESS=f"localhost:{port}", **job, **own)
