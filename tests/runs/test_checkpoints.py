@@ -1,9 +1,11 @@
 """Runs that are stopped, and go on from what was kept to the bits of the run that was not."""
 
+import dataclasses
 import functools
 import json
 import sys
 
+import brainunit as u
 import jax
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from kept import SECONDS, check_same, make_blocks_small, runner
 
 import hebbax
 from children import environment, free_port, run_tests, run_together
-from hebbax.experiments.keeping import Refused
+from hebbax.experiments import cuba
+from hebbax.experiments.keeping import Refused, described
 from hebbax.runs import checkpoints, store
 from hebbax.runs.checkpoints import Checkpoints
 
@@ -46,8 +49,6 @@ def test_a_run_goes_on_to_the_same_bits(name, tmp_path):
 
 
 def time_step(run):
-    import brainunit as u
-
     parameters = run.network.neurons.parameters if hasattr(run, "network") else run.parameters
     return parameters.time_step / u.second
 
@@ -108,6 +109,12 @@ def test_it_does_not_go_on_from_another_run(change, expected, stopped):
         run(**change, keeper=Checkpoints(folder, "cuba", resume=True))
 
 
+def test_constants_differ_by_their_last_digit():
+    p = cuba.Parameters()
+    other = dataclasses.replace(p, membrane_time=20.000000001 * u.ms)
+    assert described("cuba", other)["membrane_time"] == "20.000000001 ms" != described("cuba", p)["membrane_time"]
+
+
 def test_it_warns_where_versions_differ(stopped, monkeypatch):
     folder, run = stopped
     monkeypatch.setattr(hebbax, "__version__", "0.0.7")
@@ -123,7 +130,7 @@ def test_a_checkpoint_opens_as_hdf5_and_says_what_the_run_was(stopped):
     with h5py.File(folder / "cuba-270.h5") as file:
         about = json.loads(file.attrs["about"])
         names = {json.loads(x.attrs["name"]) for x in file.values()}
-    assert about["steps"] == 270 and about["run"]["experiment"] == "cuba" and about["run"]["membrane_time"] == "20. ms"
+    assert about["steps"] == 270 and about["run"]["experiment"] == "cuba" and about["run"]["membrane_time"] == "20.0 ms"
     assert about["versions"] == checkpoints.versions() and ".weights[0]" in names
     assert (folder / "cuba-270.h5").read_bytes().startswith(b"hebbax checkpoint, format 1\n")
 
