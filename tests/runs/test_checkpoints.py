@@ -1,8 +1,11 @@
 """Runs that are stopped, and go on from what was kept to the bits of the run that was not."""
 
+import dataclasses
 import functools
 import json
+import sys
 
+import brainunit as u
 import jax
 import numpy as np
 import pytest
@@ -10,8 +13,9 @@ from jax.sharding import Mesh
 from kept import SECONDS, check_same, make_blocks_small, runner
 
 import hebbax
-from children import run_tests
-from hebbax.experiments.keeping import Refused
+from children import environment, free_port, run_tests, run_together
+from hebbax.experiments import cuba
+from hebbax.experiments.keeping import Refused, described
 from hebbax.runs import checkpoints, store
 from hebbax.runs.checkpoints import Checkpoints
 
@@ -45,8 +49,6 @@ def test_a_run_goes_on_to_the_same_bits(name, tmp_path):
 
 
 def time_step(run):
-    import brainunit as u
-
     parameters = run.network.neurons.parameters if hasattr(run, "network") else run.parameters
     return parameters.time_step / u.second
 
@@ -107,6 +109,12 @@ def test_it_does_not_go_on_from_another_run(change, expected, stopped):
         run(**change, keeper=Checkpoints(folder, "cuba", resume=True))
 
 
+def test_constants_differ_by_their_last_digit():
+    p = cuba.Parameters()
+    other = dataclasses.replace(p, membrane_time=20.000000001 * u.ms)
+    assert described("cuba", other)["membrane_time"] == "20.000000001 ms" != described("cuba", p)["membrane_time"]
+
+
 def test_it_warns_where_versions_differ(stopped, monkeypatch):
     folder, run = stopped
     monkeypatch.setattr(hebbax, "__version__", "0.0.7")
@@ -122,7 +130,7 @@ def test_a_checkpoint_opens_as_hdf5_and_says_what_the_run_was(stopped):
     with h5py.File(folder / "cuba-270.h5") as file:
         about = json.loads(file.attrs["about"])
         names = {json.loads(x.attrs["name"]) for x in file.values()}
-    assert about["steps"] == 270 and about["run"]["experiment"] == "cuba" and about["run"]["membrane_time"] == "20. ms"
+    assert about["steps"] == 270 and about["run"]["experiment"] == "cuba" and about["run"]["membrane_time"] == "20.0 ms"
     assert about["versions"] == checkpoints.versions() and ".weights[0]" in names
     assert (folder / "cuba-270.h5").read_bytes().startswith(b"hebbax checkpoint, format 1\n")
 
@@ -134,3 +142,35 @@ def test_arrays_come_back_as_they_were(tmp_path):
     assert about == {"why": [1, "é"]} and list(found) == list(arrays)
     for name, x in arrays.items():
         np.testing.assert_array_equal(found[name], x, strict=True)
+
+
+@pytest.mark.slow
+def test_processes_are_kept_and_one_goes_on_and_they_from_it(tmp_path):
+    """The first writes for all; 0.02 s by two of them, on to 0.03 s by one, and to 0.04 s by two again."""
+    code = "from hebbax import cli; from hebbax.experiments import network_loop as x; x.CHUNK_STEPS = 90; cli.main()"
+    command = [sys.executable, "-c", code, "simulate", "cuba", "--neurons", "301", "--format", "npz"]
+
+    def run(processes, seconds, folder, *options):
+        port = free_port()
+        environments = [environment()] if processes == 1 else [slurm(k, port) for k in range(processes)]
+        given = ["--seconds", str(seconds), "--output", str(tmp_path / folder), *options]
+        given += ["--distributed"] if processes > 1 else []
+        statuses, outputs = run_together([[*command, *given]] * len(environments), environments)
+        assert set(statuses) == {0}, "\n".join(outputs)
+
+    kept = "--checkpoint", str(tmp_path / "ck"), "--every", "0"
+    run(2, 0.02, "kept", *kept)
+    run(1, 0.03, "kept", *kept, "--resume")
+    run(2, 0.04, "kept", *kept, "--resume")
+    run(1, 0.04, "one")
+    one, two = (np.load(tmp_path / name / "cuba.npz") for name in ("one", "kept"))
+    assert one["spike_time_s"].size > 100
+    for name in set(one.files) - {"metadata"}:
+        np.testing.assert_array_equal(two[name], one[name], err_msg=name, strict=True)
+
+
+def slurm(rank, port):
+    """The environment that srun gives one of two processes; JAX takes the port from the job's number."""
+    job = {"SLURM_JOB_ID": "77", "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_NODES": "1", "SLURM_NTASKS": "2"}
+    own = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}
+    return environment(JAX_COORDINATOR_ADDRESS=f"localhost:{port}", **job, **own)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import brainunit as u
 import jax
 import numpy as np
 
@@ -53,7 +54,9 @@ class Journal:
         self.kept = keeper.start(about) if keeper else None
         if keeper:
             agreed(self.steps, "steps of the checkpoint")
-        seen = self.kept.seen if self.kept and not (by_process and jax.process_index()) else {}
+        seen = self.kept.seen if self.kept else {}
+        if by_process and jax.process_index():  # what all processes have seen is the first one's now
+            seen = {name: x[:0] for name, x in seen.items()}
         self._pieces = {name: [x] for name, x in seen.items()}
         self._saved = dict.fromkeys(seen, 1)
         self._began = 0.0
@@ -106,7 +109,15 @@ class Journal:
 def described(experiment: str, parameters: Any, **options: Any) -> dict[str, Any]:
     """What makes a run what it is, as JSON has it: a run goes on from one of which the same is said."""
     constants = dataclasses.fields(parameters) if dataclasses.is_dataclass(parameters) else ()
-    return {"experiment": experiment} | options | {x.name: str(getattr(parameters, x.name)) for x in constants}
+    return {"experiment": experiment} | options | {x.name: _exactly(getattr(parameters, x.name)) for x in constants}
+
+
+def _exactly(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_exactly(x) for x in value]
+    if isinstance(value, u.Quantity):
+        return f"{float(value.mantissa)!r} {value.unit}"
+    return value if value is None or isinstance(value, (int, float, str)) else str(value)
 
 
 def named(tree: Any) -> dict[str, Any]:

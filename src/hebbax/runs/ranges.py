@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import brainunit as u
@@ -12,15 +12,23 @@ import numpy as np
 from hebbax.runs.config import Schema, literal
 
 
-def over(texts: Sequence[str], schema: Schema) -> dict[str, list[Any]]:
-    """Return the values of each constant and of `seed` that `NAME=VALUES` texts name; a ValueError if one is wrong."""
+def over(texts: Sequence[str], schema: Schema, fixed: Collection[str] = ()) -> dict[str, list[Any]]:
+    """Return the values of constants, and of `seed`, that `NAME=VALUES` texts name; a ValueError if one is wrong.
+
+    A seed may be among them unless it is one of the `fixed` names, which say what the program is, or what is drawn.
+    """
     found: dict[str, list[Any]] = {}
+    can = [name for name, x in schema.constants.items() if name not in fixed and not isinstance(x, tuple)]
+    can += ["seed"] if "seed" not in fixed else []
     for text in texts:
         name, equals, values = (part.strip() for part in text.partition("="))
         if not equals:
             raise ValueError(f"got {text!r}, expected NAME=VALUES")
         if name in found:
             raise ValueError(f"{name}: given twice")
+        if name not in can and (name in fixed or name in schema.constants):
+            reason = "is a pair" if name not in fixed else "shapes the program, or what is drawn"
+            raise ValueError(f"{name} {reason}: a sweep of {schema.command} can be over {', '.join(can)}")
         try:
             found[name] = _values(name, values, schema)
         except ValueError as error:
@@ -41,8 +49,6 @@ def number_of(value: Any) -> tuple[float, str]:
 
 
 def _values(name: str, text: str, schema: Schema) -> list[Any]:
-    if name != "seed" and isinstance(schema.constants.get(name), tuple):
-        raise ValueError(f"{name} is a pair of values, expected a constant that is one")
     logarithmic, parts = text.startswith("log:"), text.removeprefix("log:").split(":")
     if len(parts) == 1 and not logarithmic:
         return [_one(name, x, schema) for x in text.split(",")]

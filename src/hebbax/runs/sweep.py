@@ -72,15 +72,12 @@ def sweep_command(
     """
     name, schema, options, constants = _read(file)
     try:
-        swept = over(values or (), schema)
+        fixed = {*FIXED[name], *schema.by_option, *schema.options} - ({"seed"} - {*FIXED[name]})
+        swept = over(values or (), schema, fixed=fixed)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="'--over'") from None
     if not swept:
         raise typer.BadParameter("expected at least one NAME=VALUES", param_hint="'--over'")
-    if fixed := [x for x in swept if x in FIXED[name]]:
-        can = ", ".join(x for x in [*schema.constants, "seed"] if x not in FIXED[name] and not _is_pair(schema, x))
-        message = f"{fixed[0]} shapes the program, or the random numbers, of {name}: it can sweep over {can}"
-        raise typer.BadParameter(message, param_hint="'--over'")
     members = grid(swept)
     output = output or Path(f"sweep-{name}")
     set_threads(threads or options.pop("threads", None))
@@ -132,10 +129,6 @@ def _read(file: Path) -> tuple[str, config.Schema, dict[str, Any], dict[str, Any
     return name, known[name], options, constants
 
 
-def _is_pair(schema: config.Schema, name: str) -> bool:
-    return isinstance(schema.constants.get(name), tuple)
-
-
 def _of(schema: config.Schema, options: Mapping[str, Any], constants: Mapping[str, Any]) -> Any:
     """The model's constants, those among them that options set."""
     by_option = {constant: options[option] for constant, option in schema.by_option.items()}
@@ -176,9 +169,10 @@ def _columns(swept: Values, members: Sequence[Mapping[str, Any]], outcome: Outco
         weight = outcome.weight.astype(np.float64)
         found |= {"weight_mean": (weight.mean(1), outcome.unit), "weight_sd": (weight.std(1), outcome.unit)}
         low, span = outcome.low[:, None], (outcome.high - outcome.low)[:, None]
-        found["fraction_low"] = (weight < low + LOW * span).mean(1) if np.isfinite(span).all() else None, "1"
-        found["fraction_high"] = (weight > low + HIGH * span).mean(1) if np.isfinite(span).all() else None, "1"
-    return {name: (x, unit) for name, (x, unit) in found.items() if x is not None}
+        if np.isfinite(span).all():
+            found["fraction_low"] = (weight < low + LOW * span).mean(1), "1"
+            found["fraction_high"] = (weight > low + HIGH * span).mean(1), "1"
+    return found
 
 
 def _report(
@@ -186,7 +180,8 @@ def _report(
 ) -> None:
     titles = [f"{name} ({unit})" if unit not in ("", "1") else name for name, (_, unit) in columns.items()]
     rows = list(zip(*(x.tolist() for x, _ in columns.values()), strict=True))
-    shown = Table(*titles, title=f"{stem.name}: {len(rows)} members, {outcome.steps} steps", title_justify="left")
+    spaced = [title.replace("_", " ") for title in titles]  # which a narrow terminal breaks into lines
+    shown = Table(*spaced, title=f"{stem.name}: {len(rows)} members, {outcome.steps} steps", title_justify="left")
     for row in rows:
         shown.add_row(*(f"{x:.5g}" for x in row))
     console.print(shown)
