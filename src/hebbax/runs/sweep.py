@@ -183,7 +183,7 @@ def _report(
     spaced = [title.replace("_", " ") for title in titles]  # which a narrow terminal breaks into lines
     shown = Table(*spaced, title=f"{stem.name}: {len(rows)} members, {outcome.steps} steps", title_justify="left")
     for row in rows:
-        shown.add_row(*(f"{x:.5g}" for x in row))
+        shown.add_row(*(f"{x:.4g}" for x in row))
     console.print(shown)
     console.print(f"{outcome.wall_time:.2f} s, {outcome.wall_time / len(rows):.3g} s for a member", highlight=False)
     answer.add(

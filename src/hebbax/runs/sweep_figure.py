@@ -23,7 +23,7 @@ def figure(swept: Sequence[str], columns: Columns) -> Figure:
               for start in ("rate", "weight_mean", "fraction")]  # fmt: skip
     groups = [group for group in groups if group]
     drawn = Figure(figsize=(3.4 * len(groups), 2.9), dpi=150, layout="constrained")
-    titles = {"rate": "firing rate", "weight_mean": "weight", "fraction_low": "weights near a bound"}
+    titles = {"rate": "firing rate", "weight_mean": "weight", "fraction_low": "fraction near a bound"}
     for axes, group in zip(np.atleast_1d(drawn.subplots(1, len(groups))), groups, strict=True):
         for key, color in zip(group, (BLUE, ORANGE), strict=False):
             _line(axes, x, columns, key, color, len(group) > 1)
@@ -31,6 +31,8 @@ def figure(swept: Sequence[str], columns: Columns) -> Figure:
         axes.set(xlabel=_label(name, unit), ylabel=_label(title, columns[group[0]][1]))
         if _logarithmic(x):
             axes.set_xscale("log")
+        if not group[0].startswith("weight"):
+            axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
         if len(group) > 1:
             axes.legend(frameon=False, fontsize="small")
@@ -38,8 +40,9 @@ def figure(swept: Sequence[str], columns: Columns) -> Figure:
 
 
 def _line(axes: Axes, x: np.ndarray, columns: Columns, key: str, color: str, named: bool) -> None:
-    """A line of means, with what is a standard deviation from them as a band."""
-    y, spread = columns[key][0], columns.get(f"{key.removesuffix('_mean')}_sd")
+    """A line of means; of weights, with what is a standard deviation from them as a band."""
+    y = columns[key][0]
+    spread = columns.get(f"{key.removesuffix('_mean')}_sd") if key.endswith("_mean") else None
     short = key.removeprefix("rate_").removeprefix("fraction_")
     order = np.argsort(x)
     axes.plot(x[order], y[order], "o-", color=color, markersize=3.5, linewidth=1.3, label=short if named else None)
@@ -50,20 +53,21 @@ def _line(axes: Axes, x: np.ndarray, columns: Columns, key: str, color: str, nam
 
 def _maps(swept: Sequence[str], columns: Columns) -> Figure:
     keys = [key for key in columns if key not in swept and not (key.endswith("_sd") and key.startswith("rate"))]
-    rows = -(-len(keys) // 3)
-    across = min(3, len(keys))
+    across, rows = min(3, len(keys)), -(-len(keys) // 3)
     drawn = Figure(figsize=(3.5 * across, 2.8 * rows), dpi=150, layout="constrained")
-    (y, y_unit), (x, x_unit) = (columns[name] for name in swept)
-    shape = len(np.unique(y)), len(np.unique(x))
-    for axes, key in zip(drawn.subplots(rows, across, squeeze=False).ravel(), keys, strict=False):
+    y, x = (list(dict.fromkeys(columns[name][0].tolist())) for name in swept)
+    y_label, x_label = (_label(name, columns[name][1]) for name in swept)
+    places = drawn.subplots(rows, across, squeeze=False).ravel()
+    for axes, key in zip(places, keys, strict=False):
         values, unit = columns[key]
-        grids = [z.reshape(shape) for z in (x, y, values)]
-        mesh = axes.pcolormesh(*grids, shading="nearest", cmap="viridis")
-        axes.set(xlabel=_label(swept[1], x_unit), ylabel=_label(swept[0], y_unit))
-        axes.set_xscale("log" if _logarithmic(x) else "linear")
-        axes.set_yscale("log" if _logarithmic(y) else "linear")
-        drawn.colorbar(mesh, ax=axes, label=_label(key, unit))
-    for axes in drawn.axes[len(keys) : rows * across]:
+        image = axes.imshow(values.reshape(len(y), len(x)), origin="lower", aspect="auto", cmap="viridis")
+        for axis, own in ((axes.xaxis, x), (axes.yaxis, y)):  # where values are, whatever is between them
+            at = range(0, len(own), -(-len(own) // 6))
+            axis.set_ticks(list(at), [f"{own[k]:.3g}" for k in at])
+        axes.set(xlabel=x_label, ylabel=y_label, title=_label(key, unit))
+        axes.title.set_fontsize("medium")
+        drawn.colorbar(image, ax=axes)
+    for axes in places[len(keys) :]:
         axes.set_axis_off()
     return drawn
 
