@@ -197,7 +197,9 @@ def test_ctrl_c_ends_it_and_leaves_nothing_half(tmp_path):
         file.write("time,neuron\n")
         file.writelines(f"{k}e-3,{k % N}\n" for k in range(count))
     before = files(tmp_path)
-    code = "import hebbax.cli; print('up', flush=True); hebbax.cli.main()"
+    # (a shell that starts the tests in the background has SIGINT ignored)
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "import hebbax.cli; print('up', flush=True); hebbax.cli.main()"
     child = subprocess.Popen(
         [sys.executable, "-c", code, "replay", "w.csv", "s.csv"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env=environment(), cwd=tmp_path, text=True,
