@@ -20,8 +20,13 @@ def run(threads, tmp_path, monkeypatch):
     jax.devices()
     monkeypatch.chdir(tmp_path)
 
+    try:
+        runner = CliRunner(mix_stderr=False)
+    except TypeError:  # newer ones never mix
+        runner = CliRunner()
+
     def invoke(*arguments):
-        result = CliRunner().invoke(cli.app, [str(a) for a in arguments], env={"COLUMNS": "300", "NO_COLOR": "1"})
+        result = runner.invoke(cli.app, [str(a) for a in arguments], env={"COLUMNS": "300", "NO_COLOR": "1"})
         found = json.loads(result.stdout)  # one object, and nothing else
         assert result.stdout.count("\n") == 1 and found["exit_status"] == result.exit_code
         return found, result
