@@ -483,7 +483,7 @@ def test_ctrl_c_keeps_the_spikes_until_then(run, tmp_path, network, monkeypatch)
 def test_devices_of_a_network_give_the_same_result(tmp_path):
     """In processes of their own, which start as many devices as they are asked for."""
     command = [sys.executable, "-c", "from hebbax.cli import main; main()", "simulate", "brunel10k"]
-    options = ["--neurons", "101", "--seconds", "0.045", "--threads", "2", "--output"]
+    options = ["--neurons", "101", "--seconds", "0.045", "--threads", "2", "--format", "npz", "--output"]
     outputs = [str(tmp_path / "one"), str(tmp_path / "two")]
     commands = [[*command, *options, output, "--devices", n] for output, n in zip(outputs, "12", strict=True)]
     statuses, texts = run_together(commands, [environment()] * 2)
