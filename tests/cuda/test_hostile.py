@@ -26,12 +26,11 @@ def assert_seen(done):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.long)])
-def test_hostile_structures(count):
+def test_ten_thousand_hostile_structures():
     """The script was run on ten times as many, which takes some minutes."""
-    done = run(count)
+    done = run(10_000)
     assert done.returncode == 0, done.stdout[-100:] + done.stderr
-    assert done.stdout.endswith(f"{count} cases are right\n")
+    assert done.stdout.endswith("10000 cases are right\n")
 
 
 # What guards the kernels, and the same without it.
