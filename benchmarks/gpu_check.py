@@ -90,6 +90,7 @@ def main() -> int:
         options = Options(given.platform, given.cases, given.rounds, given.until)
         return run_stage(given.stage, options, given.into)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and so end the stages' processes
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell starts it in the background
     stopping.clear()
     names = given.stages.split(",")
     if unknown := [name for name in names if name not in STAGES]:

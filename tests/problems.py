@@ -85,7 +85,7 @@ def random_network(rng, shape, nse, sorted_rows=False, degrees="even"):
     if 0 in shape:
         nse = 0
     pre, post = (DEGREES[degrees](rng, n, nse).astype(np.int64) for n in shape)
-    order = np.lexsort((post, pre)) if sorted_rows else np.argsort(pre)
+    order = np.lexsort((post, pre)) if sorted_rows else np.argsort(pre, kind="stable")
     pre, post = pre[order], post[order]
     order = np.arange(nse) if sorted_rows else rng.permutation(nse)
     return Network(shape, pre, post, order[np.argsort(post[order], kind="stable")])

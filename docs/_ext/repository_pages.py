@@ -13,7 +13,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "examples"
 EXPERIMENTS = "song2000", "cuba", "brunel10k", "hpc", "reward", "digits"
-COMMANDS = ("", "info", "simulate", *(f"simulate {name}" for name in EXPERIMENTS))
+COMMANDS = ("", "info", "simulate", *(f"simulate {name}" for name in EXPERIMENTS), "sweep", "replay")
 MAKERS = {  # of objects that programs do not make by their classes' names
     "hebbax.Backend": "hebbax.backends",
     "hebbax.Rewired": "hebbax.rewire_within",

@@ -34,6 +34,6 @@ for name, value in digits_report.summary(result).items():
 fig = figure(result)
 
 # %%
-# Parameters, with their sources, and the neurons' spikes to each image are in ``digits/digits.npz``, which the command
+# Parameters, with their sources, and the neurons' spikes to each image are in ``digits/digits.h5``, which the command
 # writes. The paper's network has 784 inputs and sees 60 000 images three times or more; what is different here, and
 # why, is on the page of :mod:`hebbax.experiments.digits`.

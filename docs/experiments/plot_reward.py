@@ -26,16 +26,16 @@ The same from Python, for 100 s unless the pages are made in full size, in which
 
 import os
 
-from hebbax.experiments import reward
+from hebbax.experiments import reward, reward_report
 from hebbax.experiments.reward_figure import figure
 
 full = os.environ.get("HEBBAX_DOCS_FULL") == "1"
 result = reward.simulate(seconds=3600.0 if full else 100.0)
-for name, value in reward.summary(result).items():
+for name, value in reward_report.summary(result).items():
     print(f"{name}: {value}")
 
 fig = figure(result)
 
 # %%
-# Parameters, their sources and all results are in ``reward/reward.npz``, which the command writes. The rule is
+# Parameters, their sources and all results are in ``reward/reward.h5``, which the command writes. The rule is
 # :class:`hebbax.RewardSTDP`, whose step costs what its spikes cost; in ``hebbax.experiments.reward`` it is used so.

@@ -22,17 +22,17 @@ the weights are on theirs.
 
 import os
 
-from hebbax.experiments import song2000
+from hebbax.experiments import song2000, song2000_report
 from hebbax.experiments.song2000_figure import figure
 
 full = os.environ.get("HEBBAX_DOCS_FULL") == "1"
 result = song2000.simulate(seconds=600.0 if full else 100.0)
-for name, value in song2000.summary(result).items():
+for name, value in song2000_report.summary(result).items():
     print(f"{name}: {value}")
 
 fig = figure(result)
 
 # %%
-# Parameters, their sources and all results are in ``song2000/song2000.npz``, which the command writes. The run is
+# Parameters, their sources and all results are in ``song2000/song2000.h5``, which the command writes. The run is
 # compared with one of Brian2, of the same model, in :doc:`agreement </agreement>`. ``--devices N`` and
 # ``--distributed`` share the neurons out among devices and processes, with the same result.

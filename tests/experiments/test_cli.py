@@ -1,9 +1,13 @@
 """The command line, run in this process."""
 
+import errno
 import json
+import os
 import signal
 import sys
 
+import brainunit as u
+import h5py
 import jax
 import numpy as np
 import pytest
@@ -83,7 +87,8 @@ def test_info_says_why_a_backend_is_missing(run, monkeypatch):
 
 
 def test_simulate_prints_a_summary_and_writes_data_and_figure(run, tmp_path):
-    result = run("simulate", "song2000", *TINY, "--output", tmp_path / "new" / "folder")
+    both = ("--format", "npz", "--format", "hdf5")
+    result = run("simulate", "song2000", *TINY, *both, "--output", tmp_path / "new" / "folder")
     assert result.exit_code == 0, result.output
     for text in (
         "firing rate",
@@ -96,7 +101,7 @@ def test_simulate_prints_a_summary_and_writes_data_and_figure(run, tmp_path):
     ):
         assert text in result.output
     folder = tmp_path / "new" / "folder"
-    assert sorted(p.name for p in folder.iterdir()) == ["song2000.npz", "song2000.png"]
+    assert sorted(p.name for p in folder.iterdir()) == ["song2000.h5", "song2000.npz", "song2000.png"]
     for path in folder.iterdir():
         assert f"wrote {path}" in result.output
     assert (folder / "song2000.png").read_bytes().startswith(b"\x89PNG")
@@ -114,7 +119,7 @@ def test_simulate_prints_a_summary_and_writes_data_and_figure(run, tmp_path):
 
 @pytest.mark.slow
 def test_reward_prints_a_summary_and_writes_data_and_figure(run, tmp_path):
-    result = run("simulate", "reward", "--seconds", "0.3", "--seed", "2", "--output", tmp_path)
+    result = run("simulate", "reward", "--seconds", "0.3", "--seed", "2", "--format", "npz", "--output", tmp_path)
     assert result.exit_code == 0, result.output
     for text in ("firing rate", "rewards", "weight of the chosen synapse", "weights of the others", "time per step"):
         assert text in result.output
@@ -149,7 +154,7 @@ def test_options_reach_the_simulation(run, tmp_path, monkeypatch):
     result = run("simulate", "song2000", *TINY, "--output", tmp_path, *chosen)
     assert result.exit_code == 0, result.output
     assert (seen["neurons"], seen["inputs"], seen["seconds"], seen["seed"], seen["backend"]) == (2, 20, 0.3, 7, "jax")
-    assert str(seen["parameters"].time_step) == str(song2000.Parameters(time_step=0.5 * cli.u.ms).time_step)
+    assert str(seen["parameters"].time_step) == str(song2000.Parameters(time_step=0.5 * u.ms).time_step)
     assert hebbax.get_num_threads() == 3
 
 
@@ -203,7 +208,8 @@ def test_ctrl_c_keeps_what_was_computed(run, tmp_path, monkeypatch):
     result = run("simulate", "song2000", *TINY, "--output", tmp_path)
     assert result.exit_code == 130, result.output
     assert "interrupted" in result.output
-    assert np.load(tmp_path / "song2000.npz")["time_s"][-1] == pytest.approx(0.1)
+    with h5py.File(tmp_path / "song2000.h5") as file:
+        assert file["time_s"][-1] == pytest.approx(0.1)
     assert (tmp_path / "song2000.png").exists()
     assert signal.getsignal(signal.SIGINT) == before
 
@@ -222,20 +228,19 @@ def test_without_matplotlib_it_says_how_to_get_it(run, tmp_path, monkeypatch):
     result = run("simulate", "song2000", *TINY, "--output", tmp_path)
     assert result.exit_code == 0, result.output
     assert 'pip install "hebbax[plot]"' in result.output
-    assert [p.name for p in tmp_path.iterdir()] == ["song2000.npz"]
+    assert [p.name for p in tmp_path.iterdir()] == ["song2000.h5"]
 
 
 def test_a_failed_write_leaves_the_file_of_before(run, tmp_path, monkeypatch):
-    def fail(file, **_):
-        file.write(b"half")
-        raise OSError("disk full")
+    def fail(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    (tmp_path / "song2000.npz").write_bytes(b"whole")
-    monkeypatch.setattr(np, "savez_compressed", fail)
+    (tmp_path / "song2000.h5").write_bytes(b"whole")
+    monkeypatch.setattr(os, "fsync", fail)
     result = run("simulate", "song2000", *TINY, "--output", tmp_path)
-    assert isinstance(result.exception, OSError)
-    assert [p.name for p in tmp_path.iterdir()] == ["song2000.npz"]
-    assert (tmp_path / "song2000.npz").read_bytes() == b"whole"
+    assert result.exit_code == 1 and f"{tmp_path / 'song2000.h5'}: No space left" in result.output
+    assert [p.name for p in tmp_path.iterdir()] == ["song2000.h5"]
+    assert (tmp_path / "song2000.h5").read_bytes() == b"whole"
 
 
 SHARED_OUT = {  # and what must have happened
@@ -247,7 +252,8 @@ SHARED_OUT = {  # and what must have happened
 def simulate_in(name, tmp_path, environments, *options):
     """Run the command in processes of their own; return what they printed, and the data."""
     command = [sys.executable, "-c", "from hebbax.cli import main; main()", "simulate", name]
-    commands = [[*command, *SHARED_OUT[name][0], "--output", str(tmp_path), *options]] * len(environments)
+    given = [*SHARED_OUT[name][0], "--format", "npz", "--output", str(tmp_path)]
+    commands = [[*command, *given, *options]] * len(environments)
     statuses, outputs = run_together(commands, environments)
     assert set(statuses) == {0}, "\n".join(outputs)
     return outputs, dict(np.load(tmp_path / f"{name}.npz"))
@@ -280,7 +286,7 @@ def test_without_other_processes_it_says_so(run, tmp_path, monkeypatch):
     def fail():
         raise ValueError("coordinator_address should be defined.")
 
-    monkeypatch.setattr(cli.jax.distributed, "initialize", fail)
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
     result = run("simulate", "song2000", *TINY, "--distributed", "--output", tmp_path / "out")
     assert result.exit_code == 2
     assert "'--distributed': got no processes to join (coordinator_address should be defined.)" in result.output
@@ -295,7 +301,7 @@ FEW = ["--neurons", 10, "--epochs", 1, "--images", 100]
 
 @pytest.mark.slow
 def test_digits_are_summed_up_and_written(run, tmp_path):
-    result = run("simulate", "digits", *FEW, "--seed", 3, "--output", tmp_path)
+    result = run("simulate", "digits", *FEW, "--seed", 3, "--format", "npz", "--output", tmp_path)
     assert result.exit_code == 0, result.output
     for text in ("100 shown to learn, 100 to assign classes, 360 held out", "accuracy, held out", "196 of 196 s"):
         assert text in result.output
@@ -324,14 +330,14 @@ def test_options_reach_digits_and_ctrl_c_keeps_what_was_computed(run, tmp_path, 
 
     monkeypatch.setattr(digits, "simulate", interrupted)
     chosen = ["--seed", 7, "--dt", 1.0, "--backend", "jax", "--threads", 3]
-    result = run("simulate", "digits", *FEW, *chosen, "--output", tmp_path)
+    result = run("simulate", "digits", *FEW, *chosen, "--format", "npz", "--output", tmp_path)
     assert result.exit_code == 130, result.output
     assert "interrupted" in result.output
     data = np.load(tmp_path / "digits.npz")
     assert len(data["learning_label"]) == digits.BLOCK and len(data["held_out_label"]) == 0
     assert (tmp_path / "digits.png").exists()
     assert [seen[x] for x in ("neurons", "epochs", "images", "seed", "backend")] == [10, 1, 100, 7, "jax"]
-    assert str(seen["parameters"].time_step) == str(1.0 * cli.u.ms)
+    assert str(seen["parameters"].time_step) == str(1.0 * u.ms)
     assert hebbax.get_num_threads() == 3
 
 
@@ -369,7 +375,8 @@ def test_without_scikit_learn_it_says_how_to_get_it(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize("static", [False, True])
 def test_a_network_is_summed_up_and_written(run, tmp_path, network, static):
     _, name, tiny = network
-    result = run("simulate", name, *tiny, *(["--static"] if static else []), "--seed", 3, "--output", tmp_path)
+    options = [*tiny, *(["--static"] if static else []), "--seed", 3, "--format", "npz"]
+    result = run("simulate", name, *options, "--output", tmp_path)
     assert result.exit_code == 0, result.output
     for text in ("excitatory", "firing rate, inhibitory", "irregularity", "devices", "per biological second"):
         assert text in result.output
@@ -394,7 +401,7 @@ def test_options_reach_a_network(run, tmp_path, network, monkeypatch):
     assert result.exit_code == 0, result.output
     assert (seen["seconds"], seen["seed"], seen["backend"], seen["plastic"]) == (0.03, 7, "jax", True)
     assert seen["mesh"].size == 1
-    assert str(seen["parameters"].time_step) == str(0.5 * cli.u.ms)
+    assert str(seen["parameters"].time_step) == str(0.5 * u.ms)
     assert hebbax.get_num_threads() == 3
     for option, value in zip(tiny[::2], tiny[1::2], strict=True):
         assert seen[option.strip("-")] == float(value)
@@ -403,7 +410,7 @@ def test_options_reach_a_network(run, tmp_path, network, monkeypatch):
 @pytest.mark.parametrize("threads, most", [(1, 1), (1000, _cpu.most_devices())])
 def test_a_network_has_as_many_devices_as_threads_but_not_more_than_cpus(run, tmp_path, monkeypatch, threads, most):
     seen = {}
-    monkeypatch.setattr(cli.jax.config, "update", seen.__setitem__)
+    monkeypatch.setattr(jax.config, "update", seen.__setitem__)
     options = [*NETWORKS[cuba], "--threads", threads, "--output", tmp_path]
     assert run("simulate", "cuba", *options).exit_code == 0
     assert seen == {"jax_num_cpu_devices": most}
@@ -413,7 +420,8 @@ def test_a_network_has_as_many_devices_as_threads_but_not_more_than_cpus(run, tm
 def test_the_connectivity_of_cuba_may_be_chosen_even_none(run, tmp_path):
     sizes = []
     for connectivity in (0, 0.02, 1):
-        options = ["--neurons", 100, "--connectivity", connectivity, "--seconds", 0.01, "--output", tmp_path]
+        size = ["--neurons", 100, "--connectivity", connectivity, "--seconds", 0.01]
+        options = [*size, "--format", "npz", "--output", tmp_path]
         assert run("simulate", "cuba", *options).exit_code == 0
         sizes.append(np.load(tmp_path / "cuba.npz")["weight_end"].size)
     assert sizes[0] == 0 and sizes[2] == 80 * 80
@@ -461,7 +469,7 @@ def test_ctrl_c_keeps_the_spikes_until_then(run, tmp_path, network, monkeypatch)
         return simulate(on_progress=press_ctrl_c_once, **options)
 
     monkeypatch.setattr(experiment, "simulate", interrupted)
-    result = run("simulate", name, *tiny, "--output", tmp_path)
+    result = run("simulate", name, *tiny, "--format", "npz", "--output", tmp_path)
     assert result.exit_code == 130, result.output
     assert "interrupted" in result.output
     data = np.load(tmp_path / f"{name}.npz")
@@ -475,7 +483,7 @@ def test_ctrl_c_keeps_the_spikes_until_then(run, tmp_path, network, monkeypatch)
 def test_devices_of_a_network_give_the_same_result(tmp_path):
     """In processes of their own, which start as many devices as they are asked for."""
     command = [sys.executable, "-c", "from hebbax.cli import main; main()", "simulate", "brunel10k"]
-    options = ["--neurons", "101", "--seconds", "0.045", "--threads", "2", "--output"]
+    options = ["--neurons", "101", "--seconds", "0.045", "--threads", "2", "--format", "npz", "--output"]
     outputs = [str(tmp_path / "one"), str(tmp_path / "two")]
     commands = [[*command, *options, output, "--devices", n] for output, n in zip(outputs, "12", strict=True)]
     statuses, texts = run_together(commands, [environment()] * 2)

@@ -72,7 +72,9 @@ def test_hpc_potentials_solve_the_equations():
         return [-v / 10 + current / 250, (np.e * rise - current) / tau, -rise / tau]
 
     jumps = {t + 1: np.array([0, 0, x]) for t, x in arriving.items()}  # it arrives at the end of a step
-    voltage, spikes = potentials(hpc.Neurons(p, 45.6, seed=0), 5.0, 120, {3: 45.6}, {50: -228.0}, {4: 100 / 45.6})
+    voltage, spikes = potentials(
+        hpc.Neurons(p, seed=0), 5.0, 120, {3: 45.6}, {50: -228.0}, {4: 100 / (p.weight / u.pA)}
+    )
     np.testing.assert_allclose(voltage, solve(derivative, [5.0, 0, 0], jumps, 120), rtol=2e-5, atol=2e-6)
     assert not spikes.any()
 
@@ -81,7 +83,7 @@ def test_hpc_an_excitatory_spike_peaks_at_what_it_should():
     p = hpc.Parameters()
     assert p.weight / u.pA == pytest.approx(45.6, abs=0.05)
     fine = dataclasses.replace(p, time_step=0.01 * u.ms)
-    voltage, _ = potentials(hpc.Neurons(fine, 0.0, seed=0), steps=1000, excitation={0: p.weight / u.pA})
+    voltage, _ = potentials(hpc.Neurons(fine, seed=0), steps=1000, excitation={0: p.weight / u.pA})
     assert voltage.max() == pytest.approx(0.14, rel=1e-4)
 
 
@@ -139,7 +141,7 @@ def test_brunel10k_neurons_without_a_refractory_time_spike_where_they_should():
 )
 def test_cuba_and_hpc_neurons_rest_and_go_on_with_their_currents(experiment, start, reset, rest, excitation):
     p = experiment.Parameters()
-    neurons = cuba.Neurons(p) if experiment is cuba else hpc.Neurons(p, 0.0, 0)
+    neurons = cuba.Neurons(p) if experiment is cuba else hpc.Neurons(p, seed=0)
     voltage, spikes = potentials(neurons, start, 80, {0: excitation})
     times = np.flatnonzero(spikes)
     assert times[0] < 3 and times.size >= 2

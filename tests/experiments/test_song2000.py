@@ -13,6 +13,7 @@ from hebbax.experiments.poisson import bernoulli_cells
 from hebbax.experiments.song2000 import Parameters
 
 P = Parameters()
+C = song2000.constants(P)
 STEP_UP = P.potentiation * P.largest_weight
 
 
@@ -26,10 +27,10 @@ class Cell:
     def __init__(self, inputs=3):
         synapses = song2000.connect(1, inputs)
         state = song2000.initial_state(
-            P, synapses, song2000.initial_weight(P, jnp.arange(1), inputs, jax.random.key(0))
+            C, synapses, song2000.initial_weight(C, jnp.arange(1), inputs, jax.random.key(0))
         )
         self.state = state._replace(weight=jnp.full(inputs, P.largest_weight / 2))
-        self.step = jax.jit(song2000.make_step(P, synapses, None))
+        self.step = jax.jit(song2000.make_step(C, P.time_step, synapses, None))
 
     def run(self, pre_spike=(False, False, False), inhibitory_spikes=0, voltage=None):
         """Make one step, from `voltage` if given; return whether the neuron spiked."""
@@ -94,10 +95,11 @@ def test_a_step_agrees_with_the_equations():
     parameters = dataclasses.replace(P, excitatory_rate=600.0 * u.Hz, potentiation=0.05)
     synapses = song2000.connect(neurons, inputs)
     ids, key = jnp.arange(neurons), jax.random.key(2)
-    weight = song2000.initial_weight(parameters, ids, inputs, jax.random.key(1))
-    start = song2000.initial_state(parameters, synapses, weight)
+    constants = song2000.constants(parameters)
+    weight = song2000.initial_weight(constants, ids, inputs, jax.random.key(1))
+    start = song2000.initial_state(constants, synapses, weight)
     pre_spikes, inhibitory_spikes, _ = song2000.draw_inputs(parameters, ids, inputs, steps, key)
-    step = song2000.make_step(parameters, synapses, None)
+    step = song2000.make_step(constants, parameters.time_step, synapses, None)
     end, spikes = jax.lax.scan(step, start, (pre_spikes, inhibitory_spikes))
 
     g_max, a_plus = 0.015, 0.05 * 0.015
@@ -137,7 +139,7 @@ def test_what_a_neuron_gets_does_not_depend_on_who_draws_it():
     """By itself, and with others in another order; weights and numbers of inhibitory spikes too."""
     key, inputs, steps, ids = jax.random.key(5), 30, 200, np.arange(7)
     often = dataclasses.replace(P, excitatory_rate=900.0 * u.Hz)
-    weight = song2000.initial_weight(often, ids, inputs, key).reshape(7, inputs)
+    weight = song2000.initial_weight(song2000.constants(often), ids, inputs, key).reshape(7, inputs)
     spikes, counts, event_steps = song2000.draw_inputs(often, ids, inputs, steps, key)
     spikes = spikes.reshape(steps, 7, inputs)
     for some in ([4], [6, 0, 3]):
@@ -147,7 +149,7 @@ def test_what_a_neuron_gets_does_not_depend_on_who_draws_it():
         np.testing.assert_array_equal(own[1], counts[:, some])
         np.testing.assert_array_equal(own[2], event_steps[some])
         np.testing.assert_array_equal(
-            song2000.initial_weight(often, some, inputs, key).reshape(-1, inputs), weight[some]
+            song2000.initial_weight(song2000.constants(often), some, inputs, key).reshape(-1, inputs), weight[some]
         )
     assert np.unique(spikes.sum((0, 2))).size > 3 and np.unique(weight).size > 200  # neurons differ
     np.testing.assert_array_equal(spikes.sum((0, 2)), (event_steps < steps).sum(1))

@@ -35,6 +35,7 @@ LAYERS = [
     ["_terminal"],
     ["experiments"],
     ["replay"],
+    ["runs"],
     ["cli", "__main__"],
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}

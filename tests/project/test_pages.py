@@ -22,6 +22,8 @@ README = Path(__file__).parents[2] / "README.md"
 DOCS = README.parent / "docs"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
 EXPERIMENTS = sorted((DOCS / "experiments").glob("plot_*.py"))
+AFTER = {"runs.md": ["simulate", "cuba", "--seconds", "0.1"]}  # commands whose results a page's examples read
+TAKE = {"runs.md": ["xarray", "h5netcdf"]}
 WITH_DEVICES = ["derivatives.md", "devices.md"]  # whose examples are for several
 in_repository = pytest.mark.skipif(not README.exists(), reason="the pages are not part of an installed package")
 
@@ -40,8 +42,14 @@ def check_output(code, printed):
 @pytest.mark.slow
 @in_repository
 @pytest.mark.parametrize("path", [path for path in PAGES if path.exists() and blocks(path)], ids=lambda path: path.stem)
-def test_examples_of_a_page_print_what_they_say(path, monkeypatch, threads):
+def test_examples_of_a_page_print_what_they_say(path, monkeypatch, threads, tmp_path):
     code = "\n".join(blocks(path))
+    for library in TAKE.get(path.name, ()):
+        pytest.importorskip(library)
+    if path.name in AFTER:
+        monkeypatch.chdir(tmp_path)
+        command = [sys.executable, "-c", "from hebbax.cli import main; main()", *AFTER[path.name]]
+        subprocess.run(command, check=True, capture_output=True, env=environment())
     monkeypatch.setattr(sys, "argv", ["page"])
     if path.name in WITH_DEVICES:
         env = environment(devices=4)

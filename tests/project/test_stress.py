@@ -57,3 +57,14 @@ def test_an_error_in_a_part_is_a_row_and_missing_tools_leave_what_was_kept(stres
     status, kept, page = run("some", broken, 1.0)
     assert status == "did not pass: some: the run itself"
     assert "**ended early: OSError: no space left**" in page and not kept["results"][0]["passed"]
+
+
+def test_a_clang_without_its_runtime_is_a_row_that_says_what_to_install(monkeypatch):
+    monkeypatch.syspath_prepend(str(STRESS))
+    import fuzz_build
+    import fuzz_kernels
+
+    monkeypatch.setattr(fuzz_build.shutil, "which", lambda tool: f"/usr/bin/{tool}")
+    monkeypatch.setattr(fuzz_build.sanitized, "found", lambda compiler, library: None if "asan" in library else library)
+    (row,) = fuzz_kernels.run(0.0, print)
+    assert row.what == "skipped" and row.passed and "libclang_rt.asan" in row.found and "libclang-rt-dev" in row.found

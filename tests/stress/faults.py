@@ -48,7 +48,7 @@ def run(effort: float, say: Say) -> list[Result]:
     times = max(4, round(8 * effort))
     for case, synapses in SIGNALS.items():
         rows.append(_signals(case, max(20_000_000, round(synapses * min(2 * effort, 1))), times, say))
-    rows.append(_simulate(times, say))
+    rows += [_simulate(times, say), _replay(times, say)]
     for case, (what, count, unit) in THREADS.items():
         rows.append(_threads(case, what, max(3, round(count * effort)), unit, say))
     rows.append(_device(say))
@@ -146,22 +146,67 @@ def _simulate(times: int, say: Say) -> Result:
 
 
 def _interrupt(folder: Path, after: float) -> tuple[float | None, str]:
-    """Run the command on a terminal, interrupt it once it simulates; return how long the answer took, or a problem."""
+    """Interrupt the command once it simulates; return how long the answer took, or a problem."""
+    result = folder / "song2000.npz"
+    command = ("simulate", "song2000", "--output", str(folder))
+    status, said, answered = _on_a_terminal(command, b"simulating", after, lambda said: result.exists())
+    if status != 130 or answered is None or b"interrupted" not in said:
+        return answered, f"ended with {status}: {said[-200:]!r}"
+    with np.load(result) as file:
+        steps = json.loads(str(file["metadata"]))["steps"]
+        whole = 0 < steps < 6_000_000 and steps % 1000 == 0 and np.isfinite(file["weight_end"]).all()
+    return answered, "" if whole else f"{steps} steps in the file"
+
+
+def _replay(times: int, say: Say) -> Result:
+    neurons, synapses, spikes = 200, 20_000, 4_000_000  # which take half a minute
+
+    def work():
+        rng, wrong, answers = np.random.default_rng(SEED), [], []
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            pairs = rng.choice(neurons**2, synapses, replace=False)
+            np.savetxt(
+                folder / "w.csv", np.c_[pairs // neurons, pairs % neurons, rng.random(synapses)],
+                fmt=("%d", "%d", "%.6f"), delimiter=",", header="pre,post,weight", comments="",
+            )  # fmt: skip
+            with (folder / "spikes.csv").open("w") as file:
+                file.write("time,neuron\n")
+                ids = rng.integers(0, neurons, spikes).tolist()
+                file.writelines(f"{k}e-4,{j}\n" for k, j in enumerate(ids))
+            before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+            command = ("replay", str(folder / "w.csv"), str(folder / "spikes.csv"))
+            for _ in range(times):
+                status, said, answered = _on_a_terminal(
+                    command, b"replaying", rng.uniform(0, 3), lambda said: b"interrupted" in said
+                )
+                problem = "" if status == 130 and answered is not None else f"ended with {status}: {said[-200:]!r}"
+                if {path: path.stat().st_mtime_ns for path in folder.iterdir()} != before:
+                    problem = f"files were left or changed: {sorted(path.name for path in folder.iterdir())}"
+                say(f"replay: {answered}, {problem}")
+                answers += [] if answered is None else [answered]
+                wrong += [problem] if problem else []
+        if answers and max(answers) > ANSWERED:
+            wrong.append(f"it answered only after {max(answers):.1f} s")
+        good = f"answered after {np.median(answers):.2f} s, at most {max(answers):.2f}" if answers else ""
+        return times, good + "; nothing was written", wrong
+
+    return _row("Ctrl-C in `hebbax replay`", "signals", work)
+
+
+def _on_a_terminal(
+    command: tuple[str, ...], started: bytes, after: float, is_answered: Callable[[bytes], bool]
+) -> tuple[int, bytes, float | None]:
+    """Run the command on a terminal, and press Ctrl-C some seconds after it has said that it started.
+
+    Return its exit status, what it said, and how long it took to answer, None if it did not.
+    """
     terminal, other = pty.openpty()
-    command = [
-        sys.executable,
-        "-c",
-        "from hebbax.cli import main; main()",
-        "simulate",
-        "song2000",
-        "--output",
-        str(folder),
-    ]
     env = os.environ | {"JAX_PLATFORMS": "cpu", "TERM": "xterm", "COLUMNS": "100"}
-    child = subprocess.Popen(command, stdin=other, stdout=other, stderr=other, env=env)
+    python = [sys.executable, "-c", "from hebbax.cli import main; main()", *command]
+    child = subprocess.Popen(python, stdin=other, stdout=other, stderr=other, env=env)
     os.close(other)
-    result, said, sent, answered, end = folder / "song2000.npz", b"", None, None, time.monotonic() + 600
-    starts = None
+    said, at, sent, answered, end = b"", None, None, None, time.monotonic() + 600
     try:
         while time.monotonic() < end:
             if select.select([terminal], [], [], 0.005)[0]:
@@ -170,24 +215,19 @@ def _interrupt(folder: Path, after: float) -> tuple[float | None, str]:
                 except OSError:  # the other end is closed
                     break
             now = time.monotonic()
-            if starts is None and b"simulating" in said:
-                starts = now + after
-            if starts is not None and sent is None and now >= starts:
+            if at is None and started in said:
+                at = now + after
+            if at is not None and sent is None and now >= at:
                 child.send_signal(signal.SIGINT)
                 sent = time.monotonic()
-            if sent is not None and answered is None and result.exists():
+            if sent is not None and answered is None and is_answered(said):
                 answered = now - sent
         status = child.wait(60)
     finally:
         child.kill()
         child.wait()
         os.close(terminal)
-    if status != 130 or answered is None or b"interrupted" not in said:
-        return answered, f"ended with {status}: {said[-200:]!r}"
-    with np.load(result) as file:
-        steps = json.loads(str(file["metadata"]))["steps"]
-        whole = 0 < steps < 6_000_000 and steps % 1000 == 0 and np.isfinite(file["weight_end"]).all()
-    return answered, "" if whole else f"{steps} steps in the file"
+    return status, said, answered
 
 
 def _threads(case: str, what: str, count: int, unit: str, say: Say) -> Result:

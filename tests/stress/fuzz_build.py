@@ -16,14 +16,16 @@ import sysconfig
 import types
 from pathlib import Path
 
+import sanitized
 from record import ROOT
 
 HERE = Path(__file__).parent / "kernels"
-KINDS = ("update", "propagate", "collect", "deliver", "record", "fade", "tile", "pack", "merge", "exchange")
+KINDS = tuple("update propagate collect deliver record fade tile pack merge exchange append tally sample".split())
 MODULES = (
     "_core.dlpack",
     *(f"_cpu.{x}" for x in "threads rows update propagate collect calls tiles exchange logs handlers".split()),
 )
+FUZZER, ADDRESS = "libclang_rt.fuzzer_no_main-x86_64.a", "libclang_rt.asan-x86_64.so"
 # Measures against threads and batches that small arrays would never reach: with these they take every path.
 SMALL = {
     "rows": {"BATCH": 64, "LONGEST": 80, "PIECE": 4, "CACHED": 256, "LOOKED_UP": 8},
@@ -91,6 +93,12 @@ cdef public void* hebbax_fuzz_handler(int kind) noexcept nogil:
         return <void*> handle_fade
     if kind == 6:
         return <void*> handle_tile
+    if kind == 10:
+        return <void*> handle_append
+    if kind == 11:
+        return <void*> handle_tally
+    if kind == 12:
+        return <void*> handle_sample
     return hebbax_fuzz_exchange_handler(kind)
 """,
     "exchange": """
@@ -108,9 +116,9 @@ def missing() -> str | None:
     for tool in ("clang++", "llvm-profdata", "llvm-cov"):
         if not shutil.which(tool):
             return f"no {tool}: install clang, llvm and compiler-rt (Debian: clang llvm)"
-    runtime = subprocess.run(["clang", "-print-runtime-dir"], capture_output=True, text=True).stdout.strip()
-    if not list(Path(runtime).glob("*fuzzer_no_main*")):
-        return "clang has no libFuzzer: install its compiler-rt (Debian: libclang-rt-dev or libclang-common-14-dev)"
+    for library in (FUZZER, ADDRESS, "libclang_rt.profile-x86_64.a"):
+        if not sanitized.found("clang", library):
+            return f"clang has no {library}: install compiler-rt (Debian: libclang-rt-dev or libclang-common-14-dev)"
     return None
 
 

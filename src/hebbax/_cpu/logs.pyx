@@ -3,11 +3,11 @@
 Some weights, too, after those of earlier steps.
 """
 
-from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy
 
-from hebbax._cpu.buffers cimport BOOL, INT32, Buffer, hot_void, itemsize
+from hebbax._cpu.buffers cimport BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, Buffer, hot_void, itemsize
 from hebbax._cpu.calls cimport MESSAGE, Attributes
 from hebbax._cpu.threads cimport Pool
 
@@ -92,7 +92,7 @@ cdef bint run_tally(
 ) noexcept nogil:
     """Add those who spike to the counts of the step's bin in `result`; behind the last bin, only steps are counted."""
     cdef int32_t* log = <int32_t*> result.data
-    cdef int32_t* counts
+    cdef uint32_t* counts  # which wrap where they are more than int32 counts, as XLA's own
     cdef const uint8_t* spike = <const uint8_t*> operands[1].data
     cdef const int32_t* group = <const int32_t*> operands[2].data
     cdef int64_t n = operands[1].size, bin, j = 0, last, g
@@ -104,7 +104,7 @@ cdef bint run_tally(
         return refused(b"tally", message)
     bin = log[COUNTED_STEPS] // log[EVERY]
     if bin < (result.size - COUNTS_HEADER) // log[GROUPS]:
-        counts = log + COUNTS_HEADER + bin * log[GROUPS]
+        counts = <uint32_t*> log + COUNTS_HEADER + bin * log[GROUPS]
         skip(spike, &j, n)
         while j < n:
             last = min(j + 8, n)
@@ -141,8 +141,8 @@ cdef bint run_sample(
     cdef const Buffer* weight = &operands[1]
     cdef int64_t k = operands[2].size - SAMPLES_HEADER, sample
     if (
-        operands[2].dtype != INT32 or k < 0 or weight.dtype != result.dtype or plan[SAMPLED_STEPS] < 0
-        or plan[SAMPLED_EVERY] < 1
+        weight.dtype not in (FLOAT16, BFLOAT16, FLOAT32, FLOAT64) or weight.dtype != result.dtype
+        or operands[2].dtype != INT32 or k < 0 or plan[SAMPLED_STEPS] < 0 or plan[SAMPLED_EVERY] < 1
     ):
         return refused(b"sample", message)
     if plan[SAMPLED_STEPS] % plan[SAMPLED_EVERY]:

@@ -32,7 +32,7 @@ import numpy as np
 import hebbax
 from hebbax.experiments import network, network_loop
 from hebbax.experiments.parameters import parameter
-from hebbax.experiments.poisson import poisson_counts
+from hebbax.experiments.poisson import Limits, poisson_counts, poisson_limits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,16 @@ class Parameters:
         return network.delay_steps(self.delay, self.time_step)
 
 
+class Constants(NamedTuple):
+    """What a step computes with: float32, in mV, an int32, and what the drive is drawn by."""
+
+    decay: Any
+    weight: Any
+    threshold: Any
+    rest: Any  # refractory steps
+    drive: Limits
+
+
 class Membrane(NamedTuple):
     """State of the neurons."""
 
@@ -72,10 +82,25 @@ class Neurons:
 
     parameters: Parameters
     seed: int
+    given: Constants | None = None
 
     @property
     def time_step(self) -> u.Quantity:
         return self.parameters.time_step
+
+    @property
+    def constants(self) -> Constants:
+        """What a step computes with."""
+        if self.given is not None:
+            return self.given
+        p = self.parameters
+        return Constants(
+            decay=np.float32(math.exp(-(p.time_step / p.membrane_time))),
+            weight=np.float32(p.excitatory_weight / u.mV),
+            threshold=np.float32(p.threshold / u.mV),
+            rest=np.int32(round(p.refractory_time / p.time_step)),
+            drive=poisson_limits(float(p.drive_rate * p.time_step)),
+        )
 
     def start(self, ids: jax.Array) -> Membrane:
         """All at rest."""
@@ -83,19 +108,16 @@ class Neurons:
 
     def drive(self, ids: jax.Array, steps: jax.Array) -> jax.Array:
         """Numbers of spikes from outside."""
-        return poisson_counts(self.seed, float(self.parameters.drive_rate * self.time_step), ids, steps)
+        return poisson_counts(self.seed, self.constants.drive, ids, steps)
 
     def step(
         self, state: Membrane, excitation: jax.Array, inhibition: jax.Array, drive: jax.Array
     ) -> tuple[Membrane, jax.Array]:
         """Decay, spike, then take up what arrives; in the refractory time that is lost."""
-        p = self.parameters
-        decay = np.float32(math.exp(-(p.time_step / p.membrane_time)))
-        weight, threshold = (np.float32(x / u.mV) for x in (p.excitatory_weight, p.threshold))
-        spike = hebbax.fence(state.voltage * decay >= threshold)
-        rest = jnp.int32(round(p.refractory_time / p.time_step))
-        refractory = jnp.where(spike, rest, jnp.maximum(state.refractory - 1, 0))
-        voltage = state.voltage * decay + (excitation + inhibition + weight * drive)
+        c = self.constants
+        spike = hebbax.fence(state.voltage * c.decay >= c.threshold)
+        refractory = jnp.where(spike, c.rest, jnp.maximum(state.refractory - 1, 0))
+        voltage = state.voltage * c.decay + (excitation + inhibition + c.weight * drive)
         return Membrane(jnp.where(spike | (refractory > 0), np.float32(0), voltage), refractory), spike
 
 
@@ -131,7 +153,7 @@ def simulate(
     plastic : bool
         Whether the synapses between excitatory neurons learn.
     seconds, seed, **options
-        As `hebbax.experiments.network_loop.simulate` takes them: `backend`, `mesh` and `on_progress` too.
+        As `hebbax.experiments.network_loop.simulate` takes them: `backend`, `mesh`, `on_progress` and `keeper` too.
 
     Returns
     -------
@@ -150,5 +172,7 @@ def simulate(
     (100, 100)
     """
     p = Parameters() if parameters is None else parameters
-    draw = functools.partial(build, p, neurons=neurons, plastic=plastic, seed=seed)
-    return network_loop.simulate(draw, seconds=seconds, seed=seed, **options)
+    arguments: Any = dict(neurons=neurons, plastic=plastic)
+    draw = functools.partial(build, p, **arguments, seed=seed)
+    about = "brunel10k", arguments
+    return network_loop.simulate(draw, seconds=seconds, seed=seed, about=about, **options)

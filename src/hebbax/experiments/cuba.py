@@ -58,6 +58,19 @@ class Parameters:
         return 1
 
 
+class Constants(NamedTuple):
+    """What a step computes with: float32, potentials in mV above the leak potential, and an int32."""
+
+    threshold: Any
+    reset: Any
+    membrane_decay: Any
+    excitatory_decay: Any
+    inhibitory_decay: Any
+    excitatory_reached: Any  # how much the voltage has of a current, over what the current has left, after a step
+    inhibitory_reached: Any
+    rest: Any  # refractory steps
+
+
 class Membrane(NamedTuple):
     """State of the neurons, in mV, and refractory steps that remain."""
 
@@ -73,15 +86,39 @@ class Neurons:
 
     parameters: Parameters
     seed: int = 0
+    given: Constants | None = None
 
     @property
     def time_step(self) -> u.Quantity:
         return self.parameters.time_step
 
+    @property
+    def constants(self) -> Constants:
+        """What a step computes with."""
+        if self.given is not None:
+            return self.given
+        p = self.parameters
+
+        def decay(time: u.Quantity) -> np.float32:
+            return np.float32(math.exp(-(p.time_step / time)))
+
+        def reached(time: u.Quantity) -> np.float32:
+            return np.float32(time / (time - p.membrane_time)) * (1 - decay(p.membrane_time) / decay(time))
+
+        return Constants(
+            threshold=np.float32((p.threshold - p.leak_potential) / u.mV),
+            reset=np.float32((p.reset_potential - p.leak_potential) / u.mV),
+            membrane_decay=decay(p.membrane_time),
+            excitatory_decay=decay(p.excitatory_time),
+            inhibitory_decay=decay(p.inhibitory_time),
+            excitatory_reached=reached(p.excitatory_time),
+            inhibitory_reached=reached(p.inhibitory_time),
+            rest=np.int32(round(p.refractory_time / p.time_step)),
+        )
+
     def start(self, ids: jax.Array) -> Membrane:
         """Potentials from the reset to the threshold."""
-        p = self.parameters
-        low, high = (np.float32((x - p.leak_potential) / u.mV) for x in (p.reset_potential, p.threshold))
+        low, high = self.constants.reset, self.constants.threshold
         voltage = low + (high - low) * uniform(self.seed, ids)
         return Membrane(voltage, jnp.zeros(ids.size), jnp.zeros(ids.size), jnp.zeros(ids.size, jnp.int32))
 
@@ -92,29 +129,15 @@ class Neurons:
         self, state: Membrane, excitation: jax.Array, inhibition: jax.Array, drive: None
     ) -> tuple[Membrane, jax.Array]:
         """Take up what arrives, then the exact solution over a step."""
-        p = self.parameters
-
-        def decay(time: u.Quantity) -> np.float32:
-            return np.float32(math.exp(-(p.time_step / time)))
-
-        def reached(time: u.Quantity) -> np.float32:
-            """How much the voltage has of an exponential current, over what the current has left, after a step."""
-            return np.float32(time / (time - p.membrane_time)) * (1 - decay(p.membrane_time) / decay(time))
-
-        threshold, reset = (np.float32((x - p.leak_potential) / u.mV) for x in (p.threshold, p.reset_potential))
-        excitation = (state.excitation + excitation) * decay(p.excitatory_time)
-        inhibition = (state.inhibition + inhibition) * decay(p.inhibitory_time)
+        c = self.constants
+        excitation = (state.excitation + excitation) * c.excitatory_decay
+        inhibition = (state.inhibition + inhibition) * c.inhibitory_decay
         excitation, inhibition = hebbax.fence((excitation, inhibition))
-        moved = (
-            state.voltage * decay(p.membrane_time)
-            + excitation * reached(p.excitatory_time)
-            + inhibition * reached(p.inhibitory_time)
-        )
-        voltage = hebbax.fence(jnp.where(state.refractory > 0, reset, moved))
-        spike = voltage > threshold
-        rest = jnp.int32(round(p.refractory_time / p.time_step))
-        refractory = jnp.where(spike, rest, jnp.maximum(state.refractory - 1, 0))
-        return Membrane(jnp.where(spike, reset, voltage), excitation, inhibition, refractory), spike
+        moved = state.voltage * c.membrane_decay + excitation * c.excitatory_reached + inhibition * c.inhibitory_reached
+        voltage = hebbax.fence(jnp.where(state.refractory > 0, c.reset, moved))
+        spike = voltage > c.threshold
+        refractory = jnp.where(spike, c.rest, jnp.maximum(state.refractory - 1, 0))
+        return Membrane(jnp.where(spike, c.reset, voltage), excitation, inhibition, refractory), spike
 
 
 def plasticity(p: Parameters, weight: float) -> hebbax.PairSTDP:
@@ -148,7 +171,7 @@ def simulate(
     plastic : bool
         Whether the synapses between excitatory neurons learn.
     seconds, seed, **options
-        As `hebbax.experiments.network_loop.simulate` takes them: `backend`, `mesh` and `on_progress` too.
+        As `hebbax.experiments.network_loop.simulate` takes them: `backend`, `mesh`, `on_progress` and `keeper` too.
 
     Returns
     -------
@@ -167,5 +190,7 @@ def simulate(
     (500, 100)
     """
     p = Parameters() if parameters is None else parameters
-    draw = functools.partial(build, p, neurons=neurons, plastic=plastic, seed=seed)
-    return network_loop.simulate(draw, seconds=seconds, seed=seed, **options)
+    arguments: Any = dict(neurons=neurons, plastic=plastic)
+    draw = functools.partial(build, p, **arguments, seed=seed)
+    about = "cuba", arguments
+    return network_loop.simulate(draw, seconds=seconds, seed=seed, about=about, **options)

@@ -22,9 +22,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import brainunit as u
 import jax
@@ -32,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import hebbax
+from hebbax.experiments.keeping import Journal, Keeper, described, like, named, on_devices
 from hebbax.experiments.parameters import parameter
 from hebbax.rules import PreTrace
 
@@ -331,6 +331,7 @@ def simulate(
     seed: int = 0,
     backend: str | None = None,
     on_progress: Callable[[float], object] | None = None,
+    keeper: Keeper | None = None,
 ) -> Result:
     """Learn from images, find out what the neurons have learned, and have them tell what others show.
 
@@ -351,6 +352,8 @@ def simulate(
     on_progress : callable, optional
         Called with the biological time in seconds after at most `BLOCK` images. If what it returns is true, the run
         ends there, and the result has what was computed.
+    keeper : Keeper, optional
+        What keeps the run, and has what there was of it (see `hebbax.experiments.keeping`).
 
     Returns
     -------
@@ -371,12 +374,25 @@ def simulate(
     ((64, 10), (10,), 5)
     """
     p = Parameters() if parameters is None else parameters
-    check(p, neurons, epochs, images, held_out)
+    in_all = check(p, neurons, epochs, images, held_out)
     known, unknown = split(load(), images, held_out, seed)
-    synapses, started = connect(neurons), time.perf_counter()
+    synapses = connect(neurons)
     start_key, input_key = jax.random.split(jax.random.key(seed))
+    options: Any = dict(neurons=neurons, epochs=epochs, images=images, held_out=held_out, seed=seed)
+    journal = Journal(keeper, described("digits", p, **options))
     learned = at_first(p, synapses, start_key)
-    shown, stop = 0, False
+    shown, stop, before = 0, False, journal.steps // p.steps
+
+    def kept() -> dict[str, Any]:
+        return named(learned)
+
+    if journal.kept:
+        learned = like(learned, journal.kept.state, on_devices)
+    else:
+        journal.save(0, kept)
+    journal.begin()
+    if on_progress and before:
+        on_progress(before * (p.image_time / u.second))
 
     @functools.partial(jax.jit, static_argnames="learns", donate_argnames="learned")
     def show_block(
@@ -395,15 +411,21 @@ def simulate(
     def show_all(images: Images, learns: bool = False) -> Answers:
         nonlocal learned, shown, stop
         spikes = np.zeros((len(images.label), neurons), np.int32)
-        done = 0
+        done = min(max(0, before - shown), len(images.label))  # those that were shown before this run
+        if done:
+            spikes[:done] = journal.read("spikes")[shown : shown + done]
+        shown += done
         while done < len(images.label) and not stop:
             pixels = images.pixels[done : done + BLOCK]
             count, padded = len(pixels), np.zeros((BLOCK, PIXELS), np.float32)
             padded[:count] = pixels
             learned, own = show_block(learned, padded, np.int32(count), np.int32(shown), learns=learns)
             spikes[done : done + count] = own[:count]
+            journal.add(spikes=spikes[done : done + count])
             done, shown = done + count, shown + count
             stop = bool(on_progress and on_progress(shown * (p.image_time / u.second)))
+            if stop or shown == in_all or journal.due():
+                journal.save(shown * p.steps, kept)
         return Answers(images.label[:done], spikes[:done])
 
     rng = np.random.default_rng([seed, 1])
@@ -411,6 +433,6 @@ def simulate(
     learning = show_all(Images(*(x[order] for x in known)), learns=True)
     answers = show_all(known), show_all(unknown)
     weight = np.array(learned.weight).reshape(synapses.shape)
-    wall_time = (time.perf_counter() - started) * u.second
+    wall_time = journal.wall_time * u.second
     theta = np.array(learned.theta / u.mV) * u.mV
     return Result(p, seed, learning, *answers, weight, theta, wall_time)

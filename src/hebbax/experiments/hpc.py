@@ -40,7 +40,7 @@ import scipy.special
 import hebbax
 from hebbax.experiments import network, network_loop
 from hebbax.experiments.parameters import parameter
-from hebbax.experiments.poisson import poisson_counts, uniform
+from hebbax.experiments.poisson import Limits, poisson_counts, poisson_limits, uniform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +100,23 @@ class Parameters:
         return scipy.linalg.expm(np.array(rates) * step)
 
 
+class Constants(NamedTuple):
+    """What a step computes with: float32, in mV and pA, an int32, and what the drive is drawn by."""
+
+    v_v: Any  # how much of the voltage a step leaves, what it makes of a current, and so on
+    v_i: Any
+    v_r: Any
+    i_i: Any
+    i_r: Any
+    r_r: Any
+    start_mean: Any
+    start_sd: Any
+    threshold: Any
+    weight: Any  # of the drive
+    rest: Any  # refractory steps
+    drive: Limits
+
+
 class Membrane(NamedTuple):
     """State of the neurons, and refractory steps that remain."""
 
@@ -114,38 +131,53 @@ class Neurons:
     """Leaky integrate-and-fire neurons with currents that are alpha functions (NEST's `iaf_psc_alpha`)."""
 
     parameters: Parameters
-    weight: float  # of the drive, in pA
     seed: int
+    given: Constants | None = None
 
     @property
     def time_step(self) -> u.Quantity:
         return self.parameters.time_step
 
+    @property
+    def constants(self) -> Constants:
+        """What a step computes with."""
+        if self.given is not None:
+            return self.given
+        p = self.parameters
+        (v_v, v_i, v_r), (_, i_i, i_r), (_, _, r_r) = p.propagator.astype(np.float32)
+        return Constants(
+            v_v, v_i, v_r, i_i, i_r, r_r,
+            start_mean=np.float32(p.start_mean / u.mV),
+            start_sd=np.float32(p.start_sd / u.mV),
+            threshold=np.float32(p.threshold / u.mV),
+            weight=np.float32(p.weight / u.pA),
+            rest=np.int32(round(p.refractory_time / p.time_step)),
+            drive=poisson_limits(float(p.drive_rate * p.time_step)),
+        )  # fmt: skip
+
     def start(self, ids: jax.Array) -> Membrane:
         """Potentials from a normal distribution, without currents."""
-        mean, sd = (np.float32(x / u.mV) for x in (self.parameters.start_mean, self.parameters.start_sd))
-        voltage = mean + sd * jax.scipy.special.ndtri(uniform(self.seed, ids))
+        c = self.constants
+        voltage = c.start_mean + c.start_sd * jax.scipy.special.ndtri(uniform(self.seed, ids))
         return Membrane(voltage, jnp.zeros(ids.size), jnp.zeros(ids.size), jnp.zeros(ids.size, jnp.int32))
 
     def drive(self, ids: jax.Array, steps: jax.Array) -> jax.Array:
         """Numbers of spikes from outside."""
-        return poisson_counts(self.seed, float(self.parameters.drive_rate * self.time_step), ids, steps)
+        return poisson_counts(self.seed, self.constants.drive, ids, steps)
 
     def step(
         self, state: Membrane, excitation: jax.Array, inhibition: jax.Array, drive: jax.Array
     ) -> tuple[Membrane, jax.Array]:
         """Advance by the exact solution, spike, then take up what arrives."""
-        p = self.parameters
-        (v_v, v_i, v_r), (_, i_i, i_r), (_, _, r_r) = p.propagator.astype(np.float32)
-        moved = v_v * state.voltage + v_i * state.current + v_r * state.rise
-        spike = hebbax.fence((state.refractory == 0) & (moved >= np.float32(p.threshold / u.mV)))
+        c = self.constants
+        moved = c.v_v * state.voltage + c.v_i * state.current + c.v_r * state.rise
+        spike = hebbax.fence((state.refractory == 0) & (moved >= c.threshold))
         rests = spike | (state.refractory > 0)
-        rest = jnp.int32(round(p.refractory_time / p.time_step))
         return Membrane(
             jnp.where(rests, np.float32(0), moved),
-            i_i * state.current + i_r * state.rise,
-            r_r * state.rise + (excitation + inhibition + np.float32(self.weight) * drive),
-            jnp.where(spike, rest, jnp.maximum(state.refractory - 1, 0)),
+            c.i_i * state.current + c.i_r * state.rise,
+            c.r_r * state.rise + (excitation + inhibition + c.weight * drive),
+            jnp.where(spike, c.rest, jnp.maximum(state.refractory - 1, 0)),
         ), spike
 
 
@@ -183,7 +215,7 @@ def build(p: Parameters, *, scale: float, inputs: float, plastic: bool, seed: in
     # As few as the rule allows: at a spike, its row is looked up in each.
     excitation = [connect(e, e, plasticity(p)), connect(e, i)] if plastic else [connect(e, everyone)]
     return network.Network(
-        Neurons(p, p.weight / u.pA, seed),
+        Neurons(p, seed),
         is_excitatory,
         [*excitation, connect(i, everyone)],
         delay=p.delay_steps,
@@ -211,7 +243,7 @@ def simulate(
     plastic : bool
         Whether the synapses between excitatory neurons learn.
     seconds, seed, **options
-        As `hebbax.experiments.network_loop.simulate` takes them: `backend`, `mesh` and `on_progress` too.
+        As `hebbax.experiments.network_loop.simulate` takes them: `backend`, `mesh`, `on_progress` and `keeper` too.
 
     Returns
     -------
@@ -230,5 +262,7 @@ def simulate(
     (112, 100)
     """
     p = Parameters() if parameters is None else parameters
-    draw = functools.partial(build, p, scale=scale, inputs=inputs, plastic=plastic, seed=seed)
-    return network_loop.simulate(draw, seconds=seconds, seed=seed, **options)
+    arguments: Any = dict(scale=scale, inputs=inputs, plastic=plastic)
+    draw = functools.partial(build, p, **arguments, seed=seed)
+    about = "hpc", arguments
+    return network_loop.simulate(draw, seconds=seconds, seed=seed, about=about, **options)

@@ -19,7 +19,15 @@ import hebbax
 
 
 class Neurons(Protocol):
-    """A population of model neurons, as the loop asks for it."""
+    """A population of model neurons, as the loop asks for it.
+
+    It is a frozen dataclass. What it computes from the parameters, once, is `constants`, which a sweep gives it as
+    `given`, those of all members, in their place.
+    """
+
+    @property
+    def constants(self) -> Any:
+        """A pytree of numbers."""
 
     @property
     def parameters(self) -> Any:

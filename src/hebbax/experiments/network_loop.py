@@ -23,11 +23,12 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import hebbax
-from hebbax._core.layout import everywhere, place
+from hebbax._core.layout import everywhere, place, to_host
 from hebbax._core.sent import nobody
 from hebbax._core.specs import Sent
+from hebbax.experiments.keeping import Journal, Keeper, Refused, check_not_over, described, like, named, on_devices
 from hebbax.experiments.network import Network, Run
-from hebbax.experiments.processes import any_process, concatenated
+from hebbax.experiments.processes import any_process
 from hebbax.sharding import Layout, exchange, exchange_all
 
 CHUNK_STEPS = 1000  # after so many steps, spikes are fetched, and progress is told
@@ -103,6 +104,38 @@ class Split:
                 return np.concatenate([np.asarray(x.data)[: int(indptr.data[-1])] for x, indptr in own])
         return np.zeros(0, np.float32)
 
+    def kept(self) -> dict[str, Any]:
+        """The state by neurons and synapses; what arrives is left out, since it is what was sent. Of all processes."""
+        weights = tuple(s.join_weight(w) for s, w in zip(self._learning(), self.state.weights, strict=True))
+        joined = jax.tree.map(self._joined, self.state._replace(arriving=(), weights=()))
+        return named(joined._replace(weights=weights))
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Go on from a state that was kept, on these or on other devices."""
+        weights = tuple(s.split_weight(arrays[f".weights[{k}]"]) for k, s in enumerate(self._learning()))
+        state = like(self.state._replace(arriving=(), weights=()), arrays, self._split)
+        delay, columns = self.network.delay, P(None, self.axis)
+        send = functools.partial(exchange, axis=self.axis, capacity=self.capacity)
+        arriving = jax.jit(self.on_every_device(send, in_specs=columns, out_specs=P()))(state.own[-delay:])
+        self.state = state._replace(arriving=arriving, weights=weights)
+
+    def _learning(self) -> list[Any]:
+        return [shard for shard, rule in zip(self.shards, self.rules, strict=True) if rule is not None]
+
+    def _joined(self, x: jax.Array) -> np.ndarray:
+        numbers = to_host(x)
+        return numbers[..., self.layout.places] if numbers.ndim else numbers
+
+    def _split(self, x: jax.Array, kept: np.ndarray) -> jax.Array:
+        numbers = np.array(to_host(x))
+        if not numbers.ndim:
+            return on_devices(x, kept)
+        if kept.shape != (*numbers.shape[:-1], self.layout.n):
+            message = f"checkpoint: got an array of shape {kept.shape}, expected one for {self.layout.n} neurons"
+            raise Refused(message)
+        numbers[..., self.layout.places] = kept
+        return on_devices(x, numbers)
+
     def compile(self, intervals: int) -> Any:
         """The function `(state, shards, own, first step) -> (state, raster)` of so many intervals of one delay."""
 
@@ -171,7 +204,7 @@ def run_interval(
             for k in rules:
                 learn(k, returned)
         arriving = [
-            synapses[k].propagate_on_pre(weights.get(k, np.float32(p.weight)), pre_spike, backend=backend)
+            synapses[k].propagate_on_pre(weights.get(k, number(p.weight)), pre_spike, backend=backend)
             for k, p in enumerate(network.projections)
         ]
         received: dict[bool, list] = {False: [], True: []}
@@ -193,7 +226,8 @@ def run_interval(
 
 def simulate(
     build: Callable[[], Network], *, seconds: float, seed: int = 0, backend: str | None = None,
-    mesh: Mesh | None = None, on_progress: Callable[[float], object] | None = None,
+    mesh: Mesh | None = None, on_progress: Callable[[float], object] | None = None, keeper: Keeper | None = None,
+    about: tuple[str, dict[str, Any]] = ("network", {}),
 ) -> Run:  # fmt: skip
     """Build a network and run it.
 
@@ -212,6 +246,10 @@ def simulate(
         several processes', all of these call this function alike, and have the result.
     on_progress : callable, optional
         Called with the biological time in seconds; if what it returns is true, the run ends there, in all processes.
+    keeper : Keeper, optional
+        What keeps the run, and has what there was of it (see `hebbax.experiments.keeping`).
+    about : tuple of str and dict
+        For the keeper: the experiment's name, and the arguments of its network.
 
     Returns
     -------
@@ -220,7 +258,8 @@ def simulate(
     Raises
     ------
     ValueError
-        `seconds` is not a positive number, or takes too many steps.
+        `seconds` is not a positive number, takes too many steps, or fewer than were kept; or several processes have too
+        many weights to keep them.
     """
     if not (math.isfinite(seconds) and seconds > 0):
         raise ValueError(f"seconds: got {seconds}, expected a positive number")
@@ -231,33 +270,60 @@ def simulate(
     mesh = best_mesh(network) if mesh is None else mesh
     split = Split(network, mesh, seed, backend)
     chunk, intervals = max(1, CHUNK_STEPS // delay), math.ceil(steps / delay)
-    firsts = range(0, intervals, chunk)
+    if keeper and jax.process_count() > 1 and any(s.count > JOINED for s in split._learning()):
+        raise Refused(f"keeper: got one for more than {JOINED} weights of several processes, expected fewer")
+    synapses = [shard.count for shard in split.shards]
+    options: Any = dict(seed=seed, delay=delay, synapses=synapses)
+    journal = Journal(keeper, described(about[0], network.neurons.parameters, **about[1], **options), by_process=True)
+    start = journal.steps // delay
+    check_not_over(start * delay, intervals * delay, "seconds")
+    whole = start + (intervals - start) // chunk * chunk  # up to where chunks are those of any longer run
+    firsts = range(start, intervals, chunk)
     with _one_at_a_time, _threads_shared_by(len(mesh.local_devices)):
+        if journal.kept:
+            split.restore(journal.kept.state)
+        else:
+            journal.save(0, split.kept)
         built = time.perf_counter()
-        compiled = {n: split.compile(n) for n in {min(chunk, intervals - first) for first in (0, firsts[-1])}}
+        lengths = {min(chunk, intervals - first) for first in (*firsts[:1], *firsts[-1:])}
+        compiled = {n: split.compile(n) for n in lengths}
         ready = time.perf_counter()
-        spikes, done = [], 0
+        journal.begin()
+        done = min(start * delay, steps)
         before: tuple[Any, ...] = ()
+        if on_progress and start:
+            on_progress(done * dt)
         for first in firsts:
             length = min(chunk, intervals - first)
             raster = split.run(compiled[length], first * delay)
             if before:  # while the devices compute this raster
-                spikes.append(_sparse(*before))
+                journal.add(**_sparse(*before))
             before = jax.block_until_ready(raster), split.layout, first * delay
             done = min((first + length) * delay, steps)
-            if any_process(bool(on_progress and on_progress(done * dt))):
+            stop = any_process(bool(on_progress and on_progress(done * dt)))
+            if length == chunk and (stop or first + length == whole or journal.due()):
+                journal.add(**_sparse(*before))
+                before = ()
+                journal.save((first + length) * delay, split.kept)
+            if stop:
                 break
-        spikes.append(_sparse(*before))
-        finished = time.perf_counter()
-    step, neuron = (concatenated(np.concatenate(x)) for x in zip(*spikes, strict=True))
+        if before:
+            journal.add(**_sparse(*before))
+        taken = journal.wall_time
+    step, neuron = journal.read("spike_step"), journal.read("spike_neuron")
     kept = np.lexsort((neuron, step))  # (which processes have)
     kept = kept[step[kept] < done]  # the last interval is run to its end
     weight, first_weight = split.weight(), next((p.weight for p in network.projections if p.rule is not None), 0.0)
     return Run(
-        network, seed, done, sum(shard.count for shard in split.shards), step[kept], neuron[kept],
+        network, seed, done, sum(synapses), step[kept], neuron[kept],
         np.broadcast_to(np.float32(first_weight), weight.shape), weight, mesh.size, int(split.state.crowded),
-        *(x * u.second for x in (built - started, ready - built, finished - ready)),
+        *(x * u.second for x in (built - started, ready - built, taken)),
     )  # fmt: skip
+
+
+def number(weight: Any) -> Any:
+    """A weight of all synapses, float32; one of a sweep's members is that already."""
+    return weight if isinstance(weight, jax.Array) else np.float32(weight)
 
 
 def steps_in(seconds: float, time_step: u.Quantity) -> int:
@@ -287,7 +353,7 @@ def best_mesh(network: Network) -> Mesh:
     return Mesh(devices[: max(1, several)], ("neurons",))
 
 
-def _sparse(raster: jax.Array, layout: Layout, first: int) -> tuple[np.ndarray, np.ndarray]:
+def _sparse(raster: jax.Array, layout: Layout, first: int) -> dict[str, np.ndarray]:
     """Steps and neurons of the spikes in `(intervals, delay, places)`, of this process's devices, one by one."""
     steps, neurons = [], []
     for shard in raster.addressable_shards:
@@ -297,7 +363,7 @@ def _sparse(raster: jax.Array, layout: Layout, first: int) -> tuple[np.ndarray, 
         real = place < layout.starts[k + 1] - layout.starts[k]
         steps.append(step[real] + first)
         neurons.append(place[real] + layout.starts[k])
-    return np.concatenate(steps).astype(np.int32), np.concatenate(neurons).astype(np.int32)
+    return {name: np.concatenate(x).astype(np.int32) for name, x in (("spike_step", steps), ("spike_neuron", neurons))}
 
 
 def _spikes_in(raster: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Random spike trains and numbers of neurons, that depend on the neuron and not on which device draws them."""
 
 import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,22 +23,39 @@ def bernoulli_cells(key: jax.Array, cells: int, probability: float) -> jax.Array
     return jnp.minimum(jnp.cumsum(gaps, dtype=jnp.int32) - 1, cells)
 
 
-def poisson_counts(seed: int, mean: float, neurons: jax.Array, steps: jax.Array) -> jax.Array:
+class Limits(NamedTuple):
+    """Of 32 random bits: how many of these they reach is the number of Poisson events."""
+
+    values: Any  # (most,) uint32
+    number: Any  # int32: the others are padding
+
+
+def poisson_limits(mean: float) -> Limits:
+    """The cumulative probabilities, up to the last that differs from 1 in 32 bits."""
+    if not 0 < mean <= LARGEST_MEAN:
+        raise ValueError(f"mean: got {mean}, expected more than 0 and at most {LARGEST_MEAN}")
+    probabilities = np.cumsum([math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(200)])
+    limits = np.round(probabilities * 2.0**32)
+    values = limits[limits < 2**32].astype(np.uint32)
+    return Limits(values, np.int32(values.size))
+
+
+def poisson_counts(seed: int, mean: float | Limits, neurons: jax.Array, steps: jax.Array) -> jax.Array:
     """Numbers of Poisson events of these neurons in these steps, float32, shape `(steps, neurons)`.
 
     Each depends on the seed, the neuron and the step only, so devices that share neurons out draw what one would. The
     random bits are those of Threefry-2x32 with 20 rounds (Salmon, Moraes, Dror & Shaw 2011, Parallel random numbers: as
     easy as 1, 2, 3, doi:10.1145/2063384.2063405), JAX's own generator, written out here for XLA to merge. They are
-    compared with the cumulative probabilities, up to the last that differs from 1 in 32 bits.
+    compared with the cumulative probabilities, which may be given in place of the mean, as `poisson_limits` has them.
     """
-    if not 0 < mean <= LARGEST_MEAN:
-        raise ValueError(f"mean: got {mean}, expected more than 0 and at most {LARGEST_MEAN}")
+    values, number = mean if isinstance(mean, Limits) else poisson_limits(mean)
     bits = _threefry(_key(seed), neurons.astype(jnp.uint32)[None], steps.astype(jnp.uint32)[:, None])
-    probabilities = np.cumsum([math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(200)])
-    limits = np.round(probabilities * 2.0**32)
     count = jnp.zeros(bits.shape, jnp.float32)
-    for limit in limits[limits < 2**32].astype(np.uint32):
-        count += jnp.where(bits >= limit, np.float32(1), np.float32(0))
+    for k in range(values.shape[0]):
+        reached = bits >= values[k]
+        if isinstance(number, jax.Array):  # of the members of a sweep
+            reached &= k < number
+        count += jnp.where(reached, np.float32(1), np.float32(0))
     return hebbax.fence(count)
 
 

@@ -12,6 +12,15 @@ def any_process(stop: bool) -> bool:
     return stop if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(stop)).any())
 
 
+def agreed(number: int, what: str) -> int:
+    """A number that has to be the same in all processes."""
+    if jax.process_count() > 1:
+        numbers = multihost_utils.process_allgather(np.array(number, np.int32))
+        if (numbers != number).any():
+            raise RuntimeError(f"{what}: got {numbers.tolist()} in the processes, expected the same in all")
+    return number
+
+
 def concatenated(own: np.ndarray) -> np.ndarray:
     """The arrays of all processes, of one axis and of any length each, one after the other, in every process."""
     if jax.process_count() == 1:

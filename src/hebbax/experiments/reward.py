@@ -26,7 +26,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -36,11 +35,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import hebbax
-from hebbax.experiments.parameters import described, parameter
+from hebbax.experiments.keeping import Journal, Keeper, check_not_over, described, like, named, on_devices
+from hebbax.experiments.parameters import parameter
 from hebbax.rules import RewardTraces
 
 BLOCK_STEPS = 1000  # whose input is drawn at once
-RECORD_BLOCKS = 10  # after so many, the weights are looked at
+RECORD_STEPS = 10 * BLOCK_STEPS  # after so many, the weights are looked at
 MOST_STEPS = 2_000_000_000  # which fit int32
 CAPACITY = 256  # of the updates: in most steps one neuron spikes or two
 HIGH = 0.9  # of the largest weight: what is above is "high"
@@ -273,7 +273,7 @@ def check(p: Parameters, seconds: float) -> int:
 
 def simulate(
     parameters: Parameters | None = None, *, seconds: float = 3600.0, seed: int = 0, backend: str | None = None,
-    on_progress: Callable[[float], object] | None = None,
+    on_progress: Callable[[float], object] | None = None, keeper: Keeper | None = None,
 ) -> Result:  # fmt: skip
     """Simulate the network; the same seed gives the same result.
 
@@ -290,6 +290,8 @@ def simulate(
     on_progress : callable, optional
         Called with the biological time in seconds after every block of at most 1000 steps. If what it returns is true,
         the run ends there, and the result has what was computed.
+    keeper : Keeper, optional
+        What keeps the run, and has what there was of it (see `hebbax.experiments.keeping`).
 
     Returns
     -------
@@ -298,7 +300,7 @@ def simulate(
     Raises
     ------
     ValueError
-        An argument or a parameter is out of range.
+        An argument or a parameter is out of range, or the run was kept beyond `seconds`.
 
     Examples
     --------
@@ -327,72 +329,53 @@ def simulate(
         return rule.settle(synapses, state.weight, state.traces)[0]
 
     state, synapses = initial_state(p, excitation, chosen), (excitation, inhibition)
-    starts = range(0, steps, BLOCK_STEPS)
-    lengths = {min(BLOCK_STEPS, steps - start) for start in (starts[0], starts[-1])}
+    journal = Journal(keeper, described("reward", p, seed=seed, block_steps=BLOCK_STEPS))
+    check_not_over(journal.steps, steps, "seconds")
+    starts, end = range(journal.steps, steps, BLOCK_STEPS), steps // BLOCK_STEPS * BLOCK_STEPS
+    lengths = {min(BLOCK_STEPS, steps - start) for start in (*starts[:1], *starts[-1:])}
     compiled = {n: run_block.lower(state, synapses, np.int32(0), length=n).compile() for n in lengths}
-    spikes, weight = np.zeros(2, int), np.array(weights(state, excitation))
-    records, seen = [_record(p, 0, spikes, weight, chosen)], []
-    started = time.perf_counter()
-    for block, first in enumerate(starts):
+    spikes, done, is_recorded = np.zeros(2, int), journal.steps, journal.steps % RECORD_STEPS == 0
+
+    def kept() -> dict[str, Any]:
+        return named(state) | {"spikes": spikes}
+
+    if journal.kept:
+        state, spikes = like(state, journal.kept.state, on_devices), journal.kept.state["spikes"]
+    weight = np.array(weights(state, excitation))
+    if not journal.kept:
+        journal.add(**_record(0, spikes, weight, chosen))
+        journal.save(0, kept)
+    journal.begin()
+    if on_progress and done:
+        on_progress(done * (p.time_step / u.second))
+    for first in starts:
         done = min(first + BLOCK_STEPS, steps)
-        state, new = compiled[done - first](state, synapses, np.int32(block))
+        state, new = compiled[done - first](state, synapses, np.int32(first // BLOCK_STEPS))
         spikes = spikes + [np.asarray(x).sum() for x in (new.excitatory, new.inhibitory)]
-        seen.append([np.asarray(x) for x in (new.pre, new.post, new.rewards)])
-        stop = bool(on_progress and on_progress(done * (p.time_step / u.second)))
-        if stop or done == steps or (block + 1) % RECORD_BLOCKS == 0:
+        seen = (new.pre, new.post, new.rewards)
+        journal.add(**{f"step_{k}": first + np.flatnonzero(np.asarray(x)) for k, x in enumerate(seen)})
+        stop, is_recorded = bool(on_progress and on_progress(done * (p.time_step / u.second))), done % RECORD_STEPS == 0
+        if stop or is_recorded or done == steps:
             weight = np.array(weights(state, excitation))
-            records.append(_record(p, done, spikes, weight, chosen))
+        if is_recorded:
+            journal.add(**_record(done, spikes, weight, chosen))
+        if done % BLOCK_STEPS == 0 and (stop or done == end or journal.due()):
+            journal.save(done, kept)
         if stop:
             break
-    wall_time = (time.perf_counter() - started) * u.second
-    pre, post, rewards = (np.flatnonzero(np.concatenate(x)) for x in zip(*seen, strict=True))
+    wall_time = journal.wall_time * u.second
+    if not is_recorded:  # of this run alone, which ends here
+        journal.add(**_record(done, spikes, weight, chosen))
+    courses = zip(*(journal.read(name) for name in Record._fields), strict=True)
+    records = tuple(Record(t * p.time_step, counts, *map(float, course)) for t, counts, *course in courses)
+    pre, post, rewards = (journal.read(f"step_{k}") for k in range(3))
     pair = 0, int(excitation.indices[chosen])
-    return Result(p, seed, tuple(records), pair, chosen, pre, post, rewards, weight, done, wall_time)
+    return Result(p, seed, records, pair, chosen, pre, post, rewards, weight, done, wall_time)
 
 
-def _record(p: Parameters, steps: int, spikes: np.ndarray, weight: np.ndarray, chosen: int) -> Record:
+def _record(steps: int, spikes: np.ndarray, weight: np.ndarray, chosen: int) -> dict[str, Any]:
+    """One of the entries of `Record`, its time in steps."""
     others = np.delete(weight, chosen)
     low, high = np.quantile(others, [0.05, 0.95])
-    return Record(steps * p.time_step, spikes, float(weight[chosen]), float(others.mean()), float(low), float(high))
-
-
-def summary(result: Result) -> dict[str, str]:
-    """Return the figures that sum a run up, by name."""
-    r, p = result, result.parameters
-    seconds, biological = r.wall_time / u.second, r.records[-1].time / u.second
-    largest, chosen, others = p.largest_weight / u.mV, r.records[-1].chosen, r.others
-    rate = r.records[-1].spikes / biological / (p.excitatory, p.inhibitory)
-    grown = np.flatnonzero(r.course("chosen") > HIGH * largest)
-    return {
-        "biological time": f"{biological:.6g} s in {r.steps} steps",
-        "firing rate": f"excitatory {rate[0]:.2f} Hz, inhibitory {rate[1]:.2f} Hz",
-        "rewards": f"{r.reward_step.size}, {(r.reward_step >= r.steps // 2).sum()} of them in the second half",
-        "weight of the chosen synapse": f"{chosen:.3f} mV (at first 0, at most {largest:g})",
-        f"first above {HIGH} of the largest": f"after {r.time[grown[0]] / u.second:.0f} s" if grown.size else "never",
-        "weights of the others": f"{others.mean():.3f} ± {others.std(dtype=np.float64):.3f} mV",
-        f"others above {HIGH} of the largest": f"{(others > HIGH * largest).mean():.2%}",
-        "others that weigh as much as the chosen": f"{(others >= chosen).mean():.2%}",
-        "wall-clock time": f"{seconds:.1f} s",
-        "time per step": f"{seconds / r.steps * 1e6:.2f} µs",
-    }
-
-
-def arrays(result: Result) -> dict[str, np.ndarray]:
-    """Return the run as plain arrays, for `numpy.savez`; `metadata`, JSON, has parameters and the arrays' units."""
-    r, dt = result, result.parameters.time_step / u.second
-    named: dict[str, tuple[Any, str]] = {
-        "time_s": (r.time / u.second, "s"),
-        "spikes": (r.course("spikes"), "until then, of excitatory and of inhibitory neurons"),
-        "weight_chosen": (r.course("chosen"), "mV"),
-        "weight_mean": (r.course("mean"), "mV, of the others"),
-        "weight_low": (r.course("low"), "mV, which 5% of the others are below"),
-        "weight_high": (r.course("high"), "mV, which 5% of the others are above"),
-        "weight_end": (r.weight_end, "mV, by presynaptic and postsynaptic neuron"),
-        "reward_time_s": (r.reward_step * dt, "s"),
-        "pre_spike_time_s": (r.pre_step * dt, "s, of the chosen presynaptic neuron"),
-        "post_spike_time_s": (r.post_step * dt, "s, of the chosen postsynaptic neuron"),
-    }
-    return described(
-        named, r.parameters, experiment="Izhikevich (2007), doi:10.1093/cercor/bhl152", seed=r.seed, steps=r.steps,
-        pair=r.pair, chosen=r.chosen, wall_time_s=r.wall_time / u.second,
-    )  # fmt: skip
+    record = Record(steps, spikes, weight[chosen], others.mean(), low, high)
+    return {name: np.asarray(x)[None] for name, x in record._asdict().items()}

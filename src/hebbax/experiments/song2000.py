@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,7 +28,8 @@ from jax.sharding import PartitionSpec as P
 
 import hebbax
 from hebbax._core.layout import everywhere, to_host
-from hebbax.experiments.parameters import described, parameter
+from hebbax.experiments.keeping import Journal, Keeper, check_not_over, described, like, named, on_devices
+from hebbax.experiments.parameters import parameter
 from hebbax.experiments.poisson import bernoulli_cells
 from hebbax.experiments.processes import any_process
 from hebbax.rules import PairTraces
@@ -67,6 +67,22 @@ class Parameters:
     depression_time: u.Quantity = parameter(20.0 * u.ms, "time constant of depression, tau-")
     time_step: u.Quantity = parameter(0.1 * u.ms, "time step", "hebbax")
     start_range: tuple[float, float] = parameter((0.0, 1.0), "initial weights: uniform, in largest weights", "hebbax")
+
+
+class Constants(NamedTuple):
+    """What a step computes with, of all that `Parameters` say."""
+
+    resting: u.Quantity
+    excitatory: u.Quantity
+    inhibitory: u.Quantity
+    threshold: u.Quantity
+    reset: u.Quantity
+    membrane_step: Any  # the time step in membrane time constants
+    excitatory_decay: Any
+    inhibitory_decay: Any
+    inhibitory_weight: Any
+    start: tuple[Any, Any]  # the range of the initial weights
+    rule: hebbax.PairSTDP
 
 
 class State(NamedTuple):
@@ -133,9 +149,24 @@ def plasticity(parameters: Parameters) -> hebbax.PairSTDP:
     return hebbax.PairSTDP(p.potentiation_time, p.depression_time, step_up, step_down, 0.0, p.largest_weight)
 
 
-def initial_weight(parameters: Parameters, neurons: jax.Array, inputs: int, key: jax.Array) -> jax.Array:
+def constants(parameters: Parameters) -> Constants:
+    """What a step computes with."""
+    p = parameters
+    low, high = (x * p.largest_weight for x in p.start_range)
+    return Constants(
+        p.resting_potential, p.excitatory_potential, p.inhibitory_potential, p.threshold, p.reset_potential,
+        membrane_step=p.time_step / p.membrane_time,
+        excitatory_decay=math.exp(-(p.time_step / p.excitatory_time)),
+        inhibitory_decay=math.exp(-(p.time_step / p.inhibitory_time)),
+        inhibitory_weight=p.inhibitory_weight,
+        start=(low, high),
+        rule=plasticity(p),
+    )  # fmt: skip
+
+
+def initial_weight(c: Constants, neurons: jax.Array, inputs: int, key: jax.Array) -> jax.Array:
     """Weights of the inputs of these neurons, drawn at random, each neuron's by a key of its own."""
-    low, high = (x * parameters.largest_weight for x in parameters.start_range)
+    low, high = c.start
 
     def of_one(neuron: jax.Array) -> jax.Array:
         return jax.random.uniform(jax.random.fold_in(key, neuron), (inputs,), jnp.float32, low, high)
@@ -143,47 +174,40 @@ def initial_weight(parameters: Parameters, neurons: jax.Array, inputs: int, key:
     return jax.vmap(of_one)(neurons).ravel()
 
 
-def initial_state(parameters: Parameters, synapses: hebbax.Synapses, weight: jax.Array) -> State:
+def initial_state(c: Constants, synapses: hebbax.Synapses, weight: jax.Array) -> State:
     """Neurons at rest."""
     return State(
         weight=weight,
-        voltage=jnp.full(synapses.n_post, 1.0, jnp.float32) * parameters.resting_potential,
+        voltage=jnp.full(synapses.n_post, 1.0, jnp.float32) * c.resting,
         excitation=jnp.zeros(synapses.n_post, jnp.float32),
         inhibition=jnp.zeros(synapses.n_post, jnp.float32),
-        traces=plasticity(parameters).init(synapses),
+        traces=c.rule.init(synapses),
     )
 
 
-def make_step(parameters: Parameters, synapses: hebbax.Synapses, backend: str | None) -> Callable:
+def make_step(c: Constants, time_step: u.Quantity, synapses: hebbax.Synapses, backend: str | None) -> Callable:
     """Return the function `(state, (pre_spike, inhibitory_spikes)) -> (state, post_spike)` of one time step.
 
     Input acts on the voltage from the next step on.
     """
-    p = parameters
-    rule = plasticity(p)
-
-    def decay(time_constant: u.Quantity) -> float:
-        return math.exp(-(p.time_step / time_constant))
 
     def step(state: State, inputs: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array]:
         pre_spike, inhibitory_spikes = inputs
         # The solution of tau dV/dt = E_rest - V + g_ex (E_ex - V) + g_in (E_in - V) for constant conductances.
         conductance = 1.0 + state.excitation + state.inhibition
-        target = (
-            p.resting_potential + state.excitation * p.excitatory_potential + state.inhibition * p.inhibitory_potential
-        ) / conductance
-        voltage = target + (state.voltage - target) * jnp.exp(-(p.time_step / p.membrane_time) * conductance)
-        post_spike = voltage >= p.threshold
+        target = (c.resting + state.excitation * c.excitatory + state.inhibition * c.inhibitory) / conductance
+        voltage = target + (state.voltage - target) * jnp.exp(-c.membrane_step * conductance)
+        post_spike = voltage >= c.threshold
 
         received = synapses.propagate_on_pre(state.weight, pre_spike, backend=backend)
-        weight, traces = rule.step(
-            synapses, state.weight, state.traces, pre_spike, post_spike, p.time_step, after=received, backend=backend
+        weight, traces = c.rule.step(
+            synapses, state.weight, state.traces, pre_spike, post_spike, time_step, after=received, backend=backend
         )
         return State(
             weight=weight,
-            voltage=u.math.where(post_spike, p.reset_potential, voltage),
-            excitation=state.excitation * decay(p.excitatory_time) + received,
-            inhibition=state.inhibition * decay(p.inhibitory_time) + p.inhibitory_weight * inhibitory_spikes,
+            voltage=u.math.where(post_spike, c.reset, voltage),
+            excitation=state.excitation * c.excitatory_decay + received,
+            inhibition=state.inhibition * c.inhibitory_decay + c.inhibitory_weight * inhibitory_spikes,
             traces=traces,
         ), post_spike
 
@@ -231,6 +255,11 @@ def check(parameters: Parameters, neurons: int, inputs: int, seconds: float) -> 
     return max(1, round(seconds * u.second / p.time_step))
 
 
+def block_of(p: Parameters, neurons: int, inputs: int) -> int:
+    """Steps for which inputs are drawn at once."""
+    return max(1, min(BLOCK_STEPS, BLOCK_CELLS // (neurons * max(inputs, p.inhibitory_inputs))))
+
+
 def simulate(
     parameters: Parameters | None = None,
     *,
@@ -241,6 +270,7 @@ def simulate(
     backend: str | None = None,
     mesh: Mesh | None = None,
     on_progress: Callable[[float], object] | None = None,
+    keeper: Keeper | None = None,
 ) -> Result:
     """Simulate `neurons` independent copies of the experiment; the same seed gives the same result on any devices.
 
@@ -264,6 +294,8 @@ def simulate(
     on_progress : callable, optional
         Called with the biological time in seconds after every block of at most 1000 steps. If what it returns is true,
         the run ends there, in all processes, and the result has what was computed.
+    keeper : Keeper, optional
+        What keeps the run, and has what there was of it (see `hebbax.experiments.keeping`).
 
     Returns
     -------
@@ -272,7 +304,7 @@ def simulate(
     Raises
     ------
     ValueError
-        An argument or a parameter is out of range.
+        An argument or a parameter is out of range, or the run was kept beyond `seconds`.
 
     Examples
     --------
@@ -282,8 +314,8 @@ def simulate(
     ((2, 100), 2000)
     """
     p = Parameters() if parameters is None else parameters
-    steps = check(p, neurons, inputs, seconds)
-    block_steps = max(1, min(BLOCK_STEPS, BLOCK_CELLS // (neurons * max(inputs, p.inhibitory_inputs))))
+    steps, c = check(p, neurons, inputs, seconds), constants(p)
+    block_steps = block_of(p, neurons, inputs)
     blocks_per_record = max(1, round(RECORD / (block_steps * p.time_step)))
     start_key, input_key = jax.random.split(jax.random.key(seed))
     mesh = Mesh(jax.local_devices()[:1], ("neurons",)) if mesh is None else mesh
@@ -299,14 +331,14 @@ def simulate(
         return jax.lax.axis_index(axis) * own + jnp.arange(own)
 
     def start(synapses: hebbax.Synapses) -> State:
-        return initial_state(p, synapses, initial_weight(p, own_neurons(), inputs, start_key))
+        return initial_state(c, synapses, initial_weight(c, own_neurons(), inputs, start_key))
 
     def run_own(state: State, synapses: hebbax.Synapses, block: jax.Array, length: int) -> tuple[State, jax.Array]:
         """Run the first `length` steps of a block; return its numbers of spikes, of inputs and of neurons."""
         key = jax.random.fold_in(input_key, block)
         pre_spikes, counts, event_steps = draw_inputs(p, own_neurons(), inputs, block_steps, key)
         drawn = pre_spikes[:length], counts[:length]
-        state, spikes = jax.lax.scan(make_step(p, synapses, backend), state, drawn)
+        state, spikes = jax.lax.scan(make_step(c, p.time_step, synapses, backend), state, drawn)
         return state, jnp.stack([(event_steps < length).sum(1), spikes.sum(0)]).astype(jnp.int32)
 
     @functools.partial(jax.jit, static_argnames="length", donate_argnames="state")
@@ -316,27 +348,54 @@ def simulate(
         return on_every_device(run, **specs)(state, *arrays)
 
     state = jax.jit(on_every_device(start, in_specs=whole, out_specs=part))(synapses)
-    starts = range(0, steps, block_steps)
-    lengths = {min(block_steps, steps - start) for start in (starts[0], starts[-1])}
+    about = described("song2000", p, neurons=neurons, inputs=inputs, seed=seed, block_steps=block_steps)
+    journal = Journal(keeper, about)
+    check_not_over(journal.steps, steps, "seconds")
+    starts = range(journal.steps, steps, block_steps)
+    lengths = {min(block_steps, steps - start) for start in (*starts[:1], *starts[-1:])}
     compiled = {n: run_block.lower(state, synapses, np.int32(0), length=n).compile() for n in lengths}
-    updates, spikes = 0, np.zeros(neurons, np.int64)
+    updates, spikes, done = 0, np.zeros(neurons, np.int64), journal.steps
     weight = weight_start = _whole(state.weight, neurons * inputs).reshape(neurons, inputs)
-    records = [_record(p, 0, spikes, weight)]
-    started = time.perf_counter()
-    for block, first in enumerate(starts):
+
+    def kept() -> dict[str, Any]:
+        of_neurons = named(jax.tree.map(lambda x: _whole(x, x.size // (own * mesh.size) * neurons), state))
+        return of_neurons | {"updates": np.int64(updates), "spikes": spikes}
+
+    if journal.kept:
+        arrays = journal.kept.state
+        updates, spikes = int(arrays["updates"]), arrays["spikes"]
+        state = like(state, arrays, _with_first)
+        weight = _whole(state.weight, neurons * inputs).reshape(neurons, inputs)
+    else:
+        journal.add(**_record(p, 0, spikes, weight))
+        journal.save(0, kept)
+    end = steps // block_steps * block_steps  # up to where blocks are those of any longer run
+    is_recorded = done % (block_steps * blocks_per_record) == 0
+    journal.begin()
+    if on_progress and done:
+        on_progress(done * (p.time_step / u.second))
+    for first in starts:
         done = min(first + block_steps, steps)
-        state, counted = compiled[done - first](state, synapses, np.int32(block))
+        state, counted = compiled[done - first](state, synapses, np.int32(first // block_steps))
         input_spikes, new_spikes = _whole(counted, neurons)
         spikes = spikes + new_spikes
         updates += int(input_spikes.sum()) + inputs * int(new_spikes.sum())
         stop = any_process(bool(on_progress and on_progress(done * (p.time_step / u.second))))
-        if stop or done == steps or (block + 1) % blocks_per_record == 0:
+        is_recorded = done % (block_steps * blocks_per_record) == 0
+        if is_recorded or stop or done == steps:
             weight = _whole(state.weight, neurons * inputs).reshape(neurons, inputs)
-            records.append(_record(p, done, spikes, weight))
+        if is_recorded:
+            journal.add(**_record(p, done, spikes, weight))
+        if done % block_steps == 0 and (stop or done == end or journal.due()):
+            journal.save(done, kept)
         if stop:
             break
-    wall_time = (time.perf_counter() - started) * u.second
-    return Result(p, seed, tuple(records), weight_start, weight, done, updates, wall_time)
+    wall_time = journal.wall_time * u.second
+    if not is_recorded:  # of this run alone, which ends here
+        journal.add(**_record(p, done, spikes, weight))
+    seen = zip(*(journal.read(name) for name in Record._fields), strict=True)
+    records = tuple(Record(steps * p.time_step, *x) for steps, *x in seen)
+    return Result(p, seed, records, weight_start, weight, done, updates, wall_time)
 
 
 def _whole(x: jax.Array, size: int) -> np.ndarray:
@@ -344,10 +403,18 @@ def _whole(x: jax.Array, size: int) -> np.ndarray:
     return np.array(to_host(x))[..., :size]
 
 
-def _record(p: Parameters, steps: int, spikes: np.ndarray, weight: np.ndarray) -> Record:
+def _with_first(x: jax.Array, kept: np.ndarray) -> jax.Array:
+    """`x` with these first entries; what is beyond belongs to no neuron."""
+    numbers = np.array(to_host(x))
+    numbers[: kept.size] = kept
+    return on_devices(x, numbers)
+
+
+def _record(p: Parameters, steps: int, spikes: np.ndarray, weight: np.ndarray) -> dict[str, Any]:
+    """One of the entries of `Record`, its time in steps."""
     sample = np.linspace(0, weight.size - 1, min(SAMPLES, weight.size)).astype(int)
-    return Record(
-        time=steps * p.time_step,
+    record = Record(
+        time=steps,
         spikes=spikes,
         weight_mean=weight.mean(1),
         weight_sd=weight.std(1),
@@ -355,47 +422,4 @@ def _record(p: Parameters, steps: int, spikes: np.ndarray, weight: np.ndarray) -
         fraction_high=(weight > HIGH * p.largest_weight).mean(1),
         weight_sample=weight.ravel()[sample],
     )
-
-
-def summary(result: Result) -> dict[str, str]:
-    """Return the figures that sum a run up, by name; mean and standard deviation are over neurons."""
-    r, last = result, result.records[-1]
-    seconds = r.wall_time / u.second
-    tenth = r.records[-1 - max(1, len(r.records) // 10)]
-    settled = (last.spikes - tenth.spikes) / ((last.time - tenth.time) / u.second)
-
-    def over_neurons(x: np.ndarray, form: str) -> str:
-        return f"{x.mean():{form}} ± {x.std():{form}}"
-
-    return {
-        "biological time": f"{last.time / u.second:.6g} s in {r.steps} steps",
-        "firing rate, at first": over_neurons(r.rate[0] / u.Hz, ".1f") + " Hz",
-        "firing rate, last tenth": over_neurons(settled, ".1f") + " Hz",
-        "weight, mean": f"{r.weight_end.mean() / r.parameters.largest_weight:.3f} of the largest",
-        "weight, standard deviation": f"{r.weight_end.std() / r.parameters.largest_weight:.3f} of the largest",
-        f"weights below {LOW} of the largest": over_neurons(last.fraction_low, ".1%"),
-        f"weights above {HIGH} of the largest": over_neurons(last.fraction_high, ".1%"),
-        "wall-clock time": f"{seconds:.1f} s",
-        "time per step": f"{seconds / r.steps * 1e6:.2f} µs",
-        "synaptic updates": f"{r.updates:.3g}, {r.updates / seconds:.3g} per second",
-    }
-
-
-def arrays(result: Result) -> dict[str, np.ndarray]:
-    """Return the run as plain arrays, for `numpy.savez`; `metadata`, JSON, has parameters and the arrays' units."""
-    leak = "leak conductances"
-    named = {
-        "time_s": (result.time / u.second, "s"),
-        "rate_hz": (result.rate / u.Hz, "Hz, from one time to the next"),
-        "weight_mean": (result.course("weight_mean"), leak),
-        "weight_sd": (result.course("weight_sd"), leak),
-        "fraction_low": (result.course("fraction_low"), f"of weights below {LOW} of the largest"),
-        "fraction_high": (result.course("fraction_high"), f"of weights above {HIGH} of the largest"),
-        "weight_sample": (result.course("weight_sample"), leak),
-        "weight_start": (result.weight_start, leak),
-        "weight_end": (result.weight_end, leak),
-    }
-    return described(
-        named, result.parameters, experiment="Song, Miller & Abbott (2000), doi:10.1038/78829", seed=result.seed,
-        steps=result.steps, synaptic_updates=result.updates, wall_time_s=result.wall_time / u.second,
-    )  # fmt: skip
+    return {name: np.asarray(x)[None] for name, x in record._asdict().items()}

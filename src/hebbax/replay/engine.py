@@ -9,27 +9,29 @@ The kernels are called with operands that are settled once, where `hebbax.inplac
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
-import brainunit as u
 import numpy as np
 
-from hebbax import PairSTDP, Synapses, _cpu
+from hebbax import Synapses, _cpu
 from hebbax._core.lowering import attributes
 from hebbax._core.specs import UPDATE_POST, UPDATE_PRE
 from hebbax.errors import ShapeError
+from hebbax.replay.plans import Rule, plan_of
 
 PRE, POST, BOTH = 1, 2, 3  # whose spike it is; of both where they are one population
 LONGEST = 20.0  # exponent at which traces are decayed: float32 holds exp(88)
 
 
 class Replay:
-    r"""Synapses that learn by pairs of recorded spikes.
+    r"""Synapses that learn by recorded spikes.
 
     Parameters
     ----------
-    rule : hebbax.PairSTDP
+    rule : hebbax.PairSTDP, hebbax.TripletSTDP or hebbax.PowerLawSTDP
         Its parameters plain numbers and not arrays, but for the time constants, which have units.
     pre, post : array of int, shape (nse,)
         Presynaptic and postsynaptic neuron of every synapse, in any order. Several between the same two neurons have
@@ -47,20 +49,20 @@ class Replay:
     Raises
     ------
     TypeError, ValueError
-        A parameter of the rule is an array, or a weight of another dtype or outside the bounds.
+        Another rule, a parameter of it that is an array, or a weight of another dtype or outside the bounds.
     RuntimeError
         The CPU kernels are missing.
 
     Notes
     -----
-    With the spikes of :math:`i` at :math:`t_i^1, t_i^2, \ldots`, a presynaptic and a postsynaptic spike at :math:`t`
+    The equations are those of the rule, with exact traces: where it has :math:`x_i` with a time constant
+    :math:`\tau`, it is at a time :math:`t`
 
     .. math::
 
-        w_{ij} \leftarrow w_{ij} - A_- u^{\mu_-} \sum_{t_j < t} e^{-(t - t_j) / \tau_-} \qquad
-        w_{ij} \leftarrow w_{ij} + A_+ (1 - u)^{\mu_+} \sum_{t_i < t} e^{-(t - t_i) / \tau_+}
+        x_i(t) = \sum_{t_i < t} e^{-(t - t_i) / \tau}
 
-    clipped to the bounds, with :math:`u` as in `PairSTDP`, and for 'nearest' the last term of the sums only. As there,
+    over the spikes :math:`t_i` of the neuron, or for 'nearest' the last of these terms. As in a step of the rule,
     spikes at the same time do not pair with each other, and depression comes before potentiation.
 
     Examples
@@ -74,20 +76,20 @@ class Replay:
     0.5951
     """
 
-    def __init__(self, rule: PairSTDP, pre: Any, post: Any, weight: Any, *, shape: tuple[int, int]) -> None:
+    def __init__(self, rule: Rule, pre: Any, post: Any, weight: Any, *, shape: tuple[int, int]) -> None:
         if _cpu.missing:
             raise RuntimeError(f"the CPU kernels cannot be used: {_cpu.missing}")
         weight = np.asarray(weight)
         if weight.dtype not in (np.float32, np.float64):
             raise TypeError(f"weight: got dtype {weight.dtype}, expected float32 or float64")
         dtype = weight.dtype.newbyteorder("=")
-        self._taus = _number(rule, "tau_plus", u.second), _number(rule, "tau_minus", u.second)
-        self._amplitudes = _number(rule, "a_plus"), _number(rule, "a_minus")
-        low, high = (np.array([_number(rule, name)], dtype) for name in ("w_min", "w_max"))
-        outside = np.flatnonzero(~((weight >= low) & (weight <= high)))
+        self._plan = plan_of(rule)
+        low, high = (np.array([x] if np.isfinite(x) else [], dtype) for x in (self._plan.low, self._plan.high))
+        bounds = [dtype.type(x) for x in (self._plan.low, self._plan.high)]
+        outside = np.flatnonzero(~((weight >= bounds[0]) & (weight <= bounds[1])))
         if outside.size:
             k = outside[0]
-            raise ValueError(f"weight[{k}]: got {weight[k]}, expected within the bounds {low[0]} and {high[0]}")
+            raise ValueError(f"weight[{k}]: got {weight[k]}, expected within the bounds {bounds[0]} and {bounds[1]}")
         # The structure alone: JAX might round the weights.
         synapses, _, order = Synapses.from_coo(
             np.asarray(pre), np.asarray(post), np.zeros(weight.shape, np.float16),
@@ -95,6 +97,9 @@ class Replay:
         )  # fmt: skip
         self._order, self._weight = np.asarray(order), weight[np.asarray(order)].astype(dtype)
         self._y = tuple(np.zeros(n, dtype) for n in synapses.shape)
+        self._slow = tuple(
+            np.zeros(n if half.triplet else 0, dtype) for n, half in zip(synapses.shape, self._plan.halves, strict=True)
+        )
         self._spike = tuple(np.zeros(n, bool) for n in synapses.shape)
         self._gain = tuple(np.zeros(n, dtype) for n in synapses.shape)
         rows, columns = np.asarray(synapses.indptr), np.asarray(synapses.csc_indptr)
@@ -113,10 +118,16 @@ class Replay:
             (self._weight, *own, gain, low, high) for own, gain in zip(structure, self._gain, strict=True)
         )
         self._told = tuple(
-            attributes(spec, soft_bound=bound if mu else None, mu=mu or 1.0)
-            for spec, bound, mu in ((UPDATE_PRE, "lower", rule.mu_minus), (UPDATE_POST, "upper", rule.mu_plus))
+            attributes(spec, soft_bound=half.soft_bound, mu=half.mu or 1.0)
+            for spec, half in zip((UPDATE_PRE, UPDATE_POST), self._plan.halves, strict=True)
         )
-        self._is_nearest = rule.pairing == "nearest"
+        self._traces = [
+            (trace, tau)
+            for half, y, slow in zip(self._plan.halves, self._y, self._slow, strict=True)
+            for trace, tau in ((y, half.tau), (slow, half.slow_tau))
+            if trace.size
+        ]
+        self._reach = LONGEST * min((tau for _, tau in self._traces), default=np.inf)
         self._start = self._last = -np.inf
         self.updates = 0
 
@@ -126,6 +137,31 @@ class Replay:
         given = np.empty_like(self._weight)
         given[self._order] = self._weight
         return given
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that spikes have changed, copied, for `restore`."""
+        numbers = {"start": self._start, "last": self._last, "updates": self.updates}
+        traces = {name: x.copy() for name, x in self._named_traces().items()}
+        return {"weight": self.weight} | traces | {name: np.array(x) for name, x in numbers.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the `state` of a replay of the same synapses, by the same rule.
+
+        Raises
+        ------
+        hebbax.errors.ShapeError
+            It is that of other synapses.
+        """
+        now = {"weight": self._weight} | self._named_traces()
+        for name, x in now.items():
+            if np.shape(state[name]) != x.shape:
+                raise ShapeError(f"{name}: got shape {np.shape(state[name])}, expected {x.shape}")
+        for name, x in now.items():  # which the kernels' operands are
+            x[:] = state[name][self._order] if name == "weight" else state[name]
+        self._start, self._last, self.updates = float(state["start"]), float(state["last"]), int(state["updates"])
+
+    def _named_traces(self) -> dict[str, np.ndarray]:
+        return dict(zip(("pre", "post", "pre_slow", "post_slow"), (*self._y, *self._slow), strict=True))
 
     def advance(self, time: Any, neuron: Any, side: Any = None) -> None:
         """Let these spikes happen.
@@ -155,7 +191,7 @@ class Replay:
             self.updates += int(degree[neuron[(side & one) > 0]].sum())
         starts = np.concatenate(([0], np.flatnonzero(np.diff(time)) + 1))
         events, bounds = time[starts], np.append(starts, time.size)
-        reach, done = LONGEST * min(self._taus), 0
+        reach, done = self._reach, 0
         while done < events.size:
             if events[done] - self._start > reach:
                 self._decay_to(events[done])
@@ -195,53 +231,53 @@ class Replay:
                 raise ValueError(f"neuron[{k}]: got {neuron[k]} twice at time {time[k]}, expected every spike once")
 
     def _decay_to(self, time: float) -> None:
-        for y, tau in zip(self._y, self._taus, strict=True):
-            y *= np.exp((self._start - time) / tau)
-            y[y < np.finfo(y.dtype).tiny] = 0  # subnormal numbers are slow
+        for trace, tau in self._traces:
+            trace *= np.exp((self._start - time) / tau)
+            trace[trace < np.finfo(trace.dtype).tiny] = 0  # subnormal numbers are slow
         self._start = time
 
     def _run(self, events: np.ndarray, bounds: np.ndarray, neuron: np.ndarray, side: np.ndarray) -> None:
         """Events so close to the reference time that `exp` is exact."""
-        passed = events - self._start
-        grown = tuple(np.exp(passed / tau) for tau in self._taus)  # of the traces of either side
-        gains = (-self._amplitudes[1] / grown[1]).tolist(), (self._amplitudes[0] / grown[0]).tolist()
-        kernel, is_nearest = _cpu.kernels()["update"], self._is_nearest
-        sides = tuple(
-            (
-                one,
-                self._y[k],
-                grown[k].tolist(),
-                self._spike[k],
-                self._gain[k],
-                gains[k],
-                self._operands[k],
-                self._told[k],
-            )
-            for k, one in enumerate((PRE, POST))
-        )
-        ends, weight = bounds.tolist(), self._weight
+        kernel, nearest = _cpu.kernels()["update"], self._plan.is_nearest
+        grown = [np.exp((events - self._start) / half.tau) for half in self._plan.halves]  # of traces since then
+        sides = []
+        for k, half in enumerate(self._plan.halves):
+            raised: list = [(self._y[k], grown[k].tolist())]  # traces, and by what a spike raises them
+            gain, slow = half.amplitude / grown[1 - k], None  # of the pairs, and by the slow trace, of the triplets
+            if half.triplet:
+                slower = np.exp((events - self._start) / half.slow_tau)
+                slow = (half.triplet / grown[1 - k] / slower).tolist()
+                raised.append((self._slow[k], slower.tolist()))
+            update = functools.partial(kernel, self._weight, *self._operands[k], **self._told[k])
+            sides.append(_Side((PRE, POST)[k], update, self._spike[k], self._gain[k], gain.tolist(), slow, raised))
+        ends = bounds.tolist()
         ids, whose = neuron[ends[0] : ends[-1]].tolist(), side[ends[0] : ends[-1]].tolist()
         for k, (first, stop) in enumerate(pairwise(x - ends[0] for x in ends)):
             if stop - first == 1:
-                who: Any = ids[first]
-                mine = whose[first]
-                for one, _, _, spike, gain, size, operands, told in sides:
-                    if mine & one:
-                        gain[who], spike[who] = size[k], True
-                        kernel(weight, *operands, **told)
-                        spike[who] = False
-                for one, y, raised, *_ in sides:
-                    if mine & one:
-                        y[who] = raised[k] if is_nearest else y[who] + raised[k]
-                continue
-            several, mine = np.array(ids[first:stop]), np.array(whose[first:stop])
-            spiking = [several[(mine & one) > 0] for one in (PRE, POST)]
-            for who, (_, _, _, spike, gain, size, operands, told) in zip(spiking, sides, strict=True):
-                gain[who], spike[who] = size[k], True
-                kernel(weight, *operands, **told)
-                spike[who] = False
-            for who, (_, y, raised, *_) in zip(spiking, sides, strict=True):
-                y[who] = raised[k] if is_nearest else y[who] + raised[k]
+                spiking: Any = [(s, ids[first]) for s in sides if whose[first] & s.number]
+            else:
+                several, mine = np.array(ids[first:stop]), np.array(whose[first:stop])
+                spiking = [(s, several[(mine & s.number) > 0]) for s in sides]
+            for s, who in spiking:
+                s.gain[who] = s.pairs[k] if s.triplets is None else s.pairs[k] + s.triplets[k] * s.raised[1][0][who]
+                s.spike[who] = True
+                s.update()
+                s.spike[who] = False
+            for s, who in spiking:
+                for trace, by in s.raised:
+                    trace[who] = by[k] if nearest else trace[who] + by[k]
+
+
+class _Side(NamedTuple):
+    """What the loop over events needs of a side."""
+
+    number: int
+    update: Any  # of the weights, by `spike` and `gain`
+    spike: np.ndarray  # whether each neuron spikes
+    gain: np.ndarray  # of each neuron's update
+    pairs: list[float]  # by event
+    triplets: list[float] | None
+    raised: list[tuple[np.ndarray, list[float]]]
 
 
 def repeated(time: np.ndarray, neuron: np.ndarray) -> np.ndarray:
@@ -254,11 +290,3 @@ def repeated(time: np.ndarray, neuron: np.ndarray) -> np.ndarray:
     is_same = (time[order[1:]] == time[order[:-1]]) & (neuron[order[1:]] == neuron[order[:-1]])
     again[order[1:][is_same]] = True
     return again
-
-
-def _number(rule: PairSTDP, name: str, unit: Any = None) -> float:
-    value = getattr(rule, name)
-    number = value.to_decimal(unit) if isinstance(value, u.Quantity) and unit is not None else value
-    if isinstance(number, u.Quantity) or np.ndim(number):
-        raise TypeError(f"{name}: got {value}, expected a plain number")
-    return float(number)

@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import Any
+
 import brainunit as u
 import numpy as np
 
 from hebbax.replay.files import Result
+from hebbax.replay.plans import Rule, plan_of
+
+
+def numbers(result: Result) -> dict[str, tuple[Any, str]]:
+    """Return the numbers that sum a replay up, with their units ("weight": that of the weights)."""
+    rule, (pre, post), course = result.rule, result.spikes, result.course
+    found: dict[str, tuple[Any, str]] = {
+        **{name: _number(name, x) for name, x in _parameters(rule) if not isinstance(x, str)},
+        "pre_neurons": (result.connectivity.shape[0], "1"),
+        "post_neurons": (result.connectivity.shape[1], "1"),
+        "synapses": (result.weight.size, "1"),
+        "pre_spikes": (pre, "1"),
+        "post_spikes": (post, "1"),
+        "biological_time": (course.duration, "s"),
+        "updates": (result.updates, "1"),
+        "read_time": (result.wall_time[0], "s"),
+        "wall_time": (result.wall_time[1], "s"),
+    }
+    for when, weight in (("start", result.connectivity.weight), ("end", result.weight)):
+        if weight.size:
+            found[f"weight_{when}_mean"] = weight.mean(dtype=np.float64), "weight"
+            found[f"weight_{when}_sd"] = weight.std(dtype=np.float64), "weight"
+    return found
 
 
 def summary(result: Result) -> dict[str, str]:
@@ -22,13 +50,7 @@ def summary(result: Result) -> dict[str, str]:
         rates = f"{_rate(pre, n_pre, seconds)} presynaptic, {_rate(post, n_post, seconds)} postsynaptic"
     before, after = found.weight, result.weight
     rows = {
-        "rule": (
-            f"pairs of spikes, {rule.pairing}: tau_plus {rule.tau_plus / u.ms:.6g} ms, "
-            f"tau_minus {rule.tau_minus / u.ms:.6g} ms"
-        ),
-        "amplitudes": f"a_plus {rule.a_plus:.6g}, a_minus {rule.a_minus:.6g}",
-        "exponents": f"mu_plus {rule.mu_plus:.6g}, mu_minus {rule.mu_minus:.6g}",
-        "bounds": f"{rule.w_min:.6g} to {rule.w_max:.6g}",
+        "rule": f"{type(rule).__name__}, {', '.join(_said(name, x) for name, x in _parameters(rule))}",
         "neurons": neurons,
         "synapses": f"{before.size} of {before.dtype}",
         "spikes": spikes,
@@ -43,13 +65,31 @@ def summary(result: Result) -> dict[str, str]:
                 f"from {weight.min():.5g} to {weight.max():.5g}"
             )
     if before.size:
-        at = [100 * float(np.mean(after == after.dtype.type(bound))) for bound in (rule.w_min, rule.w_max)]
+        plan = plan_of(rule)
+        at = [100 * float(np.mean(after == after.dtype.type(bound))) for bound in (plan.low, plan.high)]
         rows["changed"] = f"{100 * float(np.mean(before != after)):.3g}% of the synapses"
         rows["at the bounds"] = f"{at[0]:.3g}% at the lower, {at[1]:.3g}% at the upper one"
     return rows | {
         "arranging synapses": f"{read:.2f} s",
         "replaying": f"{replayed:.2f} s, {result.updates / replayed:.3g} updates/s with reading the spikes",
     }
+
+
+def _parameters(rule: Rule) -> Iterator[tuple[str, Any]]:
+    return ((field.name, getattr(rule, field.name)) for field in dataclasses.fields(rule))
+
+
+def _number(name: str, value: Any) -> tuple[float, str]:
+    if isinstance(value, u.Quantity):
+        return float(value / u.ms), "ms"
+    return float(value), "weight" if re.match("(a[23]?|w)_", name) else "1"
+
+
+def _said(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return f"{name} {value}"
+    number, unit = _number(name, value)
+    return f"{name} {number:.6g}" + (" ms" if unit == "ms" else "")
 
 
 def _rate(spikes: int, n: int, seconds: float) -> str:

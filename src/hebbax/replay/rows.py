@@ -33,6 +33,7 @@ class Rows(NamedTuple):
 
     columns: tuple[np.ndarray, ...]
     place: Callable[[int], str]  # where the row of this position among these stands
+    through: float = 1.0  # the part of the table that ends here
 
 
 def library(name: str, path: Path) -> ModuleType:
@@ -82,6 +83,7 @@ def csv_header(file: BinaryIO, path: Path, wanted: Mapping[str, Kind]) -> list[s
 def csv_rows(path: Path, wanted: Mapping[str, Kind]) -> Iterator[Rows]:
     """Read a CSV file with a header; columns that are not wanted are passed over."""
     arrow, arrow_csv = library("pyarrow", path), library("pyarrow.csv", path)
+    size = path.stat().st_size
     with path.open("rb") as file:
         names = csv_header(file, path, wanted)
         types = {name: arrow.float64() if kind == "number" else arrow.int64() for name, kind in wanted.items()}
@@ -91,7 +93,7 @@ def csv_rows(path: Path, wanted: Mapping[str, Kind]) -> Iterator[Rows]:
         line = 2
         while block := file.read(BLOCK):
             block += file.readline(LINE)
-            lines = block.count(b"\n") + (not block.endswith(b"\n"))
+            lines, through = block.count(b"\n") + (not block.endswith(b"\n")), file.tell() / size
             read = arrow_csv.ReadOptions(column_names=names, use_threads=False, block_size=len(block) + 1)
             try:
                 table = arrow_csv.read_csv(arrow.BufferReader(block), read_options=read, convert_options=convert)
@@ -100,11 +102,11 @@ def csv_rows(path: Path, wanted: Mapping[str, Kind]) -> Iterator[Rows]:
                 is_plain = False
             if is_plain:
                 columns = tuple(column.to_numpy() for column in table.columns)
-                yield Rows(columns, lambda k, first=line: f"{path}, line {first + k}")  # type: ignore[misc]
+                yield Rows(columns, lambda k, first=line: f"{path}, line {first + k}", through)  # type: ignore[misc]
             else:  # empty lines, whole numbers with a point, or a mistake: what it is takes a closer look
                 with any_field_size():
                     told = _line_by_line(block, path, line, names, wanted)
-                yield told
+                yield told._replace(through=through)
             line += lines
 
 
@@ -196,7 +198,7 @@ def parquet_rows(path: Path, wanted: Mapping[str, Kind]) -> Iterator[Rows]:
                     k = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
                     raise Malformed(f"{rows.place(k)}: {name}: is missing, expected a number")
                 columns.append(as_kind(column.to_numpy(zero_copy_only=False), name, kind, rows.place))
-            yield rows._replace(columns=tuple(columns))
+            yield rows._replace(columns=tuple(columns), through=(first + batch.num_rows) / max(1, sum(groups)))
             first += batch.num_rows
 
 

@@ -83,7 +83,7 @@ def spike_rows(path: Path, wanted: str | None) -> Iterator[Rows]:
                 columns = time[part].astype(np.float64), as_kind(neuron[part], "node_ids", "id", place)
             except OSError as error:
                 raise Malformed(f"{place(0)}: cannot be read from here on: {error}") from None
-            yield Rows(columns, place)
+            yield Rows(columns, place, min(1.0, part.stop / time.shape[0]))
 
 
 class Edges(NamedTuple):

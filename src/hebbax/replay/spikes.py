@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,8 +44,10 @@ def format_of(path: Path, among: tuple[str, ...]) -> str:
     return found
 
 
-def read(spikes: Spikes, n: int, side: int, whose: str) -> Iterator[Batch]:
-    """Read the spikes of `n` neurons, which `whose` describes in a message."""
+def read(
+    spikes: Spikes, n: int, side: int, whose: str, on_read: Callable[[float], object] = lambda _: None
+) -> Iterator[Batch]:
+    """Read the spikes of `n` neurons, which `whose` describes in a message; tell what part of the file was read."""
     path, kind = spikes.path, format_of(spikes.path, FORMATS)
     if kind == "hdf5":
         factor = UNITS[spikes.unit] if spikes.unit else sonata.seconds(path, spikes.population)
@@ -53,12 +55,15 @@ def read(spikes: Spikes, n: int, side: int, whose: str) -> Iterator[Batch]:
     else:
         factor = UNITS[spikes.unit or "s"]
         pieces = (rows.csv_rows if kind == "csv" else rows.parquet_rows)(path, COLUMNS)
-    return _checked(pieces, factor, n, side, whose)
+    return _checked(pieces, factor, n, side, whose, on_read)
 
 
-def _checked(pieces: Iterator[Rows], factor: float, n: int, side: int, whose: str) -> Iterator[Batch]:
+def _checked(
+    pieces: Iterator[Rows], factor: float, n: int, side: int, whose: str, on_read: Callable[[float], object]
+) -> Iterator[Batch]:
     time, neuron = np.empty(0), np.empty(0, np.int64)
     for piece in pieces:
+        on_read(piece.through)
         held = time.size  # spikes at the same time, which the piece before ended with
         time = np.concatenate((time, piece.columns[0] * factor))
         neuron = np.concatenate((neuron, piece.columns[1]))

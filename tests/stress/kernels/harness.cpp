@@ -5,7 +5,7 @@
 #include <fstream>
 #include <iterator>
 
-#include "lists.h"
+#include "logs.h"
 
 extern "C" void* hebbax_fuzz_handler(int kind);
 
@@ -30,13 +30,16 @@ static void one_input(const uint8_t* data, size_t size) {
     Draw draw{data, data + size};
     counts.inputs++;
     int which = draw.byte();
-    if (which < 192) NetworkCase(draw, which % 4).run();
-    else if (which < 206) run_tile(draw);
-    else if (which < 220) run_fade(draw);
-    else if (which < 230) run_record(draw);
-    else if (which < 240) run_pack(draw);
-    else if (which < 250) run_merge(draw);
-    else run_exchange(draw);
+    if (which < 176) NetworkCase(draw, which % 4).run();
+    else if (which < 188) run_tile(draw);
+    else if (which < 200) run_fade(draw);
+    else if (which < 208) run_record(draw);
+    else if (which < 216) run_pack(draw);
+    else if (which < 224) run_merge(draw);
+    else if (which < 230) run_exchange(draw);
+    else if (which < 239) LogCase(draw, APPEND, 2).append();
+    else if (which < 248) LogCase(draw, TALLY, 3).tally();
+    else LogCase(draw, SAMPLE, 3).sample();
 }
 
 extern "C" {

@@ -2,42 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-import math
 import os
+from contextlib import nullcontext
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import brainunit as u
-import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import hebbax
-from hebbax._terminal import INTERRUPTED, table, within, write, write_whole
+from hebbax._terminal import INTERRUPTED, Failed, answer, table, write, write_whole, wrote
 from hebbax.replay import connectivity, files
 from hebbax.replay.connectivity import Connectivity
-from hebbax.replay.report import summary
+from hebbax.replay.plans import Rule
+from hebbax.replay.report import numbers, summary
 from hebbax.replay.rows import Malformed, Missing
 from hebbax.replay.spikes import Spikes
+from hebbax.runs.checkpoints import Checkpoints
+from hebbax.runs.options import FileOptions, every_run
+from hebbax.runs.replay_rules import RuleOptions, rule_of
+from hebbax.runs.running import interruptible, keeping, set_threads
 
 
 class Unit(StrEnum):
     s, ms, us = "s", "ms", "us"
 
 
-class Pairing(StrEnum):
-    all, nearest = "all", "nearest"
-
-
-Exponent = Annotated[
-    float, typer.Option(callback=within(0, 1e3), help="0: additive; 1: in proportion to the distance from the bound.")
-]
 OfSide = Annotated[Path | None, typer.Option(metavar="SPIKES", help="Spikes of that side, in place of SPIKES.")]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReplayOptions(FileOptions, RuleOptions):
+    """Options of a replay that are not of its files."""
+
+
+@every_run("replay")
 def replay_command(
     connections: Annotated[
         Path,
@@ -62,22 +66,6 @@ def replay_command(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
-    tau_plus: Annotated[float, typer.Option(callback=within(1e-3, 1e6), help="Of potentiation, in ms.")] = 20.0,
-    tau_minus: Annotated[float, typer.Option(callback=within(1e-3, 1e6), help="Of depression, in ms.")] = 20.0,
-    a_plus: Annotated[
-        float | None,
-        typer.Option(help="Change by a pair, in the unit of weights.", show_default="0.005 of the bounds' distance"),
-    ] = None,
-    a_minus: Annotated[float | None, typer.Option(help="The same, of depression.", show_default="1.05 a-plus")] = None,
-    w_min: Annotated[float, typer.Option(help="Lower bound of weights.")] = 0.0,
-    w_max: Annotated[
-        float | None, typer.Option(help="Upper bound of weights.", show_default="the largest there is")
-    ] = None,
-    mu_plus: Exponent = 0.0,
-    mu_minus: Exponent = 0.0,
-    pairing: Annotated[
-        Pairing, typer.Option(help="With all earlier spikes of the other side, or the last.")
-    ] = Pairing.all,
     time_unit: Annotated[
         Unit | None, typer.Option(help="Of the spikes' times.", show_default="s; in SONATA files what they say, or ms")
     ] = None,
@@ -88,11 +76,10 @@ def replay_command(
         ),
     ] = None,
     population: Annotated[str | None, typer.Option(help="Which edges, of a SONATA file that has several.")] = None,
-    threads: Annotated[
-        int | None, typer.Option(callback=within(1), help="Threads of the kernels.", show_default="as in `hebbax info`")
-    ] = None,
+    *,
+    options: ReplayOptions,
 ) -> None:
-    """Apply pair-based STDP to your own connectivity and recorded spikes.
+    """Apply a rule of plasticity to your own connectivity and recorded spikes.
 
     Writes the new weights, in the format and order of the old ones, and a figure (PNG). Spikes are read piece by piece:
     their file may be larger than memory. Those of one population are SPIKES; of two, --pre and --post.
@@ -109,21 +96,22 @@ def replay_command(
     for path in (spikes, pre, post):
         if path is not None and path.exists() and target.exists() and path.samefile(target):
             raise typer.BadParameter(f"{target} has the spikes: expected another name", param_hint="'--output'")
-    if threads is not None:
-        try:
-            hebbax.set_num_threads(threads)
-        except (RuntimeError, ValueError) as error:
-            raise typer.BadParameter(str(error), param_hint="'--threads'") from error
-    console = Console()
+    set_threads(options.threads)
+    console = Console(stderr=options.json)
+    answer.add(command="replay", hebbax=hebbax.__version__, jax=version("jax"))
     try:
         found = connectivity.read(connections, shape, spikes is not None, population)
-        options: Any = dict(mu_plus=mu_plus, mu_minus=mu_minus, pairing=pairing.value)
-        rule = _rule(found, tau_plus, tau_minus, a_plus, a_minus, w_min, w_max, options)
+        rule = rule_of(options, found)
         sources = _sources(found, spikes, pre, post, time_unit.value if time_unit else None)
-        result = _replay(console, found, rule, sources)
+        with keeping(options, target.stem, console) as keeper:
+            result = _replay(console, found, rule, sources, keeper)
+        if not result.is_whole:
+            console.print(f"interrupted: --resume goes on from {options.checkpoint}", soft_wrap=True, markup=False)
+            raise typer.Exit(INTERRUPTED)
         console.print(table("replay", summary(result)))
+        answer.add_numbers(numbers(result))
         write_whole(target, lambda partial: found.write(partial, result.weight))
-        console.print(f"wrote {target}", soft_wrap=True, highlight=False, markup=False)
+        wrote(console, target)
         try:
             draw = importlib.import_module("hebbax.replay.figure").figure
         except ModuleNotFoundError as error:
@@ -136,16 +124,11 @@ def replay_command(
         console.print("interrupted: nothing was left half written")
         raise typer.Exit(INTERRUPTED) from None
     except (Malformed, Missing) as error:
-        _fail(str(error))
+        raise Failed(str(error)) from None
     except OSError as error:
-        _fail(f"{error.filename or target}: {error.strerror or error}")
+        raise Failed(f"{error.filename or target}: {error.strerror or error}") from error
     except MemoryError:
-        _fail(f"{connections}: the synapses do not fit into memory")
-
-
-def _fail(message: str) -> None:
-    Console(stderr=True).print(f"error: {message}", soft_wrap=True, highlight=False, markup=False)
-    raise typer.Exit(1)
+        raise Failed(f"{connections}: the synapses do not fit into memory") from None
 
 
 def _check_target(target: Path, connections: Path, force: bool, picture: Path) -> None:
@@ -169,30 +152,6 @@ def _check_target(target: Path, connections: Path, force: bool, picture: Path) -
             raise typer.BadParameter(f"{path} is there already: --force overwrites it", param_hint="'--output'")
 
 
-def _rule(
-    found: Connectivity, tau_plus: float, tau_minus: float, a_plus: float | None, a_minus: float | None, w_min: float,
-    w_max: float | None, options: dict[str, Any],
-) -> hebbax.PairSTDP:  # fmt: skip
-    if w_max is None:
-        w_max = float(found.weight.max(initial=w_min))
-        if not w_max > w_min:
-            message = f"expected a value: no weight of {found.path} is above --w-min, {w_min:g}"
-            raise typer.BadParameter(message, param_hint="'--w-max'")
-    a_plus = 0.005 * (w_max - w_min) if a_plus is None else a_plus
-    a_minus = 1.05 * a_plus if a_minus is None else a_minus
-    most = float(np.finfo(found.weight.dtype).max)
-    for name, value in (("w-min", w_min), ("w-max", w_max), ("a-plus", a_plus), ("a-minus", a_minus)):
-        if not math.isfinite(value):
-            raise typer.BadParameter(f"got {value}, expected a finite number", param_hint=f"'--{name}'")
-        if abs(value) > most:
-            message = f"got {value}, which {found.weight.dtype}, the dtype of the weights, cannot hold"
-            raise typer.BadParameter(message, param_hint=f"'--{name}'")
-    try:
-        return hebbax.PairSTDP(tau_plus * u.ms, tau_minus * u.ms, a_plus, a_minus, w_min, w_max, **options)
-    except (ValueError, TypeError) as error:
-        raise typer.BadParameter(str(error)) from error
-
-
 def _sources(
     found: Connectivity, spikes: Path | None, pre: Path | None, post: Path | None, unit: str | None
 ) -> tuple[Spikes, Spikes | None]:
@@ -207,13 +166,22 @@ def _sources(
 
 
 def _replay(
-    console: Console, found: Connectivity, rule: hebbax.PairSTDP, sources: tuple[Spikes, Spikes | None]
-) -> files.Result:
-    columns = TextColumn("{task.description}"), TextColumn("{task.fields[done]}"), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("replaying", total=None, done="")
+    console: Console, found: Connectivity, rule: Rule, sources: tuple[Spikes, Spikes | None],
+    keeper: Checkpoints | None,
+) -> files.Result:  # fmt: skip
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}"), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    # A replay that is not kept has nothing to leave behind: Ctrl-C ends it at once.
+    with (
+        interruptible() if keeper else nullcontext(lambda: False) as interrupted,
+        Progress(*columns, console=console, transient=True) as bar,
+    ):
+        task = bar.add_task("replaying", total=1.0, done="")
 
-        def on_progress(spikes: int, time: float) -> None:
-            bar.update(task, done=f"{spikes} spikes, until {time:.6g} s")
+        def on_progress(spikes: int, time: float, part: float) -> bool:
+            bar.update(task, completed=part, done=f"{spikes} spikes, until {time:.6g} s")
+            return interrupted()
 
-        return files.replay(found, rule, *sources, on_progress)
+        return files.replay(found, rule, *sources, on_progress, keeper)
