@@ -149,6 +149,8 @@ def test_every_mistake_of_a_file_is_reported_at_once(run, asked, tmp_path):
     [
         (b"neurons = = 3", "run.toml: not TOML: Invalid value (at line 1, column 11)"),
         (b"\xff", "run.toml: expected text"),
+        (b'format = "npz"', "format: got 'npz', expected a list, in square brackets"),
+        (b"output = 3", "output: got 3, expected the name of a file or a folder"),
         (None, "run.toml: No such file"),
     ],
 )
