@@ -84,7 +84,7 @@ def test_killed_while_it_saves_it_goes_on_from_the_last_checkpoint(kills, tmp_pa
     keeper = Checkpoints(tmp_path, "run", resume=True)
     kept = keeper.start({})
     keeper.save(kept.steps, kept.state, {})
-    assert {x.name for x in tmp_path.iterdir() if not x.name.endswith(".seen.h5")} == {f"run-{kept.steps}.h5"}
+    assert {x.name for x in tmp_path.glob("*.h5*") if not x.name.endswith(".seen.h5")} == {f"run-{kept.steps}.h5"}
 
 
 @pytest.mark.slow
@@ -146,8 +146,9 @@ def test_a_disk_that_was_full_for_a_while_costs_checkpoints_only(tmp_path, full_
     assert len(told) == 3 and keeper.failed is None and "no checkpoint after 90 steps" in told[1]
     assert f"{tmp_path / 'cuba-0-90.seen.h5'}: File too large" in told[1]
     check_same(run, whole)
+    keeper.close()
     check_same(go_on(tmp_path), whole)
-    assert not [x for x in tmp_path.iterdir() if x.name.startswith(".")]
+    assert [x.name for x in tmp_path.iterdir() if x.name.startswith(".")] == [".cuba.lock"]
 
 
 def test_a_disk_that_stays_full_keeps_the_last_checkpoint_and_ends_with_an_error(
@@ -158,6 +159,7 @@ def test_a_disk_that_stays_full_keeps_the_last_checkpoint_and_ends_with_an_error
     keeper = Checkpoints(stopped, "cuba", every=0, resume=True)
     check_same(runner("cuba")(keeper=keeper), whole)
     assert "no checkpoint after 450 steps" in keeper.failed
+    keeper.close()
     assert {x.name: x.read_bytes() for x in stopped.iterdir()} == before
     monkeypatch.setattr(cuba, "simulate", lambda **options: runner("cuba")(keeper=options["keeper"]))
     command = [
@@ -212,7 +214,7 @@ def test_it_goes_on_from_the_checkpoint_before_a_damaged_one(name, change, expec
     check_same(go_on(stopped, told.append), whole)
     assert len(told) == 1 and "going on from cuba-180.h5" in told[0]
     assert expected.format(len(content) - 100, len(content)) in told[0]
-    assert sorted(x.name for x in stopped.iterdir() if "seen" not in x.name) == ["cuba-360.h5", "cuba-450.h5"]
+    assert sorted(x.name for x in stopped.glob("cuba*") if "seen" not in x.name) == ["cuba-360.h5", "cuba-450.h5"]
 
 
 def test_without_a_whole_checkpoint_it_ends_and_says_why(stopped):
@@ -263,6 +265,16 @@ def test_checkpoints_of_an_earlier_run_are_not_overwritten(stopped):
     with pytest.raises(Refused, match=r"has a checkpoint of cuba, cuba-270.h5: go on from it, or remove it"):
         Checkpoints(stopped, "cuba")
     Checkpoints(stopped, "cub")  # another name
+
+
+def test_two_runs_do_not_write_into_one_folder(tmp_path):
+    running = Checkpoints(tmp_path, "cuba")
+    for resume in (False, True):
+        with pytest.raises(Refused, match="another run writes its checkpoints of cuba there now"):
+            Checkpoints(tmp_path, "cuba", resume=resume)
+    Checkpoints(tmp_path, "hpc")
+    running.close()
+    Checkpoints(tmp_path, "cuba")
 
 
 def test_ctrl_c_leaves_results_and_a_checkpoint(tmp_path, monkeypatch):

@@ -41,6 +41,9 @@ def test_values_are_ranges_and_lists():
     found = over(["depression_ratio=log:0.01:1:3", "threshold=-54 mV:-50 mV:3"], schema)
     np.testing.assert_allclose(found["depression_ratio"], [0.01, 0.1, 1])
     np.testing.assert_allclose([x / u.mV for x in found["threshold"]], [-54, -52, -50])
+    for text in ("potentiation=0:1:100_000_000", "seed=0:4_000_000_000"):  # not made before they are refused
+        with pytest.raises(ValueError, match="expected at most 100000"):
+            over([text], schema)
     assert grid(dict(a=[1, 2], b=[3, 4])) == [dict(a=1, b=3), dict(a=1, b=4), dict(a=2, b=3), dict(a=2, b=4)]
 
 
@@ -126,12 +129,22 @@ def test_the_command_writes_table_data_and_figure(run, tmp_path):
     with h5py.File(tmp_path / "sweep-cuba" / "sweep-cuba.h5") as file:
         np.testing.assert_array_equal([float(row["weight_mean (mV)"]) for row in rows], file["weight_mean"])
         np.testing.assert_allclose(file["weight"][:].mean(1), file["weight_mean"], rtol=1e-6)
-        assert file["membrane_time"].attrs["unit"] == "ms" and "potentiation = 0.01" in file.attrs["configuration"]
+        assert file["membrane_time"].attrs["units"] == "ms" and "membrane_time" not in file["parameters"]
+        assert file["weight"].dims[0][0] == file["membrane_time"].dims[0][0]  # the axis `member`
+        assert file["parameters/potentiation"][()] == 0.01 and "potentiation = 0.01" in file.attrs["configuration"]
+        assert file.attrs["seed"] == 3 and {"command_line", "commit", "jax"} <= {*file.attrs}
+        assert json.loads(file.attrs["over"]) == {"membrane_time": ["16.0 ms", "20.0 ms"], "largest_weight": [2.0, 3.0]}
         weight = file["weight"][3]
     assert (tmp_path / "sweep-cuba" / "sweep-cuba.png").read_bytes().startswith(b"\x89PNG")
     p = cuba.Parameters(membrane_time=20.0 * u.ms, largest_weight=3.0, potentiation=0.01)
     alone = cuba.simulate(p, neurons=100, seconds=0.02, seed=3)
     np.testing.assert_allclose(weight, alone.weight_end, rtol=1e-5)
+
+
+def test_a_file_that_cannot_be_written_is_an_error_in_a_line(run, tmp_path):
+    (tmp_path / "sweep-cuba" / "sweep-cuba.h5").mkdir(parents=True)
+    result = run(CUBA, "--over", "membrane_time=16 ms", "--json")
+    assert result.exit_code == 1 and json.loads(result.stdout)["error"] == "sweep-cuba/sweep-cuba.h5: Is a directory"
 
 
 def test_ctrl_c_keeps_what_was_computed(run, tmp_path, monkeypatch):

@@ -6,10 +6,13 @@ names those before it with their SHA-256.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -53,7 +56,13 @@ class Checkpoints:
     Raises
     ------
     Refused
-        The folder cannot be written to, or has checkpoints that are not to be gone on from, or none that are.
+        The folder cannot be written to, has checkpoints that are not to be gone on from, or none that are, or another
+        run writes its checkpoints there.
+
+    Notes
+    -----
+    The first process locks `.NAME.lock` until `close` is called, or the keeper is gone, or its process, however that
+    ends.
     """
 
     def __init__(
@@ -72,6 +81,7 @@ class Checkpoints:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
+            self._locked = self._lock() if self._writes else None
         except OSError as error:
             raise Refused(f"{folder}: expected a folder that can be written to ({error.strerror})") from error
         found = self._found()
@@ -79,6 +89,28 @@ class Checkpoints:
             raise Refused(f"{folder}: has no checkpoint {name}-<steps>.h5 to go on from")
         if found and not resume:
             raise Refused(f"{folder}: has a checkpoint of {name}, {found[-1][1].name}: go on from it, or remove it")
+
+    def close(self) -> None:
+        """Let other runs write their checkpoints here."""
+        if self._locked:
+            self._locked()
+
+    def _lock(self) -> Callable[[], object]:
+        """Keep other runs from writing here; what is returned lets them.
+
+        A file that is there would outlive a process that is killed; the system frees a lock on it.
+        """
+        path = self.folder / f".{self.name}.lock"
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        free = weakref.finalize(self, os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            free()
+            raise Refused(f"{self.folder}: another run writes its checkpoints of {self.name} there now") from None
+        except OSError as error:  # a file system without locks
+            self._warn(f"{path}: cannot be locked ({error.strerror}); expected no other run that writes there")
+        return free
 
     def start(self, about: Mapping[str, Any]) -> Kept | None:
         """Read the newest checkpoint that is whole, if the run is to go on.

@@ -23,6 +23,12 @@ import typer
 from hebbax.runs.quantities import Number, in_unit, quantity
 
 Model = type[pydantic.BaseModel]
+# In place of what pydantic says of these kinds of errors.
+EXPECTED = {
+    "path_type": "expected the name of a file or a folder",
+    "list_type": "expected a list, in square brackets",
+    "missing": "expected one more value",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +101,7 @@ class Schema:
         if error["type"] == "extra_forbidden":
             return f"{key}: {self._unknown(str(where[-1]), in_table=len(where) > 1)}"
         message = error["msg"].removeprefix("Value error, ").replace("Input should be ", "expected ")
+        message = EXPECTED.get(error["type"], message)
         return f"{key}: {message}" if message.startswith("got ") else f"{key}: got {got!r}, {message}"
 
     def _unknown(self, name: str, in_table: bool) -> str:

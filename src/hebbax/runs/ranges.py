@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ import brainunit as u
 import numpy as np
 
 from hebbax.runs.config import Schema, literal
+
+MOST = 100_000  # members: each is a row of the table, and is checked before any memory is looked at
 
 
 def over(texts: Sequence[str], schema: Schema, fixed: Collection[str] = ()) -> dict[str, list[Any]]:
@@ -33,6 +36,9 @@ def over(texts: Sequence[str], schema: Schema, fixed: Collection[str] = ()) -> d
             found[name] = _values(name, values, schema)
         except ValueError as error:
             raise ValueError(f"{text}: {error}") from None
+    members = math.prod(map(len, found.values()))
+    if members > MOST:
+        raise ValueError(f"got {members} members, expected at most {MOST}")
     return found
 
 
@@ -55,6 +61,7 @@ def _values(name: str, text: str, schema: Schema) -> list[Any]:
     if len(parts) == 2 and not logarithmic:
         first, last = (_one(name, x, schema) for x in parts)
         if isinstance(first, int) and isinstance(last, int) and first <= last:
+            _check_count(last - first + 1)
             return list(range(first, last + 1))
         raise ValueError("expected FIRST:LAST:COUNT, or FIRST:LAST of ascending integers")
     if len(parts) != 3:
@@ -62,6 +69,7 @@ def _values(name: str, text: str, schema: Schema) -> list[Any]:
     first, last, count = _one(name, parts[0], schema), _one(name, parts[1], schema), literal(parts[2].strip())
     if not isinstance(count, int) or count < 1:
         raise ValueError(f"got {parts[2].strip()!r} values, expected a number of at least 1")
+    _check_count(count)
     (low, _), (high, _) = number_of(first), number_of(last)
     if logarithmic and not (low * high > 0):
         raise ValueError("expected two numbers of one sign, neither of them 0, for steps of one ratio")
@@ -71,6 +79,11 @@ def _values(name: str, text: str, schema: Schema) -> list[Any]:
             raise ValueError(f"expected integers, got {between}")
         return [round(x) for x in between]
     return [x * u.get_unit(first) if isinstance(first, u.Quantity) else x for x in between]
+
+
+def _check_count(count: int) -> None:
+    if count > MOST:
+        raise ValueError(f"got {count} values, expected at most {MOST}")
 
 
 def _one(name: str, text: str, schema: Schema) -> Any:

@@ -45,6 +45,7 @@ def filling(data: Data, about: Mapping[str, Any]) -> Callable[[Any], None]:
         constants = {
             field.name: _constant(field.name, getattr(data.parameters, field.name), **field.metadata)
             for field in dataclasses.fields(data.parameters)
+            if field.name not in data.arrays  # of a sweep over it
         }
         group = file.create_group("parameters")
         _fill(group, {name: x for name, (x, _) in constants.items()})

@@ -109,6 +109,9 @@ def keeping(options: FileOptions, name: str, console: Console) -> Iterator[Check
         raise typer.BadParameter(str(error), param_hint="'--checkpoint'") from error
     except Damaged as error:
         raise Failed(str(error)) from error
+    finally:
+        if keeper:
+            keeper.close()
     if keeper and keeper.failed:
         raise Failed(keeper.failed)
 

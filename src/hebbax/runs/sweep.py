@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib
 import inspect
 import io
@@ -13,18 +14,17 @@ from types import ModuleType
 from typing import Annotated, Any
 
 import brainunit as u
-import h5py
-import jax
 import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
 import hebbax
-from hebbax._terminal import INTERRUPTED, Failed, answer, write, write_whole, wrote
+from hebbax._terminal import INTERRUPTED, Failed, answer, write, wrote
 from hebbax.experiments import brunel10k, cuba, hpc, network_sweep, song2000_sweep
+from hebbax.experiments.parameters import Array, Data
 from hebbax.experiments.sweeping import Outcome
-from hebbax.runs import config
+from hebbax.runs import config, results
 from hebbax.runs.options import Json, Threads
 from hebbax.runs.ranges import grid, number_of, over
 from hebbax.runs.running import check_backend, progress, set_threads, writable
@@ -96,9 +96,17 @@ def sweep_command(
     except (ArithmeticError, ValueError) as error:
         raise Failed(f"a member of the sweep cannot be run: {error}") from error
     columns = _columns(swept, members, outcome)
-    _report(console, output / f"sweep-{name}", swept, columns, outcome, config.written(schema, options, _of(
-        schema, options, constants
-    )))  # fmt: skip
+    shared = _of(schema, options, constants)
+    about = dict(
+        experiment=name, configuration=config.written(schema, options, shared), over=answer.content["over"],
+        steps=outcome.steps, wall_time_s=outcome.wall_time,
+    )  # fmt: skip
+    if "seed" not in swept:
+        about["seed"] = options["seed"]
+    try:
+        _report(console, output / f"sweep-{name}", swept, columns, outcome, _data(columns, outcome, shared, about))
+    except OSError as error:
+        raise Failed(f"{error.filename or output}: {error.strerror or error}") from error
     if outcome.steps < round(options["seconds"] / (options["dt"] * 1e-3)):
         console.print("interrupted: this is what was computed until then")
         raise typer.Exit(INTERRUPTED)
@@ -175,9 +183,18 @@ def _columns(swept: Values, members: Sequence[Mapping[str, Any]], outcome: Outco
     return found
 
 
-def _report(
-    console: Console, stem: Path, swept: Values, columns: Columns, outcome: Outcome, configuration: str
-) -> None:
+def _data(columns: Columns, outcome: Outcome, parameters: Any, about: dict[str, Any]) -> Data:
+    """The table, one array for a column, and all rates and weights of all members."""
+    meanings = {f.name: f.metadata["meaning"] for f in dataclasses.fields(parameters)}
+    arrays = {name: Array(x, unit, meanings.get(name, ""), ("member",)) for name, (x, unit) in columns.items()}
+    for population, rates in outcome.rates.items():
+        axis = f"{population}_neuron".lstrip("_")
+        arrays[f"rates_{population}".rstrip("_")] = Array(rates, "Hz", "of every neuron", ("member", axis))
+    arrays["weight"] = Array(outcome.weight, outcome.unit, "at the end", ("member", "synapse"))
+    return Data(arrays, parameters, about)
+
+
+def _report(console: Console, stem: Path, swept: Values, columns: Columns, outcome: Outcome, data: Data) -> None:
     titles = [f"{name} ({unit})" if unit not in ("", "1") else name for name, (_, unit) in columns.items()]
     rows = list(zip(*(x.tolist() for x, _ in columns.values()), strict=True))
     spaced = [title.replace("_", " ") for title in titles]  # which a narrow terminal breaks into lines
@@ -195,7 +212,7 @@ def _report(
     csv.writer(text, lineterminator="\n").writerows([titles, *rows])
     write(console, stem.with_name(f"{stem.name}.csv"), lambda file: file.write(text.getvalue().encode()))
     path = stem.with_name(f"{stem.name}.h5")
-    write_whole(path, lambda partial: _write_hdf5(partial, columns, outcome, configuration))
+    results.write(path, data, results.provenance())
     wrote(console, path)
     try:
         draw = importlib.import_module("hebbax.runs.sweep_figure").figure
@@ -206,15 +223,3 @@ def _report(
     else:
         drawn = draw(list(swept), columns)
         write(console, stem.with_name(f"{stem.name}.png"), lambda file: drawn.savefig(file, format="png"))
-
-
-def _write_hdf5(path: Path, columns: Columns, outcome: Outcome, configuration: str) -> None:
-    """The table, one dataset for a column, and all rates and weights of all members."""
-    arrays = columns | {f"rates_{key}".rstrip("_"): (rates, "Hz") for key, rates in outcome.rates.items()}
-    arrays["weight"] = outcome.weight, outcome.unit
-    with h5py.File(path, "w") as file:
-        file.attrs.update(hebbax=hebbax.__version__, jax=version("jax"), numpy=np.__version__)
-        file.attrs.update(configuration=configuration, steps=outcome.steps, backend=jax.default_backend())
-        for name, (array, unit) in arrays.items():
-            file.create_dataset(name, data=array, compression="gzip" if array.ndim > 1 else None)
-            file[name].attrs["unit"] = unit or "1"

@@ -32,7 +32,7 @@ def figure(swept: Sequence[str], columns: Columns) -> Figure:
         if _logarithmic(x):
             axes.set_xscale("log")
         if not group[0].startswith("weight"):
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.08 * axes.dataLim.ymax or 1)
         axes.spines[["top", "right"]].set_visible(False)
         if len(group) > 1:
             axes.legend(frameon=False, fontsize="small")
@@ -45,7 +45,8 @@ def _line(axes: Axes, x: np.ndarray, columns: Columns, key: str, color: str, nam
     spread = columns.get(f"{key.removesuffix('_mean')}_sd") if key.endswith("_mean") else None
     short = key.removeprefix("rate_").removeprefix("fraction_")
     order = np.argsort(x)
-    axes.plot(x[order], y[order], "o-", color=color, markersize=3.5, linewidth=1.3, label=short if named else None)
+    label = short if named else None
+    axes.plot(x[order], y[order], "o-", color=color, markersize=3.5, linewidth=1.3, label=label, clip_on=False)
     if spread is not None:
         low, high = (y - spread[0])[order], (y + spread[0])[order]
         axes.fill_between(x[order], low, high, color=color, alpha=0.18, linewidth=0)
