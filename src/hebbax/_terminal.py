@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -119,7 +120,8 @@ def within(low: float, high: float = math.inf) -> Callable[[float | None], float
     def check(value: float | None) -> float | None:
         if value is None or low <= value <= high:
             return value
-        expected = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}"
+        ends = [f"{x}" if isinstance(x, int) else f"{x:g}" for x in (low, high)]
+        expected = f"from {ends[0]} to {ends[1]}" if high < math.inf else f"at least {ends[0]}"
         raise typer.BadParameter(f"got {value}, expected {expected}")
 
     return check
@@ -142,6 +144,18 @@ def write(console: Console, path: Path, write: Callable[[BinaryIO], object]) -> 
 
     write_whole(path, into)
     wrote(console, path)
+
+
+def write_figure(console: Console, path: Path, module: str, *drawn: Any) -> None:
+    """Write what the function `figure` of a module draws of these, as PNG; without matplotlib, say so."""
+    try:
+        draw = importlib.import_module(module).figure
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("matplotlib"):
+            raise
+        console.print('no figure: it takes matplotlib, pip install "hebbax[plot]"', soft_wrap=True, markup=False)
+    else:
+        write(console, path, lambda file: draw(*drawn).savefig(file, format="png"))
 
 
 def wrote(console: Console, path: Path) -> None:

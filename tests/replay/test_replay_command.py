@@ -1,5 +1,6 @@
 """`hebbax replay`, run in this process, and interrupted in another one."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -52,9 +53,12 @@ def test_it_writes_weights_a_report_and_a_figure(kind, run, tmp_path):
     path, spikes = write_synapses(tmp_path / f"w.{kind}"), write_spikes(tmp_path / "spikes.csv")
     result = run(path, spikes, *AS_RULE, "--output", f"new.{kind}")
     assert result.exit_code == 0, result.output
-    assert files(tmp_path) == sorted([f"w.{kind}", "spikes.csv", f"new.{kind}", "new.png"])
+    assert files(tmp_path) == sorted([f"w.{kind}", "spikes.csv", f"new.{kind}", "new.json", "new.png"])
     again = hebbax.replay.connectivity.read(tmp_path / f"new.{kind}", None, True, None)
     np.testing.assert_allclose(again.weight, expected(), rtol=0, atol=1e-12)
+    said = json.loads((tmp_path / "new.json").read_text())
+    assert said["rule"] == "PairSTDP" and said["results"]["a_minus"] == {"value": 0.11, "unit": "weight"}
+    assert said["hebbax"] == hebbax.__version__ and said["spikes"] == [str(spikes)] and "command_line" in said
     assert (tmp_path / "new.png").read_bytes().startswith(b"\x89PNG")
     for text in (
         "tau_plus 20 ms, tau_minus 30 ms", "a_plus 0.1, a_minus 0.11", "w_min 0, w_max 1", "synapses 30 of float64",
@@ -68,7 +72,9 @@ def test_it_overwrites_only_by_force_and_has_defaults(run, tmp_path):
     write_synapses(tmp_path / "w.npz")
     write_spikes(tmp_path / "s.parquet")
     result = run("w.npz", "s.parquet")
-    assert result.exit_code == 0 and files(tmp_path) == ["s.parquet", "w-replayed.npz", "w-replayed.png", "w.npz"]
+    assert result.exit_code == 0 and files(tmp_path) == [
+        "s.parquet", "w-replayed.json", "w-replayed.npz", "w-replayed.png", "w.npz",
+    ]  # fmt: skip
     step = 0.005 * WEIGHT.max()
     assert f"a_plus {step:.6g}, a_minus {1.05 * step:.6g}" in result.output
     before = (tmp_path / "w-replayed.npz").read_bytes()

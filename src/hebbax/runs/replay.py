@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import json
 import os
 from contextlib import nullcontext
 from enum import StrEnum
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import hebbax
-from hebbax._terminal import INTERRUPTED, Failed, answer, table, write, write_whole, wrote
+from hebbax._terminal import INTERRUPTED, Failed, answer, plain, table, write, write_figure, write_whole, wrote
 from hebbax.replay import connectivity, files
 from hebbax.replay.connectivity import Connectivity
 from hebbax.replay.plans import Rule
@@ -26,6 +26,7 @@ from hebbax.replay.spikes import Spikes
 from hebbax.runs.checkpoints import Checkpoints
 from hebbax.runs.options import FileOptions, every_run
 from hebbax.runs.replay_rules import RuleOptions, rule_of
+from hebbax.runs.results import provenance
 from hebbax.runs.running import interruptible, keeping, set_threads
 
 
@@ -81,8 +82,9 @@ def replay_command(
 ) -> None:
     """Apply a rule of plasticity to your own connectivity and recorded spikes.
 
-    Writes the new weights, in the format and order of the old ones, and a figure (PNG). Spikes are read piece by piece:
-    their file may be larger than memory. Those of one population are SPIKES; of two, --pre and --post.
+    Writes the new weights, in the format and order of the old ones, what was done (JSON) and a figure (PNG). Spikes are
+    read piece by piece: their file may be larger than memory. Those of one population are SPIKES; of two, --pre and
+    --post.
     """
     if (spikes is None) == (pre is None) or (pre is None) != (post is None):
         raise typer.BadParameter("expected either SPIKES, of one population, or both --pre and --post")
@@ -91,8 +93,8 @@ def replay_command(
             f"got {shape[0]} {shape[1]}, expected two numbers of at least 1", param_hint="'--shape'"
         )
     target = output or connections.with_name(f"{connections.stem}-replayed{connections.suffix}")
-    picture = target.with_suffix(".png")
-    _check_target(target, connections, force, picture)
+    picture, about = target.with_suffix(".png"), target.with_suffix(".json")
+    _check_target(target, connections, force, picture, about)
     for path in (spikes, pre, post):
         if path is not None and path.exists() and target.exists() and path.samefile(target):
             raise typer.BadParameter(f"{target} has the spikes: expected another name", param_hint="'--output'")
@@ -112,14 +114,10 @@ def replay_command(
         answer.add_numbers(numbers(result))
         write_whole(target, lambda partial: found.write(partial, result.weight))
         wrote(console, target)
-        try:
-            draw = importlib.import_module("hebbax.replay.figure").figure
-        except ModuleNotFoundError as error:
-            if not (error.name or "").startswith("matplotlib"):
-                raise
-            console.print('no figure: it takes matplotlib, pip install "hebbax[plot]"', soft_wrap=True, markup=False)
-        else:
-            write(console, picture, lambda file: draw(result).savefig(file, format="png"))
+        said = provenance() | {"connectivity": connections, "spikes": [x.path for x in sources if x]}
+        said |= {"rule": type(rule).__name__, "results": answer.content["results"]}
+        write(console, about, lambda file: file.write(json.dumps(plain(said), indent=1).encode() + b"\n"))
+        write_figure(console, picture, "hebbax.replay.figure", result)
     except KeyboardInterrupt:
         console.print("interrupted: nothing was left half written")
         raise typer.Exit(INTERRUPTED) from None
@@ -131,7 +129,7 @@ def replay_command(
         raise Failed(f"{connections}: the synapses do not fit into memory") from None
 
 
-def _check_target(target: Path, connections: Path, force: bool, picture: Path) -> None:
+def _check_target(target: Path, connections: Path, force: bool, *others: Path) -> None:
     if target.suffix.lower() != connections.suffix.lower():
         raise typer.BadParameter(
             f"got {str(target)!r}, expected a name that ends in {connections.suffix}, as that of CONNECTIVITY",
@@ -145,7 +143,7 @@ def _check_target(target: Path, connections: Path, force: bool, picture: Path) -
         raise typer.BadParameter(
             f"got {str(target)!r}, but the folder {str(target.parent)!r} cannot be written to", param_hint="'--output'"
         )
-    for path in (target, picture):
+    for path in (target, *others):
         if path.is_dir():
             raise typer.BadParameter(f"{path} is a folder, expected the name of a file", param_hint="'--output'")
         if path.exists() and not force:

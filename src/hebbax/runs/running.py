@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import signal
 import tempfile
 import threading
@@ -23,7 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 import hebbax
 from hebbax import _cpu
-from hebbax._terminal import INTERRUPTED, Failed, answer, table, write, wrote
+from hebbax._terminal import INTERRUPTED, Failed, answer, table, write, write_figure, wrote
 from hebbax.experiments import network_loop, network_report
 from hebbax.experiments.keeping import Refused
 from hebbax.runs import results
@@ -147,14 +146,7 @@ def _report(
     if Format.npz in formats:
         arrays = report.arrays(result)
         write(console, stem.with_name(f"{stem.name}.npz"), lambda file: np.savez_compressed(file, **arrays))
-    try:
-        draw = importlib.import_module(figure).figure
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("matplotlib"):
-            raise
-        console.print('no figure: it takes matplotlib, pip install "hebbax[plot]"', soft_wrap=True, markup=False)
-    else:
-        write(console, stem.with_name(f"{stem.name}.png"), lambda file: draw(result).savefig(file, format="png"))
+    write_figure(console, stem.with_name(f"{stem.name}.png"), figure, result)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import importlib
 import inspect
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import hebbax
-from hebbax._terminal import INTERRUPTED, Failed, answer, write, wrote
+from hebbax._terminal import INTERRUPTED, Failed, answer, write, write_figure, wrote
 from hebbax.experiments import brunel10k, cuba, hpc, network_sweep, song2000_sweep
 from hebbax.experiments.parameters import Array, Data
 from hebbax.experiments.sweeping import Outcome
@@ -203,6 +202,9 @@ def _report(console: Console, stem: Path, swept: Values, columns: Columns, outco
         shown.add_row(*(f"{x:.4g}" for x in row))
     console.print(shown)
     console.print(f"{outcome.wall_time:.2f} s, {outcome.wall_time / len(rows):.3g} s for a member", highlight=False)
+    lost = np.count_nonzero(~np.isfinite(outcome.weight).all(1))
+    if lost:
+        console.print(f"warning: of {lost} members, weights have become infinite or no numbers", markup=False)
     answer.add(
         steps=outcome.steps, wall_time={"value": outcome.wall_time, "unit": "s"},
         results={name: {"values": x.tolist(), "unit": unit or "1"} for name, (x, unit) in columns.items()},
@@ -214,12 +216,4 @@ def _report(console: Console, stem: Path, swept: Values, columns: Columns, outco
     path = stem.with_name(f"{stem.name}.h5")
     results.write(path, data, results.provenance())
     wrote(console, path)
-    try:
-        draw = importlib.import_module("hebbax.runs.sweep_figure").figure
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("matplotlib"):
-            raise
-        console.print('no figure: it takes matplotlib, pip install "hebbax[plot]"', soft_wrap=True, markup=False)
-    else:
-        drawn = draw(list(swept), columns)
-        write(console, stem.with_name(f"{stem.name}.png"), lambda file: drawn.savefig(file, format="png"))
+    write_figure(console, stem.with_name(f"{stem.name}.png"), "hebbax.runs.sweep_figure", list(swept), columns)

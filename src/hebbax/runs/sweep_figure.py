@@ -65,12 +65,21 @@ def _maps(swept: Sequence[str], columns: Columns) -> Figure:
         for axis, own in ((axes.xaxis, x), (axes.yaxis, y)):  # where values are, whatever is between them
             at = range(0, len(own), -(-len(own) // 6))
             axis.set_ticks(list(at), [f"{own[k]:.3g}" for k in at])
-        axes.set(xlabel=x_label, ylabel=y_label, title=_label(key, unit))
+        axes.set(xlabel=x_label, ylabel=y_label, title=_label(_meaning(key), unit))
         axes.title.set_fontsize("medium")
         drawn.colorbar(image, ax=axes)
     for axes in places[len(keys) :]:
         axes.set_axis_off()
     return drawn
+
+
+def _meaning(key: str) -> str:
+    """What a column is, in words."""
+    if key.startswith("rate_"):
+        return f"firing rate, {key.removeprefix('rate_')}"
+    words = {"rate": "firing rate", "weight_mean": "weight, mean", "weight_sd": "weight, standard deviation"}
+    words |= {"fraction_low": "weights near the lower bound", "fraction_high": "weights near the upper bound"}
+    return words.get(key, key)
 
 
 def _label(name: str, unit: str) -> str:
