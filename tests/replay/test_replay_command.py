@@ -183,7 +183,7 @@ def test_without_matplotlib_there_is_no_figure(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = run("w.csv", "s.csv")
     assert result.exit_code == 0 and "no figure: it takes matplotlib" in result.output
-    assert files(tmp_path) == ["s.csv", "w-replayed.csv", "w.csv"]
+    assert files(tmp_path) == ["s.csv", "w-replayed.csv", "w-replayed.json", "w.csv"]
 
 
 def test_no_spikes_and_no_synapses(run, tmp_path):
