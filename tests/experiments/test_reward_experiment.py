@@ -83,7 +83,7 @@ def test_the_chosen_synapse_starts_at_0_and_connects_two_neurons():
 @pytest.mark.slow
 def test_a_shorter_or_stopped_run_is_the_beginning_of_a_longer_one(monkeypatch):
     monkeypatch.setattr(reward, "BLOCK_STEPS", 100)
-    monkeypatch.setattr(reward, "RECORD_BLOCKS", 2)
+    monkeypatch.setattr(reward, "RECORD_STEPS", 200)
     long = reward.simulate(SMALL, seconds=0.6, seed=3)
     stopped = reward.simulate(SMALL, seconds=0.6, seed=3, on_progress=lambda done: done > 0.25)
     uneven = reward.simulate(SMALL, seconds=0.43, seed=3)

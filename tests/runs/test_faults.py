@@ -67,7 +67,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_killed_while_it_saves_it_goes_on_from_the_last_checkpoint(kills, tmp_path):
     """At random moments, while nothing but saving is done."""
     before, delays = -1, random.Random(kills)
