@@ -196,10 +196,15 @@ def _data(columns: Columns, outcome: Outcome, parameters: Any, about: dict[str, 
 def _report(console: Console, stem: Path, swept: Values, columns: Columns, outcome: Outcome, data: Data) -> None:
     titles = [f"{name} ({unit})" if unit not in ("", "1") else name for name, (_, unit) in columns.items()]
     rows = list(zip(*(x.tolist() for x, _ in columns.values()), strict=True))
-    spaced = [title.replace("_", " ") for title in titles]  # which a narrow terminal breaks into lines
-    shown = Table(*spaced, title=f"{stem.name}: {len(rows)} members, {outcome.steps} steps", title_justify="left")
+    # What a narrow terminal has room for: without standard deviations, and words that it breaks into lines.
+    printed = [k for k, name in enumerate(columns) if not name.endswith("_sd")]
+    shown = Table(
+        *(titles[k].replace("_", " ") for k in printed),
+        title=f"{stem.name}: {len(rows)} members, {outcome.steps} steps",
+        title_justify="left",
+    )
     for row in rows:
-        shown.add_row(*(f"{x:.4g}" for x in row))
+        shown.add_row(*(f"{row[k]:.4g}" for k in printed))
     console.print(shown)
     console.print(f"{outcome.wall_time:.2f} s, {outcome.wall_time / len(rows):.3g} s for a member", highlight=False)
     lost = np.count_nonzero(~np.isfinite(outcome.weight).all(1))

@@ -61,7 +61,8 @@ def _maps(swept: Sequence[str], columns: Columns) -> Figure:
     places = drawn.subplots(rows, across, squeeze=False).ravel()
     for axes, key in zip(places, keys, strict=False):
         values, unit = columns[key]
-        image = axes.imshow(values.reshape(len(y), len(x)), origin="lower", aspect="auto", cmap="viridis")
+        limits = dict(vmin=0, vmax=values.max() or 1) if key.startswith("fraction") else {}
+        image = axes.imshow(values.reshape(len(y), len(x)), origin="lower", aspect="auto", cmap="viridis", **limits)
         for axis, own in ((axes.xaxis, x), (axes.yaxis, y)):  # where values are, whatever is between them
             at = range(0, len(own), -(-len(own) // 6))
             axis.set_ticks(list(at), [f"{own[k]:.3g}" for k in at])
@@ -78,7 +79,7 @@ def _meaning(key: str) -> str:
     if key.startswith("rate_"):
         return f"firing rate, {key.removeprefix('rate_')}"
     words = {"rate": "firing rate", "weight_mean": "weight, mean", "weight_sd": "weight, standard deviation"}
-    words |= {"fraction_low": "weights near the lower bound", "fraction_high": "weights near the upper bound"}
+    words |= {"fraction_low": "fraction near the lower bound", "fraction_high": "fraction near the upper bound"}
     return words.get(key, key)
 
 
