@@ -68,6 +68,7 @@ def test_a_run_goes_on_on_other_devices(name, tmp_path):
         keeper = Checkpoints(tmp_path, name, every=0, resume=done > 0)
         mesh = Mesh(jax.devices()[:size], ("neurons",))
         run = runner(name)(keeper=keeper, mesh=mesh, on_progress=lambda now, end=end: now > end)
+        keeper.close()
         done = run.steps
     check_same(run, whole)
 
