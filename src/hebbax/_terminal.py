@@ -18,8 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
-# Exit statuses.
-DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130  # 2: a command that cannot be; 130: ended by Ctrl-C
+DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit statuses, beside typer's own: 2 for wrong usage
 
 
 class Failed(Exception):

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-import brainunit as u
 import jax
 import numpy as np
 
+from hebbax.experiments.parameters import stated_constants
 from hebbax.experiments.processes import agreed, any_process, concatenated
 
 
@@ -108,16 +108,8 @@ class Journal:
 
 def described(experiment: str, parameters: Any, **options: Any) -> dict[str, Any]:
     """What makes a run what it is, as JSON has it: a run goes on from one of which the same is said."""
-    constants = dataclasses.fields(parameters) if dataclasses.is_dataclass(parameters) else ()
-    return {"experiment": experiment} | options | {x.name: _exactly(getattr(parameters, x.name)) for x in constants}
-
-
-def _exactly(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_exactly(x) for x in value]
-    if isinstance(value, u.Quantity):
-        return f"{float(value.mantissa)!r} {value.unit}"
-    return value if value is None or isinstance(value, (int, float, str)) else str(value)
+    constants = stated_constants(parameters) if dataclasses.is_dataclass(parameters) else {}
+    return {"experiment": experiment} | options | constants
 
 
 def named(tree: Any) -> dict[str, Any]:

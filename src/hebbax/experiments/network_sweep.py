@@ -41,8 +41,8 @@ def simulate(
     Returns
     -------
     Outcome
-        Spikes, weights and rates are bit by bit those of a run by itself, unless the constants that differ are of the
-        rule: what it computes with them, a run by itself computes in Python, in float64.
+        Each member is as a run by itself, to rounding, and of `cuba` and `hpc` bit by bit, unless the constants that
+        differ are of the rule: what it computes with them, a run by itself computes in Python, in float64.
 
     Raises
     ------
@@ -119,7 +119,9 @@ def simulate(
     populations = {"excitatory": rates[:, network.excitatory], "inhibitory": rates[:, ~network.excitatory]}
     weight = np.asarray(state.weights[0]) if learning else np.zeros((members, 0), np.float32)
     low, high = (_bound(networks, learning, name, other) for name, other in (("w_min", 0.0), ("w_max", math.inf)))
-    return Outcome(done, populations, weight, low, high, network.weight_unit, time.perf_counter() - started)
+    return Outcome(
+        done, done < steps, populations, weight, low, high, network.weight_unit, time.perf_counter() - started
+    )
 
 
 def _bound(networks: Sequence[Network], learning: list[int], name: str, otherwise: float) -> np.ndarray:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from typing import Any, NamedTuple
 
+import brainunit as u
 import numpy as np
 
 import hebbax
@@ -14,6 +15,20 @@ Numbers = dict[str, tuple[Any, str]]  # values and their units, by name; NaN: th
 def parameter(value: Any, meaning: str, source: str = "paper") -> Any:
     """A field of a model's dataclass of constants, with its default, its meaning and its source as metadata."""
     return dataclasses.field(default_factory=lambda: value, metadata={"meaning": meaning, "source": source})
+
+
+def as_text(value: Any) -> Any:
+    """A constant as files state it, with all its digits, in what JSON and TOML have."""
+    if isinstance(value, (tuple, list)):
+        return [as_text(x) for x in value]
+    if isinstance(value, u.Quantity):
+        return f"{float(value.mantissa)!r} {value.unit}"
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def stated_constants(parameters: Any) -> dict[str, Any]:
+    """The constants of a model or a rule as files state them, by name."""
+    return {f.name: as_text(getattr(parameters, f.name)) for f in dataclasses.fields(parameters)}
 
 
 class Array(NamedTuple):

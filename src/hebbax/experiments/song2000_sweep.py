@@ -98,6 +98,6 @@ def simulate(
     rates = np.asarray(counts) / (max(done - settled, 1) * (p.time_step / u.second))
     high = np.array([other.largest_weight for other in parameters])
     return Outcome(
-        done, {"": rates}, np.asarray(state.weight), np.zeros(members), high, "leak conductances",
+        done, done < steps, {"": rates}, np.asarray(state.weight), np.zeros(members), high, "leak conductances",
         time.perf_counter() - started,
     )  # fmt: skip

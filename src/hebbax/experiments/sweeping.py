@@ -16,6 +16,7 @@ class Outcome(NamedTuple):
     """What the members of a sweep come to; the first axis of all arrays is theirs."""
 
     steps: int
+    is_stopped: bool  # before its end
     rates: dict[str, np.ndarray]  # (members, neurons), in Hz, after the first part of the run, by population
     weight: np.ndarray  # (members, nse) at the end; empty if nothing learns
     low: np.ndarray  # (members,): bounds of the weights

@@ -20,6 +20,7 @@ import pydantic
 import tomlkit
 import typer
 
+from hebbax.experiments.parameters import as_text
 from hebbax.runs.quantities import Number, in_unit, quantity
 
 Model = type[pydantic.BaseModel]
@@ -185,20 +186,6 @@ def written(schema: Schema, options: Mapping[str, Any], parameters: Any) -> str:
         document.add(tomlkit.nl())
         document.add("parameters", table)
     return tomlkit.dumps(document)
-
-
-def as_text(value: Any) -> Any:
-    """A constant as a file states it."""
-    if isinstance(value, tuple):
-        return [as_text(x) for x in value]
-    if isinstance(value, u.Quantity):
-        return f"{float(value.mantissa)!r} {value.unit}"
-    return value
-
-
-def stated_constants(parameters: Any) -> dict[str, Any]:
-    """A model's constants as files state them, by name."""
-    return {f.name: as_text(getattr(parameters, f.name)) for f in dataclasses.fields(parameters)}
 
 
 def _command_line(schema: Schema) -> str:

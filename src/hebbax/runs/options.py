@@ -48,7 +48,7 @@ Every = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the folder that is whole.")]
 Formats = Annotated[
-    list[Format] | None, typer.Option("--format", help="Of the data; give it twice for both.", show_default="hdf5")
+    list[Format] | None, typer.Option("--format", help="Of the data: one, or both.", show_default="hdf5")
 ]
 File = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Options and constants from a file (TOML).")

@@ -134,8 +134,8 @@ def rule_of(stated: RuleOptions, found: Connectivity) -> Rule:
         values |= _bounds(given, found)
     distance = values.get("w_max", 0.0) - values.get("w_min", 0.0)
     values |= {name: given.get(name, x * distance) for name, x in kind.amplitudes.items()}
-    if "a_minus" in values and "a_minus" not in given:
-        values["a_minus"] = 1.05 * values["a_plus"]
+    if "a_plus" in given and "a_minus" not in given:
+        values["a_minus"] = given["a_plus"] * kind.amplitudes["a_minus"] / kind.amplitudes["a_plus"]
     for name, value in values.items():
         if re.match("(a[23]?|w)_", name):
             _check_weight(name, value, found.weight.dtype)

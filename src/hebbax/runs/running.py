@@ -21,42 +21,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import hebbax
-from hebbax import _cpu
 from hebbax._terminal import INTERRUPTED, Failed, answer, table, write, write_figure, wrote
-from hebbax.experiments import network_loop, network_report
 from hebbax.experiments.keeping import Refused
+from hebbax.experiments.parameters import as_text, stated_constants
 from hebbax.runs import results
 from hebbax.runs.checkpoints import Checkpoints
-from hebbax.runs.config import as_text, stated_constants
 from hebbax.runs.options import FileOptions, Format, RunOptions
 from hebbax.runs.store import Damaged
-
-FIGURE = "hebbax.experiments.network_figure"  # imported if a figure is drawn, since it takes matplotlib
-
-
-def run_network(
-    experiment: ModuleType, parameters: Any, static: bool, seconds: float, where: tuple[int | None, bool], output: Path,
-    options: RunOptions, **arguments: Any,
-) -> None:  # fmt: skip
-    """`run` for an experiment on a network; `where` has the devices, and whether other processes join."""
-    try:
-        parameters.delay_steps  # noqa: B018
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="'--dt'") from error
-    try:
-        steps = network_loop.steps_in(seconds, parameters.time_step)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="'--seconds'") from error
-    devices, distributed = where
-    if devices is None and not distributed:  # there are to be as many as may pay
-        with suppress(RuntimeError):
-            most = options.threads or hebbax.get_num_threads()
-            jax.config.update("jax_num_cpu_devices", min(most, _cpu.most_devices()))
-    mesh = mesh_of(devices or 1, distributed) if devices or distributed else None
-    run(
-        experiment, output, seconds, steps, options, report=network_report, figure=FIGURE, parameters=parameters,
-        plastic=not static, seconds=seconds, mesh=mesh, **arguments,
-    )  # fmt: skip
 
 
 def run(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import brainunit as u
+import jax
 import typer
 
+import hebbax
+from hebbax import _cpu
 from hebbax._terminal import within
 from hebbax.experiments import (
     brunel10k,
@@ -15,6 +21,8 @@ from hebbax.experiments import (
     digits,
     digits_report,
     hpc,
+    network_loop,
+    network_report,
     reward,
     reward_report,
     song2000,
@@ -22,7 +30,7 @@ from hebbax.experiments import (
 )
 from hebbax.runs.options import RunOptions, every_run
 from hebbax.runs.quantities import Number
-from hebbax.runs.running import mesh_of, run, run_network
+from hebbax.runs.running import mesh_of, run
 
 simulate = typer.Typer(help="Run a published plasticity experiment.", no_args_is_help=True)
 
@@ -50,7 +58,6 @@ DevicesThatPay = Annotated[
         show_default="the CPUs, if it is large enough; with --distributed 1",
     ),
 ]
-Static = Annotated[bool, typer.Option("--static", help="Without plasticity.")]
 Distributed = Annotated[
     bool,
     typer.Option(
@@ -58,6 +65,17 @@ Distributed = Annotated[
     ),
 ]
 Output = Annotated[Path, typer.Option(help="Folder for the data and the figure (PNG).")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkOptions(RunOptions):
+    """Options of the experiments on networks."""
+
+    static: Annotated[bool, typer.Option("--static", help="Without plasticity.")] = False
+    seed: Seed = 0
+    dt: TimeStep = 0.1
+    devices: DevicesThatPay = None
+    distributed: Distributed = False
 
 
 @simulate.command("song2000")
@@ -96,46 +114,34 @@ def run_song2000(
 def run_cuba(
     neurons: Annotated[int, typer.Option(callback=within(5), help="Neurons, a fifth of them inhibitory.")] = 4000,
     connectivity: Annotated[float, typer.Option(callback=within(0, 1), help="Probability of a synapse.")] = 0.02,
-    static: Static = False,
     seconds: Seconds = 1.0,
-    seed: Seed = 0,
-    dt: TimeStep = 0.1,
-    devices: DevicesThatPay = None,
-    distributed: Distributed = False,
     output: Output = Path("cuba"),
     *,
-    options: RunOptions,
+    options: NetworkOptions,
 ) -> None:
     """A network that keeps itself going: Vogels & Abbott (2005), Journal of Neuroscience 25:10786, with plasticity.
 
     Neurons with exponential currents; synapses between excitatory ones learn by pairs of spikes.
     """
-    parameters = options.parameters(cuba.Parameters, time_step=dt * u.ms, connectivity=connectivity)
-    where = devices, distributed
-    run_network(cuba, parameters, static, seconds, where, output, options, neurons=neurons, seed=seed)
+    parameters = options.parameters(cuba.Parameters, time_step=options.dt * u.ms, connectivity=connectivity)
+    run_network(cuba, parameters, seconds, output, options, neurons=neurons)
 
 
 @simulate.command("brunel10k")
 @every_run("brunel10k", brunel10k, time_step="dt")
 def run_brunel10k(
     neurons: Annotated[int, typer.Option(callback=within(5), help="Neurons, a fifth of them inhibitory.")] = 10_000,
-    static: Static = False,
     seconds: Seconds = 1.0,
-    seed: Seed = 0,
-    dt: TimeStep = 0.1,
-    devices: DevicesThatPay = None,
-    distributed: Distributed = False,
     output: Output = Path("brunel10k"),
     *,
-    options: RunOptions,
+    options: NetworkOptions,
 ) -> None:
     """The plastic network on which simulators are compared: Ahmad, Isbister, Smithe & Stringer (2018), after Brunel.
 
     10 000 neurons, 10 million synapses, 35 spikes a second of each neuron.
     """
-    parameters = options.parameters(brunel10k.Parameters, time_step=dt * u.ms)
-    where = devices, distributed
-    run_network(brunel10k, parameters, static, seconds, where, output, options, neurons=neurons, seed=seed)
+    parameters = options.parameters(brunel10k.Parameters, time_step=options.dt * u.ms)
+    run_network(brunel10k, parameters, seconds, output, options, neurons=neurons)
 
 
 @simulate.command("hpc")
@@ -148,24 +154,18 @@ def run_hpc(
             callback=within(1e-3, 1), help="Part of a neuron's 11 250 synapses; each then weighs as much more."
         ),
     ] = 0.2,
-    static: Static = False,
     seconds: Seconds = 0.3,
-    seed: Seed = 0,
-    dt: TimeStep = 0.1,
-    devices: DevicesThatPay = None,
-    distributed: Distributed = False,
     output: Output = Path("hpc"),
     *,
-    options: RunOptions,
+    options: NetworkOptions,
 ) -> None:
     """NEST's benchmark for supercomputers: Morrison, Aertsen & Diesmann (2007), Neural Computation 19:1437.
 
     Currents that are alpha functions, 11 250 synapses onto every neuron (--inputs 1), and plasticity by a power of the
     weight. The published network is --scale 1 --inputs 1, and 127 million synapses.
     """
-    parameters, where = options.parameters(hpc.Parameters, time_step=dt * u.ms), (devices, distributed)
-    size: Any = dict(scale=scale, inputs=inputs, seed=seed)
-    run_network(hpc, parameters, static, seconds, where, output, options, **size)
+    parameters = options.parameters(hpc.Parameters, time_step=options.dt * u.ms)
+    run_network(hpc, parameters, seconds, output, options, scale=scale, inputs=inputs)
 
 
 @simulate.command("reward")
@@ -227,4 +227,29 @@ def run_digits(
         digits, output, shown * (parameters.image_time / u.second), shown * parameters.steps, options,
         report=digits_report, figure="hebbax.experiments.digits_figure", parameters=parameters, neurons=neurons,
         epochs=epochs, images=images, seed=seed,
+    )  # fmt: skip
+
+
+def run_network(
+    experiment: ModuleType, parameters: Any, seconds: float, output: Path, options: NetworkOptions, **arguments: Any
+) -> None:
+    """`run` for an experiment on a network."""
+    try:
+        parameters.delay_steps  # noqa: B018
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="'--dt'") from error
+    try:
+        steps = network_loop.steps_in(seconds, parameters.time_step)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="'--seconds'") from error
+    devices, distributed = options.devices, options.distributed
+    if devices is None and not distributed:  # there are to be as many as may pay
+        with suppress(RuntimeError):
+            most = options.threads or hebbax.get_num_threads()
+            jax.config.update("jax_num_cpu_devices", min(most, _cpu.most_devices()))
+    mesh = mesh_of(devices or 1, distributed) if devices or distributed else None
+    run(
+        experiment, output, seconds, steps, options, report=network_report,
+        figure="hebbax.experiments.network_figure", parameters=parameters, plastic=not options.static, seconds=seconds,
+        seed=options.seed, mesh=mesh, **arguments,
     )  # fmt: skip

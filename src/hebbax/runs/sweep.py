@@ -21,7 +21,7 @@ from rich.table import Table
 import hebbax
 from hebbax._terminal import INTERRUPTED, Failed, answer, write, write_figure, wrote
 from hebbax.experiments import brunel10k, cuba, hpc, network_sweep, song2000_sweep
-from hebbax.experiments.parameters import Array, Data
+from hebbax.experiments.parameters import Array, Data, as_text
 from hebbax.experiments.sweeping import Outcome
 from hebbax.runs import config, results
 from hebbax.runs.options import Json, Threads
@@ -85,7 +85,7 @@ def sweep_command(
     console = Console(stderr=json)
     answer.add(
         command="sweep", experiment=name, hebbax=hebbax.__version__, jax=version("jax"), members=len(members),
-        over={key: [config.as_text(x) for x in own] for key, own in swept.items()},
+        over={key: [as_text(x) for x in own] for key, own in swept.items()},
     )  # fmt: skip
     try:
         with progress(console, options["seconds"]) as on_progress:
@@ -106,7 +106,7 @@ def sweep_command(
         _report(console, output / f"sweep-{name}", swept, columns, outcome, _data(columns, outcome, shared, about))
     except OSError as error:
         raise Failed(f"{error.filename or output}: {error.strerror or error}") from error
-    if outcome.steps < round(options["seconds"] / (options["dt"] * 1e-3)):
+    if outcome.is_stopped:
         console.print("interrupted: this is what was computed until then")
         raise typer.Exit(INTERRUPTED)
 
