@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hebbax import cli
-from hebbax.runs import running
+from hebbax.runs import simulate
 
 FOLDER = Path(__file__).parents[2] / "examples" / "cluster"
 pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="examples are not part of an installed package")
@@ -67,7 +67,7 @@ def test_the_command_is_one_that_there_is(launched, tmp_path, monkeypatch):
     seen = {}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(jax.distributed, "initialize", lambda: seen.update(joined=True))
-    monkeypatch.setattr(running, "run", lambda *_, **options: seen.update(options))
+    monkeypatch.setattr(simulate, "run", lambda *_, **options: seen.update(options))
     result = CliRunner().invoke(cli.app, command)
     assert result.exit_code == 0, shlex.join(command) + result.output
     assert seen["joined"] and seen["scale"] == 16
