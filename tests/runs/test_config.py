@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from hebbax import cli
 from hebbax.experiments import brunel10k, cuba, digits, hpc, reward, song2000
-from hebbax.runs import running, simulate
+from hebbax.runs import simulate
 from hebbax.runs.quantities import quantity
 
 EXPERIMENTS = {m.__name__.rpartition(".")[2]: m for m in (song2000, cuba, brunel10k, hpc, reward, digits)}
@@ -35,7 +35,6 @@ def asked(monkeypatch):
     def note(experiment, output, duration, steps, options, **arguments):
         seen.__dict__.update(experiment=experiment, output=output, options=options, arguments=arguments)
 
-    monkeypatch.setattr(running, "run", note)
     monkeypatch.setattr(simulate, "run", note)
     return seen
 
