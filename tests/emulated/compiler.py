@@ -16,10 +16,11 @@ import numpy as np
 
 SHIM = Path(__file__).with_name("shim.h")
 # No contraction: NVRTC is told the same. Hidden: a shared array of one library is not that of another one's template.
-# An index that leaves a local or shared array ends the process, where it would mostly go unseen.
+# An index that leaves a local or shared array, and an access that is not aligned, which fails on a GPU alone, end the
+# process, where they would mostly go unseen.
 FLAGS = (
-    "-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", "-w", "-fsanitize=bounds",
-    "-fsanitize-undefined-trap-on-error",
+    "-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", "-w",
+    "-fsanitize=bounds,alignment", "-fsanitize-undefined-trap-on-error",
 )  # fmt: skip
 
 _seeds = itertools.count()  # each launch has another order of threads and blocks

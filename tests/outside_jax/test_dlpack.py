@@ -198,6 +198,18 @@ def test_the_door_lets_nothing_wrong_in(spec, rng):
             enter(spec, given, wrong)
 
 
+def test_the_door_of_sums_over_rows(update, rng):
+    """Which have an element for each neuron that may spike, and whose traces and results are in single precision."""
+    given, collect = problem(update, rng), update.like("collect")
+    size = given["spike"].size
+    assert enter(collect, given, np.zeros(size, np.float32)).any()
+    for wrong in (np.zeros(size - 1, np.float32), np.zeros(size + 1, np.float32), np.zeros(size)):
+        with pytest.raises(ValueError, match="^result "):
+            enter(collect, given, wrong)
+    with pytest.raises(ValueError, match="^trace "):
+        enter(collect, given | {"trace": given["trace"].astype(np.float64)}, np.zeros(size, np.float32))
+
+
 def test_the_door_counts_operands(spec, rng):
     given = problem(spec, rng)
     kernel, attributes = _cpu.kernels()[spec.kind], lowering.attributes(spec)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import hebbax
 from problems import call, operands, random_network
 
 pytestmark = pytest.mark.together(1)
@@ -55,6 +56,14 @@ def test_values_and_gradients(spec, network, rng, backend, switched_on):
     np.testing.assert_allclose(actual[3], (slope**2).sum(), rtol=1e-5)
     np.testing.assert_allclose(batch, [expected] * 2, rtol=1e-6)
     assert np.isfinite(slope).all() and np.any(slope != 0)
+
+
+def test_a_call_outside_jit_is_compiled_under_its_own_name(caplog):
+    """By which it is found in JAX's logs and in profiles."""
+    spikes = hebbax.record.Spikes.of(77, capacity=5)
+    with jax.log_compiles():
+        spikes.record(jnp.ones(77, bool))
+    assert "Compiling jit(hebbax_append)" in caplog.text
 
 
 def test_nan_is_found(spec, network, rng, backend):

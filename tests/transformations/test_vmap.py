@@ -301,22 +301,28 @@ def check_vmap_of_grad(spec, given, options, backend):
 
 
 @pytest.mark.together(1)
-def test_grad_of_vmap_with_shared_operands(spec, smooth, backend):
+@pytest.mark.parametrize("own", [[], ["weight"]], ids=["all shared", "own weights"])
+def test_grad_of_vmap_with_shared_operands(spec, smooth, backend, own):
     """One weight, trace, gain and bound for a batch of spikes: their gradients are sums over the batch."""
     given, options = smooth(spec)
     spikes = batched(given["spike"], 3)
     names = [name for name in floating(spec) if name != "spike"]
-    shared = {name: given[name] for name in names}
+    shared = {name: given[name] for name in names if name not in own}
+    members = {name: jnp.stack([given[name] * (1 - k / 8) for k in range(3)]) for name in own}
 
-    def one(x, spike):
-        return loss(spec, given | {"spike": spike}, options, backend)(x)
+    def one(x, member, spike):
+        return loss(spec, given | {"spike": spike}, options, backend)(x | member)
 
-    total = jax.jit(jax.grad(lambda x: jax.vmap(one, (None, 0))(x, spikes).sum()))(shared)
-    parts = [jax.grad(one)(shared, spike) for spike in spikes]
+    total = jax.jit(jax.grad(lambda *x: jax.vmap(one, (None, 0, 0))(*x, spikes).sum(), (0, 1)))(shared, members)
+    parts = [
+        jax.grad(lambda x, k=k: one(x, {}, spikes[k]))(shared | {name: x[k] for name, x in members.items()})
+        for k in range(3)
+    ]
     for name in names:
-        expected = sum(np.float64(part[name]) for part in parts)
-        np.testing.assert_allclose(total[name], expected, rtol=1e-4, atol=1e-4, err_msg=name)
-        assert not np.allclose(parts[0][name], parts[1][name]), name
+        each = [np.float64(part[name]) for part in parts]
+        expected, out = (np.stack(each), total[1][name]) if name in own else (sum(each), total[0][name])
+        np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4, err_msg=name)
+        assert not np.allclose(each[0], each[1]), name
 
 
 @pytest.mark.slow

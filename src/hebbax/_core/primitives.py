@@ -59,7 +59,7 @@ def run_compiled(primitive: Primitive) -> None:
         return primitive.bind(*operands, **dict(params)), work_beside(max(operands, key=np.size))
 
     run._apply_primitive = True  # type: ignore[attr-defined]  # under `debug_nans`, JAX does not run it again without `jit`, which would never end
-    run.__qualname__ = primitive.name
+    run.__name__ = primitive.name  # in JAX's logs, and in profiles
     compiled = jax.jit(run, static_argnames=("params",))
 
     @primitive.def_impl
