@@ -7,6 +7,7 @@ import sys
 import time
 
 import brainunit as u
+import h5py
 import numpy as np
 import pytest
 import scipy.sparse
@@ -53,12 +54,20 @@ def test_it_writes_weights_a_report_and_a_figure(kind, run, tmp_path):
     path, spikes = write_synapses(tmp_path / f"w.{kind}"), write_spikes(tmp_path / "spikes.csv")
     result = run(path, spikes, *AS_RULE, "--output", f"new.{kind}")
     assert result.exit_code == 0, result.output
-    assert files(tmp_path) == sorted([f"w.{kind}", "spikes.csv", f"new.{kind}", "new.json", "new.png"])
+    assert files(tmp_path) == sorted([f"w.{kind}", "spikes.csv", f"new.{kind}", "new-results.h5", "new.png"])
     again = hebbax.replay.connectivity.read(tmp_path / f"new.{kind}", None, True, None)
     np.testing.assert_allclose(again.weight, expected(), rtol=0, atol=1e-12)
-    said = json.loads((tmp_path / "new.json").read_text())
-    assert said["rule"] == "PairSTDP" and said["results"]["a_minus"] == {"value": 0.11, "unit": "weight"}
-    assert said["hebbax"] == hebbax.__version__ and said["spikes"] == [str(spikes)] and "command_line" in said
+    with h5py.File(tmp_path / "new-results.h5") as said:
+        assert said.attrs["rule"] == "PairSTDP" and said["parameters"].attrs["pairing"] == "all"
+        tau, a_minus = said["parameters/tau_minus"], said["parameters/a_minus"]
+        assert (tau[()], tau.attrs["units"], a_minus[()]) == (30.0, "ms", 0.11)
+        assert said.attrs["hebbax"] == hebbax.__version__ and json.loads(said.attrs["spikes"]) == [str(spikes)]
+        assert said.attrs["command_line"] and said["updates"][()] > 0
+        for when, weight in (("start", WEIGHT), ("end", again.weight)):
+            edges = np.append(said["weight_bin"], max(WEIGHT.max(), again.weight.max()))
+            np.testing.assert_array_equal(said[f"weight_{when}_synapses"], np.histogram(weight, edges)[0])
+        seconds = np.diff(np.append(said["time"], TIME[-1]))
+        np.testing.assert_allclose((said["all_rate"] * seconds * N).sum(), TIME.size)
     assert (tmp_path / "new.png").read_bytes().startswith(b"\x89PNG")
     for text in (
         "tau_plus 20 ms, tau_minus 30 ms", "a_plus 0.1, a_minus 0.11", "w_min 0, w_max 1", "synapses 30 of float64",
@@ -73,7 +82,7 @@ def test_it_overwrites_only_by_force_and_has_defaults(run, tmp_path):
     write_spikes(tmp_path / "s.parquet")
     result = run("w.npz", "s.parquet")
     assert result.exit_code == 0 and files(tmp_path) == [
-        "s.parquet", "w-replayed.json", "w-replayed.npz", "w-replayed.png", "w.npz",
+        "s.parquet", "w-replayed-results.h5", "w-replayed.npz", "w-replayed.png", "w.npz",
     ]  # fmt: skip
     step = 0.005 * WEIGHT.max()
     assert f"a_plus {step:.6g}, a_minus {1.05 * step:.6g}" in result.output
@@ -183,7 +192,7 @@ def test_without_matplotlib_there_is_no_figure(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = run("w.csv", "s.csv")
     assert result.exit_code == 0 and "no figure: it takes matplotlib" in result.output
-    assert files(tmp_path) == ["s.csv", "w-replayed.csv", "w-replayed.json", "w.csv"]
+    assert files(tmp_path) == ["s.csv", "w-replayed-results.h5", "w-replayed.csv", "w.csv"]
 
 
 def test_no_spikes_and_no_synapses(run, tmp_path):

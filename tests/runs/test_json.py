@@ -62,7 +62,7 @@ def test_a_replay_is_one_object(run, tmp_path):
     (tmp_path / "w.csv").write_text("pre,post,weight\n0,1,0.5\n")
     (tmp_path / "spikes.csv").write_text("time,neuron\n0.010,0\n0.015,1\n")
     found, _ = run("replay", "w.csv", "spikes.csv", "--w-max", 1, "--json")
-    assert found["files"] == ["w-replayed.csv", "w-replayed.json", "w-replayed.png"]
+    assert found["files"] == ["w-replayed.csv", "w-replayed-results.h5", "w-replayed.png"]
     assert found["results"]["weight_end_mean"]["value"] == pytest.approx(0.5 + 0.005 * np.exp(-5 / 20))
     found, result = run("replay", "w.csv", "nowhere.csv", "--force", "--json")
     assert (result.exit_code, found["status"]) == (1, "failed") and "nowhere.csv: No such file" in found["error"]

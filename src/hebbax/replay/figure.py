@@ -6,9 +6,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hebbax.experiments.song2000_figure import BLUE, ORANGE, panels
+from hebbax.replay import report
 from hebbax.replay.files import Result
 
-BARS = 50
+SIDES = {"all": ("all neurons", BLUE), "pre": ("presynaptic", BLUE), "post": ("postsynaptic", ORANGE)}
 
 
 def figure(result: Result) -> Figure:
@@ -17,41 +18,29 @@ def figure(result: Result) -> Figure:
 
 
 def _weights(axes: Axes, result: Result) -> None:
-    before, after = result.connectivity.weight, result.weight
+    weight = result.connectivity.weight
     axes.set(xlabel="weight", ylabel="synapses (%)")
-    if not before.size:
+    if not weight.size:
         return
-    low, high = float(min(before.min(), after.min())), float(max(before.max(), after.max()))
-    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
-    edges = np.linspace(low, high, BARS + 1).tolist()
-    percent = np.full(after.size, 100.0 / after.size)
-    axes.hist(after, bins=edges, weights=percent, color=BLUE, label="after")
-    if np.ptp(before) > 0:
-        axes.hist(before, bins=edges, weights=percent, histtype="step", color="black", linestyle="--", label="before")
+    edges, before, after = report.histograms(result)
+    axes.stairs(100 * after / weight.size, edges, color=BLUE, fill=True, label="after")
+    if np.ptp(weight) > 0:
+        axes.stairs(100 * before / weight.size, edges, color="black", linestyle="--", label="before")
     else:
-        axes.axvline(float(before[0]), color="black", linestyle="--", label="before, all")
+        axes.axvline(float(weight[0]), color="black", linestyle="--", label="before, all")
     axes.set_ylim(0, 1.35 * axes.get_ylim()[1])
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.legend(frameon=False, loc="upper right")
 
 
 def _spikes(axes: Axes, result: Result) -> None:
-    course, shape = result.course, result.connectivity.shape
     axes.set(xlabel="time (s)", ylabel="firing rate (Hz)")
-    if course.start is None or not course.duration:
+    edges, rates = report.rates(result)
+    if edges.size < 2:
         return
-    used = max(1, int(np.ceil(course.duration / course.width)))
-    edges = course.start + course.width * np.arange(used + 1)
-    edges[-1] = course.end
-    sides = ((0, BLUE, "all neurons"),) if result.is_one_population else (
-        (0, BLUE, "presynaptic"), (1, ORANGE, "postsynaptic"),
-    )  # fmt: skip
-    for side, color, label in sides:
-        counts = course.counts[side, :used].copy()
-        counts[-1] += course.counts[side, used:].sum()
-        axes.stairs(
-            counts / np.diff(edges) / max(1, shape[side]), edges, color=color, linewidth=1.0, label=label, baseline=None
-        )
-    axes.set(xlim=(course.start, course.end), ylim=(0, 1.3 * axes.get_ylim()[1]))
+    for side, rate in rates.items():
+        label, color = SIDES[side]
+        axes.stairs(rate, edges, color=color, linewidth=1.0, label=label, baseline=None)
+    axes.set(xlim=(edges[0], edges[-1]), ylim=(0, 1.3 * axes.get_ylim()[1]))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.legend(frameon=False, loc="upper right", ncols=2)

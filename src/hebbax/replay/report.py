@@ -1,4 +1,4 @@
-"""What a replay comes down to, in words."""
+"""What a replay comes down to, in words and in numbers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import Any
 import brainunit as u
 import numpy as np
 
+from hebbax.experiments.parameters import Array, Data
 from hebbax.replay.files import Result
 from hebbax.replay.plans import Rule, plan_of
+
+BARS = 50  # of the histograms of weights
 
 
 def numbers(result: Result) -> dict[str, tuple[Any, str]]:
@@ -73,6 +76,50 @@ def summary(result: Result) -> dict[str, str]:
         "arranging synapses": f"{read:.2f} s",
         "replaying": f"{replayed:.2f} s, {result.updates / replayed:.3g} updates/s with reading the spikes",
     }
+
+
+def data(result: Result) -> Data:
+    """Return all that is known of a replay but its weights: numbers, and the histograms and rates of the figure."""
+    known = [name for name, _ in _parameters(result.rule)]
+    arrays = {
+        name: Array(x, "" if unit == "1" else unit)
+        for name, (x, unit) in numbers(result).items()
+        if name not in known
+    }
+    edges, *counts = histograms(result)
+    arrays["weight_bin"] = Array(edges[:-1], "weight", "lower end of a bin", ("weight_bin",))
+    for when, count in zip(("start", "end"), counts, strict=True):
+        arrays[f"weight_{when}_synapses"] = Array(count, "", "synapses with a weight in the bin", ("weight_bin",))
+    edges, sides = rates(result)
+    arrays["time"] = Array(edges[:-1], "s", "when an interval begins", ("time",))
+    for side, rate in sides.items():
+        arrays[f"{side}_rate"] = Array(rate, "Hz", "mean firing rate of its neurons in the interval", ("time",))
+    return Data(arrays, result.rule, {"rule": type(result.rule).__name__})
+
+
+def histograms(result: Result) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the edges of bins of weights, and how many were in each before and after."""
+    before, after = result.connectivity.weight, result.weight
+    if not before.size:
+        return np.zeros(1), np.zeros(0, np.int64), np.zeros(0, np.int64)
+    low, high = float(min(before.min(), after.min())), float(max(before.max(), after.max()))
+    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+    edges = np.linspace(low, high, BARS + 1)
+    return edges, np.histogram(before, edges)[0], np.histogram(after, edges)[0]
+
+
+def rates(result: Result) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the edges of intervals, in seconds, and the mean rate in each, in Hz, of either side or of all neurons."""
+    course, shape = result.course, result.connectivity.shape
+    sides = ["all"] if result.is_one_population else ["pre", "post"]
+    if course.start is None or not course.duration:
+        return np.zeros(1), {side: np.zeros(0) for side in sides}
+    used = max(1, int(np.ceil(course.duration / course.width)))
+    edges = course.start + course.width * np.arange(used + 1)
+    edges[-1] = course.end
+    counts = course.counts[:, :used].copy()
+    counts[:, -1] += course.counts[:, used:].sum(axis=1)
+    return edges, {side: counts[k] / np.diff(edges) / max(1, shape[k]) for k, side in enumerate(sides)}
 
 
 def _parameters(rule: Rule) -> Iterator[tuple[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from contextlib import nullcontext
 from enum import StrEnum
@@ -16,13 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import hebbax
-from hebbax._terminal import INTERRUPTED, Failed, answer, plain, table, write, write_figure, write_whole, wrote
-from hebbax.replay import connectivity, files
+from hebbax._terminal import INTERRUPTED, Failed, answer, table, write_figure, write_whole, wrote
+from hebbax.replay import connectivity, files, report
 from hebbax.replay.connectivity import Connectivity
 from hebbax.replay.plans import Rule
-from hebbax.replay.report import numbers, summary
 from hebbax.replay.rows import Malformed, Missing
 from hebbax.replay.spikes import Spikes
+from hebbax.runs import results
 from hebbax.runs.checkpoints import Checkpoints
 from hebbax.runs.options import FileOptions, every_run
 from hebbax.runs.replay_rules import RuleOptions, rule_of
@@ -82,9 +81,9 @@ def replay_command(
 ) -> None:
     """Apply a rule of plasticity to your own connectivity and recorded spikes.
 
-    Writes the new weights, in the format and order of the old ones, what was done (JSON) and a figure (PNG). Spikes are
-    read piece by piece: their file may be larger than memory. Those of one population are SPIKES; of two, --pre and
-    --post.
+    Writes the new weights, in the format and order of the old ones, what was done and to what effect (HDF5) and a figure
+    (PNG). Spikes are read piece by piece: their file may be larger than memory. Those of one population are SPIKES; of
+    two, --pre and --post.
     """
     if (spikes is None) == (pre is None) or (pre is None) != (post is None):
         raise typer.BadParameter("expected either SPIKES, of one population, or both --pre and --post")
@@ -93,7 +92,7 @@ def replay_command(
             f"got {shape[0]} {shape[1]}, expected two numbers of at least 1", param_hint="'--shape'"
         )
     target = output or connections.with_name(f"{connections.stem}-replayed{connections.suffix}")
-    picture, about = target.with_suffix(".png"), target.with_suffix(".json")
+    picture, about = target.with_suffix(".png"), target.with_name(f"{target.stem}-results.h5")
     _check_target(target, connections, force, picture, about)
     for path in (spikes, pre, post):
         if path is not None and path.exists() and target.exists() and path.samefile(target):
@@ -110,13 +109,13 @@ def replay_command(
         if not result.is_whole:
             console.print(f"interrupted: --resume goes on from {options.checkpoint}", soft_wrap=True, markup=False)
             raise typer.Exit(INTERRUPTED)
-        console.print(table("replay", summary(result)))
-        answer.add_numbers(numbers(result))
+        console.print(table("replay", report.summary(result)))
+        answer.add_numbers(report.numbers(result))
         write_whole(target, lambda partial: found.write(partial, result.weight))
         wrote(console, target)
-        said = provenance() | {"connectivity": connections, "spikes": [x.path for x in sources if x]}
-        said |= {"rule": type(rule).__name__, "results": answer.content["results"]}
-        write(console, about, lambda file: file.write(json.dumps(plain(said), indent=1).encode() + b"\n"))
+        read = {"connectivity": str(connections), "spikes": [str(x.path) for x in sources if x]}
+        results.write(about, report.data(result), provenance() | read)
+        wrote(console, about)
         write_figure(console, picture, "hebbax.replay.figure", result)
     except KeyboardInterrupt:
         console.print("interrupted: nothing was left half written")

@@ -42,12 +42,15 @@ def filling(data: Data, about: Mapping[str, Any]) -> Callable[[Any], None]:
         for name, x in {**data.about, **about}.items():
             file.attrs[name] = x if isinstance(x, (str, int, float)) else json.dumps(x)
         _fill(file, data.arrays)
-        constants = {
-            field.name: _constant(field.name, getattr(data.parameters, field.name), **field.metadata)
-            for field in dataclasses.fields(data.parameters)
-            if field.name not in data.arrays  # of a sweep over it
-        }
         group = file.create_group("parameters")
+        values = {field: getattr(data.parameters, field.name) for field in dataclasses.fields(data.parameters)}
+        constants = {
+            field.name: _constant(field.name, value, **field.metadata)
+            for field, value in values.items()
+            if field.name not in data.arrays  # of a sweep over it
+            and not isinstance(value, str)
+        }
+        group.attrs.update({field.name: value for field, value in values.items() if isinstance(value, str)})
         _fill(group, {name: x for name, (x, _) in constants.items()})
         for name, (_, source) in constants.items():
             group[name].attrs["source"] = source
