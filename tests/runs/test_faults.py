@@ -1,6 +1,7 @@
 """What goes wrong with a run's files, done to them: the last good checkpoint survives, and what and where is said.
 
-A disk is made full by a limit to the size of files, which takes no rights: writes then fail in the middle of a file.
+A disk is made full by a limit to the size of files, which takes no rights: writes then fail in the middle of a file. One
+test has a disk of its own, which is full, where the system lets users mount one.
 """
 
 import functools
@@ -176,6 +177,41 @@ def test_a_disk_that_stays_full_keeps_the_last_checkpoint_and_ends_with_an_error
     result = CliRunner().invoke(cli.app, command, env={"COLUMNS": "300"})
     assert result.exit_code == 1 and "no checkpoint after 450 steps" in result.output
     assert "warning: " in result.output and (stopped / "out" / "cuba.h5").exists()
+
+
+ON_A_SMALL_DISK = """
+import subprocess, sys, pytest
+from pathlib import Path
+from kept import check_same, make_blocks_small, runner
+from hebbax.runs.checkpoints import Checkpoints
+
+make_blocks_small(pytest.MonkeyPatch())
+disk, told, whole = Path(sys.argv[1]), [], runner("cuba")()
+keeper = Checkpoints(disk, "cuba", every=0, warn=told.append)
+check_same(runner("cuba")(keeper=keeper), whole)
+assert "no checkpoint after 450 steps" in keeper.failed and "No space left on device" in keeper.failed, keeper.failed
+assert all("No space left on device" in x for x in told)
+keeper.close()
+assert max(int(x.stem.split("-")[1]) for x in disk.glob("cuba-*[0-9].h5")) in (90, 180), list(disk.iterdir())
+subprocess.run(["mount", "-o", "remount,size=10m", disk], check=True)
+check_same(runner("cuba")(keeper=Checkpoints(disk, "cuba", every=0, resume=True)), whole)
+assert (disk / "cuba-450.h5").exists()
+print("went on")
+"""
+MOUNT = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=60k tmpfs "$0" && exec "$@"']
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_really_full_keeps_the_last_checkpoint_and_with_more_room_it_goes_on(tmp_path):
+    try:
+        subprocess.run([*MOUNT, str(tmp_path), "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"this system mounts no disk for a user: {error}")
+    child = subprocess.run(
+        [*MOUNT, str(tmp_path), sys.executable, "-c", ON_A_SMALL_DISK, str(tmp_path)], capture_output=True, text=True,
+        env=environment(PYTHONPATH=os.pathsep.join(sys.path)),
+    )  # fmt: skip
+    assert child.stdout.endswith("went on\n"), child.stdout + child.stderr
 
 
 # -- damaged files

@@ -66,8 +66,8 @@ NEAR: dict[str, list[str]] = {
     ],
     "src/hebbax/_cpu/handlers.pyx": [
         *_tests("tests/outside_jax/", "dlpack", "inplace"),
-        *_tests(OPERATORS, "values", "foreign", "backends", "threads"), *_tests(TRANSFORMATIONS, "vmap", "jvp"),
-        *HOSTILE,
+        *_tests(OPERATORS, "values", "foreign", "backends", "threads"),
+        *_tests(TRANSFORMATIONS, "vmap", "jvp", "shared_weight"), *HOSTILE,
     ],
     "src/hebbax/_cpu/exchange.pyx": [*_tests(STRUCTURE, "exchange", "sent", "sharding"), *HOSTILE],
     "src/hebbax/_cpu/tiles.pyx": [*_tests(STRUCTURE, "apply"), *HOSTILE],

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import hebbax
-from hebbax._core.sent import _merge_in_jax, merge, pack
+from hebbax._core.sent import _fade_in_jax, _merge_in_jax, _pack_in_jax, fade, merge, pack
 from hebbax._core.specs import Sent
 from hebbax.errors import ShapeError
 
@@ -193,6 +193,25 @@ def test_merged_lists_are_those_of_all_neurons(rng, shards, capacity):
         np.testing.assert_array_equal(message[:said], lists.message[:said])
     if lists.overflow == 0:
         np.testing.assert_array_equal(lists.message[4:said], pack(spikes, said).message[4:said])
+
+
+@pytest.mark.parametrize("capacity", [99, 3])
+def test_lists_are_packed_alike_by_the_kernel_and_by_jax(rng, capacity):
+    """But for what lies behind the last spike, and who spiked where not all had room."""
+    spikes = draw(rng)
+    native, in_jax = pack(spikes, capacity).message, _pack_in_jax(spikes, capacity=capacity)
+    assert in_jax.shape == native.shape
+    said = 6 + STEPS + (int(spikes.sum()) if spikes.sum() <= capacity else 0)
+    np.testing.assert_array_equal(in_jax[:said], native[:said])
+
+
+@pytest.mark.parametrize("sets", [False, True])
+def test_traces_fade_alike_by_the_kernel_and_by_jax(rng, sets):
+    lists, trace = pack(draw(rng), 99).at(2), jnp.asarray(rng.random(N), jnp.float32)
+    native = fade(trace, 0.875, 0.25, lists, sets=sets)
+    in_jax = _fade_in_jax(trace, lists.message, jnp.array([0.875, 0.25, sets], jnp.float32), sent=lists.sent)
+    np.testing.assert_array_equal(in_jax, native)
+    assert np.any(native != trace * 0.875)
 
 
 @pytest.mark.parametrize("place", [0, 1, 2, 3, 4, 5, 7, 9, 10, 13])
