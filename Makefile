@@ -50,8 +50,8 @@ test-torch: $(VENV)/.with-torch
 # brainevent with hebbax as its backend, by our tests, which skip where it is missing, and by its own.
 test-brainevent: $(VENV)/.with-test $(VENV)/.with-guests
 	"$(BIN)/python" -c 'import brainpy, brainstate, hebbax.brainevent; hebbax.brainevent.enable()'
-	$(PYTEST) tests/guests -m "not slow" $(PYTEST_ARGS)
-	PYTHONPATH=tests/guests "$(BIN)/python" -m brainevent_suite -n auto --maxprocesses 4 $(PYTEST_ARGS)
+	.ci/quickly $(PYTEST) tests/guests -m "not slow" $(PYTEST_ARGS)
+	PYTHONPATH=tests/guests .ci/quickly "$(BIN)/python" -m brainevent_suite -n auto --maxprocesses 4 $(PYTEST_ARGS)
 
 # On a GPU, without hurry (docs/gpu.md has the other way): what can be wrong, and then, by bench-gpu, what it takes.
 GPU_CHECK = "$(BIN)/python" benchmarks/gpu_check.py --minutes 60 --patience 10

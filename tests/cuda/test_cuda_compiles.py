@@ -25,7 +25,8 @@ def check(compiled):
     assert max(kernel.instructions for kernel in simplest) <= 1250
 
 
-@pytest.mark.slow  # machine code of all updates for one architecture takes 50 s
+@pytest.mark.slow
+@pytest.mark.long  # machine code of all updates for one architecture takes 50 s
 @pytest.mark.together(1)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("kind", KINDS)

@@ -215,6 +215,7 @@ def test_every_backend_agrees_with_the_oracle(spec, case):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=300)
 @given(case=cases)
 def test_every_backend_agrees_with_the_oracle_at_length(spec, case):
