@@ -173,13 +173,20 @@ def _columns(swept: Values, members: Sequence[Mapping[str, Any]], outcome: Outco
         title = f"rate_{population}".rstrip("_")
         found |= {title: (rates.mean(1), "Hz"), f"{title}_sd": (rates.std(1), "Hz")}
     if outcome.weight.size:
-        weight = outcome.weight.astype(np.float64)
-        found |= {"weight_mean": (weight.mean(1), outcome.unit), "weight_sd": (weight.std(1), outcome.unit)}
-        low, span = outcome.low[:, None], (outcome.high - outcome.low)[:, None]
+        low, span = outcome.low, outcome.high - outcome.low
+        bounds = zip(low + LOW * span, low + HIGH * span, strict=True)
+        # Member by member: in float64 all weights would take more memory than the run did.
+        each = [_of_weights(x.astype(np.float64), *own) for x, own in zip(outcome.weight, bounds, strict=True)]
+        mean, sd, below, above = np.transpose(each)
+        found |= {"weight_mean": (mean, outcome.unit), "weight_sd": (sd, outcome.unit)}
         if np.isfinite(span).all():
-            found["fraction_low"] = (weight < low + LOW * span).mean(1), "1"
-            found["fraction_high"] = (weight > low + HIGH * span).mean(1), "1"
+            found |= {"fraction_low": (below, "1"), "fraction_high": (above, "1")}
     return found
+
+
+def _of_weights(weight: np.ndarray, low: float, high: float) -> tuple[float, ...]:
+    """Mean, standard deviation, and the parts below and above two values."""
+    return weight.mean(), weight.std(), (weight < low).mean(), (weight > high).mean()
 
 
 def _data(columns: Columns, outcome: Outcome, parameters: Any, about: dict[str, Any]) -> Data:
