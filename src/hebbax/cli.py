@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import platform
+from typing import Annotated
 
 import jax
 import typer
@@ -34,6 +35,21 @@ app.command("sweep")(sweep_command)
 def main() -> None:
     """Run the command line."""
     app()
+
+
+def _say_version(value: bool) -> None:
+    if value:
+        typer.echo(f"hebbax {hebbax.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the name of a command."""
 
 
 @app.command()

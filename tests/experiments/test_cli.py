@@ -50,6 +50,10 @@ def network(request):
     return request.param, request.param.__name__.rpartition(".")[2], NETWORKS[request.param]
 
 
+def test_the_version_is_printed(run):
+    assert run("--version").output == f"hebbax {hebbax.__version__}\n"
+
+
 def test_info_shows_versions_backends_threads_and_devices(run):
     result = run("info")
     assert result.exit_code == 0, result.output

@@ -204,9 +204,9 @@ def test_the_door_of_sums_over_rows(update, rng):
     size = given["spike"].size
     assert enter(collect, given, np.zeros(size, np.float32)).any()
     for wrong in (np.zeros(size - 1, np.float32), np.zeros(size + 1, np.float32), np.zeros(size)):
-        with pytest.raises(ValueError, match="^result "):
+        with pytest.raises(ValueError, match=r"^result "):
             enter(collect, given, wrong)
-    with pytest.raises(ValueError, match="^trace "):
+    with pytest.raises(ValueError, match=r"^trace "):
         enter(collect, given | {"trace": given["trace"].astype(np.float64)}, np.zeros(size, np.float32))
 
 

@@ -14,7 +14,7 @@ N = 7
 RNG = np.random.default_rng(0)
 PRE, POST = RNG.integers(0, N, 30), RNG.integers(0, N, 30)  # some twice, in no order
 WEIGHT = RNG.random(30)
-TIME = np.cumsum(RNG.choice([0.0, 0.003, 0.01, 5.0], 300, p=[0.2, 0.4, 0.3, 0.1]))
+TIME = np.cumsum(RNG.choice([0.0, 0.003, 0.01, 5.0], 300, p=[0.2, 0.4, 0.3, 0.1])).round(9)
 NEURON = RNG.integers(0, N, 300)
 KEPT = np.unique(np.rec.fromarrays((TIME, NEURON)), return_index=True)[1]
 TIME, NEURON = TIME[KEPT], NEURON[KEPT]

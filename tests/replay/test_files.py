@@ -86,6 +86,16 @@ def test_two_sides_are_merged_in_the_order_of_time(tmp_path, piecewise):
     np.testing.assert_array_equal(result.weight, WEIGHT)
 
 
+def test_the_same_time_in_two_units_is_one(tmp_path):
+    """Of each side in a unit of its own: spikes that coincide do not pair, whatever 0.0123 s and 12.3 ms round to."""
+    found = connectivity.read(write_synapses(tmp_path / "synapses.csv"), (N, N), False, None)
+    seconds, milliseconds = write_spikes(tmp_path / "s.csv"), write_spikes(tmp_path / "ms.h5")
+    assert (1e-3 * (1000 * TIME) != TIME).any()
+    expected = files.replay(found, RULE, Spikes(seconds), Spikes(seconds))
+    result = files.replay(found, RULE, Spikes(seconds), Spikes(milliseconds))
+    np.testing.assert_array_equal(result.weight, expected.weight)
+
+
 GOOD = "time,neuron\n0.1,2\n0.1,3\n"
 SPIKES_CSV = {
     "": "line 1: got columns '', expected a header with time, neuron, each once",

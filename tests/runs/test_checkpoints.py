@@ -132,7 +132,7 @@ def test_a_checkpoint_opens_as_hdf5_and_says_what_the_run_was(stopped):
         about = json.loads(file.attrs["about"])
         names = {json.loads(x.attrs["name"]) for x in file.values()}
     assert about["steps"] == 270 and about["run"]["experiment"] == "cuba" and about["run"]["membrane_time"] == "20.0 ms"
-    assert about["versions"] == checkpoints.versions() and ".weights[0]" in names
+    assert about["sessions"] == [[0, checkpoints.versions()]] and ".weights[0]" in names
     assert (folder / "cuba-270.h5").read_bytes().startswith(b"hebbax checkpoint, format 1\n")
 
 

@@ -126,7 +126,7 @@ def test_every_mistake_of_a_file_is_reported_at_once(run, asked, tmp_path):
         "second: unknown, did you mean seconds?",
         "seed: got 'many', expected a valid integer",
         "dt: got '0.1 mV', expected a quantity in ms or the like",
-        "static: got 1, expected a valid boolean",
+        "static: got 1, expected true or false",
         "experiment: got 'hpc', expected 'cuba'",
         "trace_time: expected in the table [parameters]",
         "parameters.membrane_time: got 20, expected a quantity, such as \"20.0 ms\"",
@@ -150,6 +150,9 @@ def test_every_mistake_of_a_file_is_reported_at_once(run, asked, tmp_path):
         (b"\xff", "run.toml: expected text"),
         (b'format = "npz"', "format: got 'npz', expected a list, in square brackets"),
         (b"output = 3", "output: got 3, expected the name of a file or a folder"),
+        (b"parameters = 3", "parameters: got 3, expected a table"),
+        (b"seconds = true", "seconds: got True, expected a number, in s"),
+        (b'every = "1_0 s"', "every: got '1_0 s', expected a number before the unit"),
         (None, "run.toml: No such file"),
     ],
 )
@@ -174,6 +177,17 @@ def test_a_file_that_cannot_be_read_is_told(run, tmp_path, content, expected):
 def test_a_constant_that_is_not_one_is_told(run, asked, text, expected):
     result = run("simulate", "song2000", "--set", text)
     assert result.exit_code == 2 and expected in result.output and not asked.__dict__
+
+
+def test_a_constant_is_given_once(run, asked):
+    result = run("simulate", "song2000", "--set", "threshold=-50 mV", "--set", "threshold=-51 mV")
+    assert result.exit_code == 2 and "threshold: given twice, expected once" in result.output and not asked.__dict__
+
+
+def test_numbers_in_a_list_are_numbers(run, tmp_path):
+    (tmp_path / "rule.toml").write_text('shape = [1, "2"]\n')
+    result = run("replay", "w.csv", "spikes.csv", "--config", "rule.toml")
+    assert result.exit_code == 2 and "shape.1: got '2', expected a valid integer" in result.output
 
 
 def test_constants_reach_the_simulation(run, tmp_path):

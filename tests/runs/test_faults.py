@@ -1,7 +1,7 @@
 """What goes wrong with a run's files, done to them: the last good checkpoint survives, and what and where is said.
 
-A disk is made full by a limit to the size of files, which takes no rights: writes then fail in the middle of a file. One
-test has a disk of its own, which is full, where the system lets users mount one.
+A disk is made full by a limit to the size of files, which takes no rights: writes then fail in the middle of a file.
+One test has a disk of its own, which is full, where the system lets users mount one.
 """
 
 import functools
@@ -212,6 +212,16 @@ def test_a_disk_that_is_really_full_keeps_the_last_checkpoint_and_with_more_room
         env=environment(PYTHONPATH=os.pathsep.join(sys.path)),
     )  # fmt: skip
     assert child.stdout.endswith("went on\n"), child.stdout + child.stderr
+
+
+def test_a_run_that_is_stopped_on_a_full_disk_says_that_it_was_not_kept(tmp_path, full_disk, monkeypatch):
+    monkeypatch.setattr(
+        cuba, "simulate", lambda **options: runner("cuba")(keeper=options["keeper"], on_progress=lambda _: True)
+    )
+    full_disk(1000)
+    command = ["simulate", "cuba", "--output", str(tmp_path / "out"), "--checkpoint", str(tmp_path)]
+    result = CliRunner().invoke(cli.app, command, env={"COLUMNS": "300"})
+    assert result.exit_code == 1 and "no checkpoint after 90 steps" in result.output, result.output
 
 
 # -- damaged files

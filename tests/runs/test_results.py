@@ -1,6 +1,7 @@
 """Results in HDF5: what they say of the run, and that other libraries open them."""
 
 import importlib.util
+import json
 import subprocess
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import h5py
 import jax
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import hebbax
-from hebbax.experiments import cuba, network_report, reward, song2000, song2000_report
+from hebbax import cli
+from hebbax.experiments import cuba, network_loop, network_report, reward, song2000, song2000_report
 from hebbax.experiments.parameters import Array, Data
-from hebbax.runs import results, store
+from hebbax.runs import checkpoints, results, store
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +63,30 @@ def test_the_commit_is_that_of_the_folder_it_ran_in(tmp_path, monkeypatch):
     assert len(commit) == 40
     Path("a.txt").write_text("b")
     assert results.provenance()["commit"] == f"{commit} with changes"
+
+
+def test_a_file_has_the_configuration_of_its_run_and_when_it_went_on(tmp_path, monkeypatch, threads):
+    """By which it is run again, to the same bits."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(network_loop, "CHUNK_STEPS", 50)
+
+    def run(*options):
+        result = CliRunner().invoke(cli.app, ["simulate", "cuba", *options], env={"COLUMNS": "300"})
+        assert result.exit_code == 0, result.output
+
+    kept = ("--checkpoint", "ck", "--output", "a")
+    run("--neurons", "101", "--seconds", "0.01", "--set", "membrane_time=16.8 ms", "--static", "--seed", "7", *kept)
+    with h5py.File("a/cuba.h5") as file:
+        (tmp_path / "again.toml").write_text(file.attrs["configuration"])
+        assert "sessions" not in file.attrs
+        spikes = file["spike_time_s"][:]
+    run("--config", "again.toml", "--output", "b", "--checkpoint", "other")
+    run("--config", "again.toml", "--seconds", "0.02", "--resume")
+    with h5py.File("a/cuba.h5") as longer, h5py.File("b/cuba.h5") as again:
+        np.testing.assert_array_equal(again["spike_time_s"], spikes)
+        assert again["parameters/membrane_time"][()] == 16.8 and spikes.size
+        assert json.loads(longer.attrs["sessions"]) == [[k, checkpoints.versions()] for k in (0, 100)]
+        np.testing.assert_array_equal(longer["spike_time_s"][: spikes.size], spikes)
 
 
 @pytest.mark.skipif(

@@ -175,6 +175,7 @@ def test_ctrl_c_keeps_what_was_computed(run, tmp_path, monkeypatch):
         (CUBA, ["potentiation=1:2:none"], "got 'none' values"),
         (CUBA, [], "expected at least one NAME=VALUES"),
         ("neurons = 3", ["potentiation=1,2"], "experiment: got None, expected one of song2000, cuba"),
+        ('experiment = ["cuba"]', ["potentiation=1,2"], "experiment: got ['cuba'], expected one of song2000, cuba"),
         ('experiment = "cuba"\ndevices = 2', ["potentiation=1,2"], "expected devices = 1"),
     ],
 )  # fmt: skip

@@ -41,8 +41,8 @@ def simulate(
     Returns
     -------
     Outcome
-        Each member is as a run by itself, to rounding, and of `cuba` and `hpc` bit by bit, unless the constants that
-        differ are of the rule: what it computes with them, a run by itself computes in Python, in float64.
+        Each member is as a run by itself, to rounding: what rules compute with constants that differ, a run by itself
+        computes in Python, in float64, and XLA may merge operations in another way.
 
     Raises
     ------

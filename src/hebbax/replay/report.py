@@ -82,9 +82,7 @@ def data(result: Result) -> Data:
     """Return all that is known of a replay but its weights: numbers, and the histograms and rates of the figure."""
     known = [name for name, _ in _parameters(result.rule)]
     arrays = {
-        name: Array(x, "" if unit == "1" else unit)
-        for name, (x, unit) in numbers(result).items()
-        if name not in known
+        name: Array(x, "" if unit == "1" else unit) for name, (x, unit) in numbers(result).items() if name not in known
     }
     edges, *counts = histograms(result)
     arrays["weight_bin"] = Array(edges[:-1], "weight", "lower end of a bin", ("weight_bin",))

@@ -10,7 +10,7 @@ import numpy as np
 
 from hebbax.replay.rows import ROWS, Malformed, Rows, as_kind, library, listed
 
-SECONDS = {"milliseconds": 1e-3, "ms": 1e-3, "seconds": 1.0, "s": 1.0}
+UNITS = {"milliseconds": "ms", "ms": "ms", "seconds": "s", "s": "s"}
 
 
 def opened(path: Path) -> Any:
@@ -56,15 +56,15 @@ def column(group: Any, path: Path, name: str, kinds: str, length: int | None = N
     return data
 
 
-def seconds(path: Path, wanted: str | None) -> float:
-    """How many seconds a unit of the timestamps is: milliseconds, unless the file says otherwise."""
+def unit_of(path: Path, wanted: str | None) -> str:
+    """The unit of the timestamps, "s", "ms" or "us": milliseconds, unless the file says otherwise."""
     with opened(path) as file:
         data = column(population(file, path, "spikes", wanted), path, "timestamps", "fiu")
         unit = data.attrs.get("units", "milliseconds")
         unit = unit.decode() if isinstance(unit, bytes) else str(unit)
-        if unit not in SECONDS:
-            raise Malformed(f"{path}, {data.name}: has the unit {unit!r}, expected one of {listed(SECONDS)}")
-        return SECONDS[unit]
+        if unit not in UNITS:
+            raise Malformed(f"{path}, {data.name}: has the unit {unit!r}, expected one of {listed(UNITS)}")
+        return UNITS[unit]
 
 
 def spike_rows(path: Path, wanted: str | None) -> Iterator[Rows]:

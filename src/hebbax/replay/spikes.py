@@ -15,7 +15,7 @@ from hebbax.replay.rows import Kind, Malformed, Rows
 COLUMNS: dict[str, Kind] = {"time": "number", "neuron": "id"}
 FORMATS = ("csv", "parquet", "hdf5")
 LATEST = 1e15  # seconds from 0, 30 million years: float64 knows no tenths of seconds there
-UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+UNITS = {"s": 1e9, "ms": 1e6, "us": 1e3}  # in nanoseconds, in which times are rounded: so that equal ones are equal
 SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".h5": "hdf5", ".hdf5": "hdf5", ".npz": "npz"}
 
 
@@ -50,24 +50,24 @@ def read(
     """Read the spikes of `n` neurons, which `whose` describes in a message; tell what part of the file was read."""
     path, kind = spikes.path, format_of(spikes.path, FORMATS)
     if kind == "hdf5":
-        factor = UNITS[spikes.unit] if spikes.unit else sonata.seconds(path, spikes.population)
+        unit = UNITS[spikes.unit or sonata.unit_of(path, spikes.population)]
         pieces = sonata.spike_rows(path, spikes.population)
     else:
-        factor = UNITS[spikes.unit or "s"]
+        unit = UNITS[spikes.unit or "s"]
         pieces = (rows.csv_rows if kind == "csv" else rows.parquet_rows)(path, COLUMNS)
-    return _checked(pieces, factor, n, side, whose, on_read)
+    return _checked(pieces, unit, n, side, whose, on_read)
 
 
 def _checked(
-    pieces: Iterator[Rows], factor: float, n: int, side: int, whose: str, on_read: Callable[[float], object]
+    pieces: Iterator[Rows], unit: float, n: int, side: int, whose: str, on_read: Callable[[float], object]
 ) -> Iterator[Batch]:
     time, neuron = np.empty(0), np.empty(0, np.int64)
     for piece in pieces:
         on_read(piece.through)
         held = time.size  # spikes at the same time, which the piece before ended with
-        time = np.concatenate((time, piece.columns[0] * factor))
+        time = np.concatenate((time, np.rint(piece.columns[0] * unit) / 1e9))
         neuron = np.concatenate((neuron, piece.columns[1]))
-        _check(time, neuron, held, n, whose, piece, factor)
+        _check(time, neuron, held, n, whose, piece, unit)
         cut = int(np.searchsorted(time, time[-1])) if time.size else 0
         if cut:
             yield _batch(time[:cut], neuron[:cut], side)
@@ -80,7 +80,7 @@ def _batch(time: np.ndarray, neuron: np.ndarray, side: int) -> Batch:
     return Batch(time, neuron, np.full(time.size, side, np.int8))
 
 
-def _check(time: np.ndarray, neuron: np.ndarray, held: int, n: int, whose: str, piece: Rows, factor: float) -> None:
+def _check(time: np.ndarray, neuron: np.ndarray, held: int, n: int, whose: str, piece: Rows, unit: float) -> None:
     """Raise for the first row that is wrong; the `held` ones have been looked at."""
     infinite, outside = ~(np.abs(time) <= LATEST), (neuron < 0) | (neuron >= n)
     back = np.zeros(time.size, bool)
@@ -97,7 +97,7 @@ def _check(time: np.ndarray, neuron: np.ndarray, held: int, n: int, whose: str, 
         raise Malformed(f"{where}: neuron: got {neuron[k]}, expected 0 to {n - 1}, {whose}")
     if back[k]:
         raise Malformed(
-            f"{where}: time: got {at} after {time[k - 1] / factor:.12g}, expected spikes in the order of time"
+            f"{where}: time: got {at} after {time[k - 1] * 1e9 / unit:.12g}, expected spikes in the order of time"
         )
     raise Malformed(f"{where}: neuron {neuron[k]} spikes twice at time {at}, expected every spike once")
 

@@ -52,6 +52,8 @@ class Checkpoints:
     ----------
     failed : str or None
         Why the last checkpoint could not be written.
+    sessions : list
+        After how many steps the run began or went on, and under which versions.
 
     Raises
     ------
@@ -71,6 +73,7 @@ class Checkpoints:
     ) -> None:  # fmt: skip
         self.folder, self.name, self._every, self._resume, self._warn = folder, name, every, resume, warn
         self.failed: str | None = None
+        self.sessions: list[list[Any]] = [[0, versions()]]
         self._writes = jax.process_index() == 0
         self._about: dict[str, Any] = {}
         self._segments: list[list[str]] = []  # names and SHA-256 of the files with what was seen
@@ -125,7 +128,8 @@ class Checkpoints:
             try:
                 kept = self._read(steps, path)
             except (Damaged, OSError) as error:
-                problems.append(_said(error, path))
+                problem = _said(error, path)
+                problems.append(problem if problem.startswith(f"{path}:") else f"{path}: needs {problem}")
             else:
                 for problem in problems:
                     self._warn(f"{problem}; going on from {path.name}")
@@ -158,10 +162,13 @@ class Checkpoints:
             path = self.folder / f"{self.name}-{self._last}-{steps}.seen.h5"
             digest = store.write(path, KIND, FORMAT, store.fill_with(_joined(self._pending), {}))
             self._segments, self._last, self._pending = [*self._segments, [path.name, digest]], steps, []
-        about = {"run": self._about, "steps": steps, "seen": self._segments, "versions": versions()}
+        about = {"run": self._about, "steps": steps, "seen": self._segments, "sessions": self.sessions}
         store.write(self.folder / f"{self.name}-{steps}.h5", KIND, FORMAT, store.fill_with(state, about))
         self._saved = [*(x for x in self._saved if x[0] != steps), (steps, self._segments)][-KEPT:]
-        self._remove_others()
+        try:
+            self._remove_others()
+        except OSError as error:
+            self._warn(f"older checkpoints stay: {_said(error, self.folder)}")
 
     def _remove_others(self) -> None:
         """Older checkpoints, and what a run that was killed, or from which this one went another way, has left."""
@@ -187,9 +194,11 @@ class Checkpoints:
             if digest != expected:
                 raise Damaged(f"{self.folder / name}: is not the one that {path.name} was written with")
             pieces.append(store.contents(data)[0])
-        if about["versions"] != versions():
-            then, now = (", ".join(f"{name} {x}" for name, x in v.items()) for v in (about["versions"], versions()))
+        last = about["sessions"][-1][1]
+        if last != versions():
+            then, now = (", ".join(f"{name} {x}" for name, x in v.items()) for v in (last, versions()))
             self._warn(f"{path} was written by {then}; this is {now}: from here on, bits may differ")
+        self.sessions = [*about["sessions"], [steps, versions()]]
         self._segments, self._saved = about["seen"], [(steps, about["seen"])]
         self._last = int(about["seen"][-1][0].removesuffix(".seen.h5").rpartition("-")[2]) if about["seen"] else 0
         return Kept(steps, state, _joined(pieces))

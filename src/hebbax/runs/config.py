@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import math
 import tomllib
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from pathlib import Path
@@ -29,6 +30,9 @@ EXPECTED = {
     "path_type": "expected the name of a file or a folder",
     "list_type": "expected a list, in square brackets",
     "missing": "expected one more value",
+    "model_type": "expected a table",
+    "bool_type": "expected true or false",
+    "string_type": "expected text",
 }
 
 
@@ -150,6 +154,8 @@ def stated(texts: Iterable[str], schema: Schema) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"got {text!r}, expected NAME=VALUE")
+        if name.strip() in values:
+            raise ValueError(f"{name.strip()}: given twice, expected once")
         values[name.strip()] = literal(value.strip())
     return schema.check_constants(values)
 
@@ -218,6 +224,8 @@ def _of_option(option: Option) -> Any:
         kind: Any = Annotated[Any, pydantic.AfterValidator(_raising_values(option.info.parser))]
     elif option.type in (int, float, bool):
         kind = Annotated[option.type, pydantic.Strict()]
+    elif typing.get_origin(option.type) is tuple:
+        kind = tuple[tuple(Annotated[x, pydantic.Strict()] for x in typing.get_args(option.type))]  # type: ignore[misc]
     else:
         kind = option.type
     if option.info.callback is None:

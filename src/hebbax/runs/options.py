@@ -74,6 +74,7 @@ class FileOptions:
     checkpoint: Checkpoint = None
     every: Every = EVERY
     resume: Resume = False
+    configuration: str = ""  # no option: the text of a file that states the same
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,6 +116,7 @@ def every_run(command: str, experiment: ModuleType | None = None, **by_option: s
                 f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=shared_hints[f.name]
             )
             for f in dataclasses.fields(kind)
+            if f.name != "configuration"
         ]
         options = {p.name: _option(p) for p in [*own, *shared] if p.name not in NOT_IN_FILES}
         known = {name: option for name, option in options.items() if option is not None}
@@ -127,14 +129,14 @@ def every_run(command: str, experiment: ModuleType | None = None, **by_option: s
             chosen = {p.name: values.pop(p.name) for p in shared}
             if "constants" in chosen:
                 chosen["constants"] = context.meta.get(CONSTANTS, {}) | _set(chosen["constants"], schema)
+            parameters = schema.parameters(**chosen["constants"]) if schema.parameters is not None else None
+            text = config.written(schema, values | chosen, parameters)
             if chosen["write_config"]:
-                parameters = schema.parameters(**chosen["constants"]) if schema.parameters is not None else None
-                text = config.written(schema, values | chosen, parameters)
                 answer.add(config=text)
                 if not chosen["json"]:
                     typer.echo(text, nl=False)
             else:
-                function(**values, options=kind(**chosen))
+                function(**values, options=kind(**chosen, configuration=text))
 
         signature = inspect.Signature([*own, *shared, context])
         with_options.schema = schema  # type: ignore[attr-defined]

@@ -26,10 +26,17 @@ def quantity(text: str) -> u.Quantity:
     if found is None:
         raise ValueError('expected a number and a unit, such as "16.8 ms"')
     try:
-        number = float(found[1])
+        number = _number(found[1])
     except ValueError:
         raise ValueError(f'expected a number before the unit, such as "16.8 {found[2]}"') from None
     return number * unit(found[2])
+
+
+def _number(text: Any) -> float:
+    """The number that this is, but not one that Python alone would take for one."""
+    if isinstance(text, bool) or (isinstance(text, str) and "_" in text):
+        raise ValueError(text)
+    return float(text)
 
 
 def unit(name: str) -> u.Unit:
@@ -57,7 +64,7 @@ class Number:
 
     def __call__(self, text: Any) -> float:
         try:
-            return float(text)
+            return _number(text)
         except (TypeError, ValueError):
             pass
         try:

@@ -21,11 +21,10 @@ from hebbax.replay.connectivity import Connectivity
 from hebbax.replay.plans import Rule
 from hebbax.replay.rows import Malformed, Missing
 from hebbax.replay.spikes import Spikes
-from hebbax.runs import results
+from hebbax.runs import results, running
 from hebbax.runs.checkpoints import Checkpoints
 from hebbax.runs.options import FileOptions, every_run
 from hebbax.runs.replay_rules import RuleOptions, rule_of
-from hebbax.runs.results import provenance
 from hebbax.runs.running import interruptible, keeping, set_threads
 
 
@@ -81,9 +80,9 @@ def replay_command(
 ) -> None:
     """Apply a rule of plasticity to your own connectivity and recorded spikes.
 
-    Writes the new weights, in the format and order of the old ones, what was done and to what effect (HDF5) and a figure
-    (PNG). Spikes are read piece by piece: their file may be larger than memory. Those of one population are SPIKES; of
-    two, --pre and --post.
+    Writes the new weights, in the format and order of the old ones, what was done and to what effect (HDF5), and a
+    figure (PNG). Spikes are read piece by piece: their file may be larger than memory. Those of one population are
+    SPIKES; of two, --pre and --post.
     """
     if (spikes is None) == (pre is None) or (pre is None) != (post is None):
         raise typer.BadParameter("expected either SPIKES, of one population, or both --pre and --post")
@@ -114,7 +113,7 @@ def replay_command(
         write_whole(target, lambda partial: found.write(partial, result.weight))
         wrote(console, target)
         read = {"connectivity": str(connections), "spikes": [str(x.path) for x in sources if x]}
-        results.write(about, report.data(result), provenance() | read)
+        results.write(about, report.data(result), running.about(options, keeper) | read)
         wrote(console, about)
         write_figure(console, picture, "hebbax.replay.figure", result)
     except KeyboardInterrupt:

@@ -50,7 +50,7 @@ def filling(data: Data, about: Mapping[str, Any]) -> Callable[[Any], None]:
             if field.name not in data.arrays  # of a sweep over it
             and not isinstance(value, str)
         }
-        group.attrs.update({field.name: value for field, value in values.items() if isinstance(value, str)})
+        group.attrs.update({field.name: str(value) for field, value in values.items() if isinstance(value, str)})
         _fill(group, {name: x for name, (x, _) in constants.items()})
         for name, (_, source) in constants.items():
             group[name].attrs["source"] = source

@@ -6,7 +6,7 @@ import functools
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -54,7 +54,8 @@ def run(
             result = experiment.simulate(backend=options.backend, on_progress=on_progress, keeper=keeper, **arguments)
         if first:
             try:
-                _report(console, report, figure, result, output / name, options.format or [Format.hdf5])
+                formats = options.format or [Format.hdf5]
+                _report(console, report, figure, result, output / name, formats, about(options, keeper))
             except OSError as error:
                 raise Failed(f"{error.filename}: {error.strerror or error}{_how_to_go_on(keeper)}") from error
         if result.steps < steps:  # perhaps because of a Ctrl-C in another process
@@ -65,16 +66,18 @@ def run(
 @contextmanager
 def keeping(options: FileOptions, name: str, console: Console) -> Iterator[Checkpoints | None]:
     """Yield what keeps a run, if it is to be kept, and say at the end whether it was."""
-    keeper = None
+    keeper, stopped = None, None
     if options.resume and options.checkpoint is None:
         raise typer.BadParameter(
             "expected --checkpoint FOLDER too, which has what to go on from", param_hint="'--resume'"
         )
     try:
         if options.checkpoint is not None:
-            warn = functools.partial(console.print, "warning:", soft_wrap=True, highlight=False, markup=False)
+            warn = functools.partial(_warn, console)
             keeper = Checkpoints(options.checkpoint, name, every=options.every, resume=options.resume, warn=warn)
         yield keeper
+    except typer.Exit as error:
+        stopped = error
     except Refused as error:
         raise typer.BadParameter(str(error), param_hint="'--checkpoint'") from error
     except Damaged as error:
@@ -83,7 +86,20 @@ def keeping(options: FileOptions, name: str, console: Console) -> Iterator[Check
         if keeper:
             keeper.close()
     if keeper and keeper.failed:
-        raise Failed(keeper.failed)
+        raise Failed(keeper.failed) from stopped
+    if stopped:
+        raise stopped
+
+
+def _warn(console: Console, message: str) -> None:
+    answer.add(warnings=[*answer.content.get("warnings", ()), message])
+    console.print("warning:", message, soft_wrap=True, highlight=False, markup=False)
+
+
+def about(options: FileOptions, keeper: Checkpoints | None) -> dict[str, Any]:
+    """What ran, by which configuration, and in which sessions, if it went on from a checkpoint."""
+    sessions = {"sessions": keeper.sessions} if keeper and len(keeper.sessions) > 1 else {}
+    return results.provenance() | {"configuration": options.configuration} | sessions
 
 
 def _how_to_go_on(keeper: Checkpoints | None) -> str:
@@ -105,14 +121,15 @@ def constants_may_be_wrong(options: RunOptions) -> Iterator[None]:
 
 
 def _report(
-    console: Console, report: ModuleType, figure: str, result: Any, stem: Path, formats: Sequence[Format]
-) -> None:
+    console: Console, report: ModuleType, figure: str, result: Any, stem: Path, formats: Sequence[Format],
+    said: Mapping[str, Any],
+) -> None:  # fmt: skip
     """Print the summary of a result, and write its arrays and its figure."""
     console.print(table(stem.name, report.summary(result)))
     answer.add_numbers(report.numbers(result))
     if Format.hdf5 in formats:
         path = stem.with_name(f"{stem.name}.h5")
-        results.write(path, report.data(result), results.provenance())
+        results.write(path, report.data(result), said)
         wrote(console, path)
     if Format.npz in formats:
         arrays = report.arrays(result)

@@ -122,7 +122,7 @@ def _read(file: Path) -> tuple[str, config.Schema, dict[str, Any], dict[str, Any
     known = schemas()
     try:
         name = config.experiment_of(file)
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise ValueError(f"{file}: experiment: got {name!r}, expected one of {', '.join(known)}")
         stated, constants = config.read(file, known[name])
     except ValueError as error:
@@ -161,7 +161,13 @@ def _run(
     build = NETWORKS[name].build
     size = {key: options[key] for key in inspect.signature(build).parameters if key in options}
     size |= dict(plastic=not options["static"])
-    return network_sweep.simulate([build(p, **size) for p in parameters], **shared)
+    networks = []
+    for member, own in zip(members, parameters, strict=True):
+        try:
+            networks.append(build(own, **size))
+        except ValueError as error:
+            raise ValueError(f"{', '.join(f'{key} = {as_text(x)}' for key, x in member.items())}: {error}") from error
+    return network_sweep.simulate(networks, **shared)
 
 
 def _columns(swept: Values, members: Sequence[Mapping[str, Any]], outcome: Outcome) -> Columns:
