@@ -101,6 +101,16 @@ def test_spikes_and_structure_of_other_dtypes(spec, rng, dtype):
     oracle.assert_same(call(spec, on_device(given), shape=SHAPE).get(), expected)
 
 
+def test_spikes_begin_at_any_address(spec, rng):
+    """Where it allows for that, many are read at once; elsewhere a GPU could not."""
+    given = problem(spec, rng)
+    expected, there = oracle.evaluate(spec, SHAPE, given), on_device(given)
+    for before in range(16):
+        spike = cupy.asarray(np.concatenate([np.ones(before, bool), given["spike"]]))[before:]
+        weight = there["weight"].copy()
+        oracle.assert_same(call(spec, there | {"spike": spike, "weight": weight}, shape=SHAPE).get(), expected)
+
+
 def test_empty_networks(spec, rng):
     for shape in ((0, 0), (0, 4), (4, 0), (4, 3)):
         given = operands(spec, rng, random_network(rng, shape, 0))

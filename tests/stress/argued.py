@@ -106,6 +106,23 @@ ARGUED = (
     ),
     Argued(KERNELS + "pages.pxd", r"^ *return known;", "whether huge pages are asked for: results are the same"),
     Argued(
+        "cuda/rows.cu",
+        r"event < end \? spikes_from",
+        "behind the last neuron there are none to look at, and no bit is set",
+        "< -> <=",
+    ),
+    Argued(
+        "src/hebbax/rules/_traces.py",
+        r"jnp\.where\(jnp\.isfinite\(age\), step - \(age - self\.age\), 0\)",
+        "an age that is not finite is renewed in the same step, and what was lost with it",
+        "0 -> 1",
+    ),
+    Argued(
+        "src/hebbax/rules/diehl_cook.py",
+        r"weight_in_bounds=True",
+        "spares a pass over weights in bounds, which they are",
+    ),
+    Argued(
         "src/hebbax/_core/primitives.py",
         r"zip\(x\.shape, shape, strict=True\)\) if have != want",
         "there are as many of the one as of the other: all that call it broadcast a trace or a gain by batches",

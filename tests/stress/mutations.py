@@ -41,7 +41,7 @@ HOSTILE = _tests(OPERATORS, "hostile_calls")  # in memory between pages that nob
 OF_UPDATES = [INPLACE, *_tests(OPERATORS, "powers", "soft_bound", "threads", "out_of_range", "values"), *HOSTILE]
 OF_DELAYS = [*_tests(STRUCTURE, "delayed_synapses", "ring"), *_tests(RULES, "delayed_rules")]
 OF_CUDA = [*_tests(CUDA, "rows", "emulation", "cuda_host", "native", "cupy_inplace"), *_tests(OPERATORS, "values")]
-OF_RULES = _tests(RULES, "rules", "parameters")
+OF_RULES = [*_tests(RULES, "rules", "parameters"), *_tests(STRUCTURE, "sent")]
 # Parts of what is changed, with their share of the sample, and the tests that should see each file first.
 NEAR: dict[str, list[str]] = {
     "src/hebbax/_cpu/update.pyx": OF_UPDATES,
@@ -92,8 +92,7 @@ NEAR: dict[str, list[str]] = {
     "src/hebbax/_core/members.py": _tests(STRUCTURE, "split_batches"),
     "src/hebbax/rules/_parameters.py": OF_RULES,
     "src/hebbax/rules/_traces.py": [
-        *OF_RULES, *_tests(OPERATORS, "forks"), *_tests(STRUCTURE, "sent"),
-        *_tests(RULES, "delayed_rules", "grad_rules"),
+        *OF_RULES, *_tests(OPERATORS, "forks"), *_tests(RULES, "delayed_rules", "grad_rules"),
     ],
     **{
         f"src/hebbax/rules/{name}.py": [*_tests(RULES, *(own or ["rules"])), *OF_RULES, *_tests(RULES, "grad_rules")]
