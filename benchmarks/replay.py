@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -121,7 +122,7 @@ def main() -> None:
         f"{NEURONS:,} neurons with {SYNAPSES} synapses each, Poisson spikes at {RATE:g} Hz for {options.seconds:g} and "
         f"{long:g} s; every spike updates its neuron's synapses to others and from others. From starting Python to the "
         f"new weights and the figure; medians of {options.rounds}, memory the most of all. {here['cpu']}, load average "
-        f"{os.getloadavg()[0]:.1f} at the end. From `python benchmarks/replay.py` at {commit()}."
+        f"{os.getloadavg()[0]:.1f} at the end. From `{shlex.join(["python", "benchmarks/replay.py", *sys.argv[1:]])}` at {commit()}."
     )
     RESULTS.write_text("\n".join(["# Replaying recorded spikes", "", head, rule, *lines, "", notes, ""]))
 
