@@ -112,7 +112,7 @@ def main() -> None:
                 f"| {took:.1f} s ({processor:.1f}) | {updates / took / 1e6:.1f} million | {memory:.0f} MB |"
             )
             print(lines[-1], flush=True)
-    here = machine()
+    here, command = machine(), shlex.join(["python", "benchmarks/replay.py", *sys.argv[1:]])
     head = (
         "| synapses | spikes | number of spikes | updates | the whole command (of processors) | updates a second "
         "| memory, at most |"
@@ -122,7 +122,7 @@ def main() -> None:
         f"{NEURONS:,} neurons with {SYNAPSES} synapses each, Poisson spikes at {RATE:g} Hz for {options.seconds:g} and "
         f"{long:g} s; every spike updates its neuron's synapses to others and from others. From starting Python to the "
         f"new weights and the figure; medians of {options.rounds}, memory the most of all. {here['cpu']}, load average "
-        f"{os.getloadavg()[0]:.1f} at the end. From `{shlex.join(["python", "benchmarks/replay.py", *sys.argv[1:]])}` at {commit()}."
+        f"{os.getloadavg()[0]:.1f} at the end. From `{command}` at {commit()}."
     )
     RESULTS.write_text("\n".join(["# Replaying recorded spikes", "", head, rule, *lines, "", notes, ""]))
 
