@@ -92,7 +92,8 @@ NEAR: dict[str, list[str]] = {
     "src/hebbax/_core/members.py": _tests(STRUCTURE, "split_batches"),
     "src/hebbax/rules/_parameters.py": OF_RULES,
     "src/hebbax/rules/_traces.py": [
-        *OF_RULES, *_tests(OPERATORS, "forks"), *_tests(RULES, "delayed_rules", "grad_rules"),
+        *OF_RULES, *_tests(OPERATORS, "forks"),
+        *_tests(RULES, "delayed_rules", "grad_rules", "clopath", "homeostasis", "reward"),
     ],
     **{
         f"src/hebbax/rules/{name}.py": [*_tests(RULES, *(own or ["rules"])), *OF_RULES, *_tests(RULES, "grad_rules")]
