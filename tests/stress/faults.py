@@ -148,7 +148,7 @@ def _simulate(times: int, say: Say) -> Result:
 def _interrupt(folder: Path, after: float) -> tuple[float | None, str]:
     """Interrupt the command once it simulates; return how long the answer took, or a problem."""
     result = folder / "song2000.npz"
-    command = ("simulate", "song2000", "--output", str(folder))
+    command = ("simulate", "song2000", "--output", str(folder), "--format", "npz")
     status, said, answered = _on_a_terminal(command, b"simulating", after, lambda said: result.exists())
     if status != 130 or answered is None or b"interrupted" not in said:
         return answered, f"ended with {status}: {said[-200:]!r}"
