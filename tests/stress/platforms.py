@@ -38,11 +38,11 @@ def switches(effort: float) -> Iterator[Result]:
 def mixed_versions(effort: float) -> Iterator[Result]:
     """The oldest of one package beside the newest of all others, laid over what is installed."""
     pins = dict(line.split(";")[0].split("==") for line in OLDEST.read_text().splitlines() if line[0] != "#")
-    for package in ("numpy", "brainunit"):
-        pin = f"{package}=={pins[package].strip()}"
-        folder = BUILD / pin.replace("==", "-")
+    for package, same in (("numpy", ()), ("brainunit", ("saiunit",))):  # of which it takes the same version alone
+        version = pins[package].strip()
+        pin, folder = f"{package}=={version}", BUILD / f"{package}-{version}"
         if not folder.exists():
-            must(*PIP, "--no-deps", "--target", folder, pin)
+            must(*PIP, "--no-deps", "--target", folder, pin, *(f"{name}=={version}" for name in same))
         seen = must(sys.executable, "-c", VERSIONS, PYTHONPATH=str(folder)).strip()
         if pin not in seen:
             raise RuntimeError(f"expected {pin}, got {seen}")
