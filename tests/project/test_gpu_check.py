@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -122,8 +123,8 @@ def test_a_run_that_is_stopped_ends_its_stages_and_starts_no_more(gpu_check, run
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             processes.append(self)
-            if len(processes) == 1:
-                os.kill(os.getpid(), signal.SIGINT)
+            if len(processes) == 1:  # when this is done, or Ctrl-C could come before anybody knows of the process
+                threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 
     monkeypatch.setattr(gpu_check.subprocess, "Popen", Popen)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does it that starts it in the background

@@ -65,7 +65,8 @@ def _checked(
     for piece in pieces:
         on_read(piece.through)
         held = time.size  # spikes at the same time, which the piece before ended with
-        time = np.concatenate((time, np.rint(piece.columns[0] * unit) / 1e9))
+        with np.errstate(over="ignore"):  # what is infinite then is refused below
+            time = np.concatenate((time, np.rint(piece.columns[0] * unit) / 1e9))
         neuron = np.concatenate((neuron, piece.columns[1]))
         _check(time, neuron, held, n, whose, piece, unit)
         cut = int(np.searchsorted(time, time[-1])) if time.size else 0

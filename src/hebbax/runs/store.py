@@ -37,7 +37,7 @@ def write(path: Path, kind: str, version: int, fill: Callable[[Any], object]) ->
     image = io.BytesIO()
     with h5py.File(image, "w", userblock_size=HEADER) as file:
         fill(file)
-    content = image.getbuffer()[HEADER:]
+    content = memoryview(image.getvalue())[HEADER:]
     digest = hashlib.sha256(content).hexdigest()
 
     def put(partial: Path) -> None:
