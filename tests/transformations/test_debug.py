@@ -1,5 +1,7 @@
 """jax.debug_nans, jax.disable_jit and leak checks: values and gradients as without."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,7 +65,7 @@ def test_a_call_outside_jit_is_compiled_under_its_own_name(caplog):
     spikes = hebbax.record.Spikes.of(77, capacity=5)
     with jax.log_compiles():
         spikes.record(jnp.ones(77, bool))
-    assert "Compiling jit(hebbax_append)" in caplog.text
+    assert re.search(r"Compiling (jit\()?hebbax_append", caplog.text), caplog.text
 
 
 def test_nan_is_found(spec, network, rng, backend):
