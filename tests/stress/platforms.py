@@ -151,7 +151,10 @@ def run(effort: float, say: Callable[[str], object]) -> list[Result]:
             for row in groups[name]:
                 add(name, row)
         except RuntimeError as error:  # a variant that could not be set up; others can
-            add(name, Result(name, 0, "tests passed", 0.0, f"not set up: {str(error)[-300:]}", False))
+            add(
+                name,
+                Result(name, 0, "tests passed", 0.0, f"not set up: {str(error).replace(f'{ROOT}/', '')[-300:]}", False),
+            )
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(exhaust, groups))
