@@ -89,10 +89,11 @@ def test_two_sides_are_merged_in_the_order_of_time(tmp_path, piecewise):
 def test_the_same_time_in_two_units_is_one(tmp_path):
     """Of each side in a unit of its own: spikes that coincide do not pair, whatever 0.0123 s and 12.3 ms round to."""
     found = connectivity.read(write_synapses(tmp_path / "synapses.csv"), (N, N), False, None)
-    seconds, milliseconds = write_spikes(tmp_path / "s.csv"), write_spikes(tmp_path / "ms.h5")
-    assert (1e-3 * (1000 * TIME) != TIME).any()
+    k = np.arange(1, 500)
+    seconds = write_spikes(tmp_path / "s.csv", (0.0123 * k).round(4), k % N)
+    milliseconds = write_spikes(tmp_path / "ms.csv", (12.3 * k).round(1), k % N)
     expected = files.replay(found, RULE, Spikes(seconds), Spikes(seconds))
-    result = files.replay(found, RULE, Spikes(seconds), Spikes(milliseconds))
+    result = files.replay(found, RULE, Spikes(seconds), Spikes(milliseconds, unit="ms"))
     np.testing.assert_array_equal(result.weight, expected.weight)
 
 

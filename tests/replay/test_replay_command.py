@@ -195,6 +195,20 @@ def test_without_matplotlib_there_is_no_figure(run, tmp_path, monkeypatch):
     assert files(tmp_path) == ["s.csv", "w-replayed-results.h5", "w-replayed.csv", "w.csv"]
 
 
+@pytest.mark.filterwarnings("ignore:.*(overflow|invalid value):RuntimeWarning")  # in the mean of such weights
+@pytest.mark.parametrize("weight, lost", [(5.0, 2), (1e200, 1)])
+def test_weights_that_grow_beyond_their_dtype_are_told(run, tmp_path, weight, lost):
+    """Of both, or of one, and the other is counted: without a spike, it stays."""
+    (tmp_path / "w.csv").write_text(f"pre,post,weight\n0,1,{weight}\n2,1,3.0\n")
+    first = "0.0,0\n0.0,2\n" if lost == 2 else "0.0,0\n"
+    (tmp_path / "s.csv").write_text("time,neuron\n" + first + "".join(f"{0.001 * k},1\n" for k in range(1, 50)))
+    growing = ("--rule", "power-law", "--mu", 6, "--learning-rate", 1e6, "--alpha", 0, "--shape", 3, 3)
+    result = run("w.csv", "s.csv", *growing)
+    assert result.exit_code == 0 and f"warning: {lost} weights have become infinite" in result.output, result.output
+    with h5py.File("w-replayed-results.h5") as file:
+        assert file["weight_end_synapses"][:].sum() == 2 - lost and file["weight_start_synapses"][:].sum() == 2
+
+
 def test_no_spikes_and_no_synapses(run, tmp_path):
     (tmp_path / "w.csv").write_text("pre,post,weight\n")
     (tmp_path / "s.csv").write_text("time,neuron\n")

@@ -133,7 +133,7 @@ def test_a_checkpoint_opens_as_hdf5_and_says_what_the_run_was(stopped):
         names = {json.loads(x.attrs["name"]) for x in file.values()}
     assert about["steps"] == 270 and about["run"]["experiment"] == "cuba" and about["run"]["membrane_time"] == "20.0 ms"
     assert about["sessions"] == [[0, checkpoints.versions()]] and ".weights[0]" in names
-    assert (folder / "cuba-270.h5").read_bytes().startswith(b"hebbax checkpoint, format 1\n")
+    assert (folder / "cuba-270.h5").read_bytes().startswith(b"hebbax checkpoint, format 2\n")
 
 
 def test_arrays_come_back_as_they_were(tmp_path):

@@ -277,7 +277,7 @@ def test_a_file_of_another_version_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "FORMAT", 7)
     runner("cuba")(keeper=Checkpoints(tmp_path, "cuba"), on_progress=lambda _: True)
     monkeypatch.undo()
-    expected = r"cuba-90.h5: is of version 7 of the format, and this hebbax reads version 1"
+    expected = r"cuba-90.h5: is of version 7 of the format, and this hebbax reads version 2"
     with pytest.raises(Damaged, match=expected):
         go_on(tmp_path)
 

@@ -121,6 +121,7 @@ ARGUED = (
         "src/hebbax/rules/diehl_cook.py",
         r"weight_in_bounds=True",
         "spares a pass over weights in bounds, which they are",
+        "True -> False",
     ),
     Argued(
         "src/hebbax/_core/primitives.py",

@@ -100,7 +100,9 @@ def histograms(result: Result) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     before, after = result.connectivity.weight, result.weight
     if not before.size:
         return np.zeros(1), np.zeros(0, np.int64), np.zeros(0, np.int64)
-    low, high = float(min(before.min(), after.min())), float(max(before.max(), after.max()))
+    finite = np.isfinite(after)  # (without an upper bound, weights may have grown beyond their dtype)
+    low = float(min(before.min(), after.min(where=finite, initial=np.inf)))
+    high = float(max(before.max(), after.max(where=finite, initial=-np.inf)))
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
     edges = np.linspace(low, high, BARS + 1)
     return edges, np.histogram(before, edges)[0], np.histogram(after, edges)[0]

@@ -57,7 +57,7 @@ def column(group: Any, path: Path, name: str, kinds: str, length: int | None = N
 
 
 def unit_of(path: Path, wanted: str | None) -> str:
-    """The unit of the timestamps, "s", "ms" or "us": milliseconds, unless the file says otherwise."""
+    """The unit of the timestamps, "s" or "ms": milliseconds, unless the file says otherwise."""
     with opened(path) as file:
         data = column(population(file, path, "spikes", wanted), path, "timestamps", "fiu")
         unit = data.attrs.get("units", "milliseconds")

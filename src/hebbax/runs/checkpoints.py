@@ -26,7 +26,7 @@ from hebbax.experiments.keeping import Kept, Refused
 from hebbax.runs import store
 from hebbax.runs.store import Damaged
 
-KIND, FORMAT = "checkpoint", 1
+KIND, FORMAT = "checkpoint", 2
 EVERY = 600.0  # seconds
 KEPT = 2  # of these; and what was seen since the beginning
 

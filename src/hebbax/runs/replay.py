@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -110,6 +111,9 @@ def replay_command(
             raise typer.Exit(INTERRUPTED)
         console.print(table("replay", report.summary(result)))
         answer.add_numbers(report.numbers(result))
+        lost = np.count_nonzero(~np.isfinite(result.weight))
+        if lost:
+            running.warn(console, f"{lost} weights have become infinite or no numbers")
         write_whole(target, lambda partial: found.write(partial, result.weight))
         wrote(console, target)
         read = {"connectivity": str(connections), "spikes": [str(x.path) for x in sources if x]}

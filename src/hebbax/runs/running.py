@@ -73,8 +73,8 @@ def keeping(options: FileOptions, name: str, console: Console) -> Iterator[Check
         )
     try:
         if options.checkpoint is not None:
-            warn = functools.partial(_warn, console)
-            keeper = Checkpoints(options.checkpoint, name, every=options.every, resume=options.resume, warn=warn)
+            told = functools.partial(warn, console)
+            keeper = Checkpoints(options.checkpoint, name, every=options.every, resume=options.resume, warn=told)
         yield keeper
     except typer.Exit as error:
         stopped = error
@@ -91,7 +91,8 @@ def keeping(options: FileOptions, name: str, console: Console) -> Iterator[Check
         raise stopped
 
 
-def _warn(console: Console, message: str) -> None:
+def warn(console: Console, message: str) -> None:
+    """Print a warning, which is in the answer of `--json` too."""
     answer.add(warnings=[*answer.content.get("warnings", ()), message])
     console.print("warning:", message, soft_wrap=True, highlight=False, markup=False)
 

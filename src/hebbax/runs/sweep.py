@@ -26,7 +26,7 @@ from hebbax.experiments.sweeping import Outcome
 from hebbax.runs import config, results
 from hebbax.runs.options import Json, Threads
 from hebbax.runs.ranges import grid, number_of, over
-from hebbax.runs.running import check_backend, progress, set_threads, writable
+from hebbax.runs.running import check_backend, progress, set_threads, warn, writable
 from hebbax.runs.simulate import simulate
 
 NETWORKS: dict[str, ModuleType] = {"cuba": cuba, "brunel10k": brunel10k, "hpc": hpc}
@@ -222,7 +222,7 @@ def _report(console: Console, stem: Path, swept: Values, columns: Columns, outco
     console.print(f"{outcome.wall_time:.2f} s, {outcome.wall_time / len(rows):.3g} s for a member", highlight=False)
     lost = np.count_nonzero(~np.isfinite(outcome.weight).all(1))
     if lost:
-        console.print(f"warning: of {lost} members, weights have become infinite or no numbers", markup=False)
+        warn(console, f"of {lost} members, weights have become infinite or no numbers")
     answer.add(
         steps=outcome.steps, wall_time={"value": outcome.wall_time, "unit": "s"},
         results={name: {"values": x.tolist(), "unit": unit or "1"} for name, (x, unit) in columns.items()},
