@@ -64,6 +64,10 @@ def test_a_replay_is_one_object(run, tmp_path):
     found, _ = run("replay", "w.csv", "spikes.csv", "--w-max", 1, "--json")
     assert found["files"] == ["w-replayed.csv", "w-replayed-results.h5", "w-replayed.png"]
     assert found["results"]["weight_end_mean"]["value"] == pytest.approx(0.5 + 0.005 * np.exp(-5 / 20))
+    assert "warnings" not in found
+    (tmp_path / "w.csv").write_text("pre,post,weight\n0,1,1e200\n")
+    found, _ = run("replay", "w.csv", "spikes.csv", "--rule", "power-law", "--mu", 6, "--force", "--json")
+    assert found["warnings"] == ["1 weights have become infinite or no numbers"]
     found, result = run("replay", "w.csv", "nowhere.csv", "--force", "--json")
     assert (result.exit_code, found["status"]) == (1, "failed") and "nowhere.csv: No such file" in found["error"]
     assert "nowhere.csv: No such file" in result.stderr
