@@ -32,6 +32,8 @@ TESTS = (
     "structure/test_sharding.py", "operators/test_soft_bound.py", "operators/test_semantics.py",
     "operators/test_csc.py", "operators/test_int64.py", "operators/test_donation.py", "operators/test_backends.py",
     "structure/test_rewiring.py", "operators/test_foreign.py", "operators/test_powers.py",
+    "operators/test_errors.py", "operators/test_hostile_calls.py", "operators/test_forks.py",
+    "operators/test_huge_pages.py",
 )  # fmt: skip
 THREADED = 11  # of them, from the front, in which threads meet
 
@@ -87,10 +89,10 @@ THREAD_FAULTS = (
 
 
 class Work(NamedTuple):
-    """A command, and how many of what it does, which it may say itself."""
+    """Commands, and how many of what they do, which they may say themselves."""
 
     what: str
-    command: tuple[str, ...]
+    commands: list[tuple[str, ...]]
     unit: str
     count: int | None = None
 
@@ -98,13 +100,13 @@ class Work(NamedTuple):
 def works(sanitizer: Sanitizer, effort: float) -> list[Work]:
     """The tests and the fuzzer, of both as much as the effort is worth."""
     tests = TESTS if sanitizer is ADDRESS else TESTS[:THREADED]
-    some = [f"tests/{name}" for name in tests[: max(1, math.ceil(effort * len(tests)))]]
-    pytest = (*PYTEST, "-m", "not slow", *some)
+    some = tests[: max(1, math.ceil(effort * len(tests)))]
+    pytest = [(*PYTEST, "-m", "not slow", f"tests/{name}") for name in some]
     calls = max(1, int(CALLS * effort))
     fuzzer = [
         Work(
             f"fuzz_python, {door}",
-            ("tests/stress/fuzz_python.py", "--door", door, "--calls", str(calls)),
+            [("tests/stress/fuzz_python.py", "--door", door, "--calls", str(calls))],
             "calls",
             calls,
         )
@@ -128,22 +130,28 @@ def watch(sanitizer: Sanitizer, faults: tuple[Edit, ...], effort: float, say: Ca
     with tempfile.TemporaryDirectory() as folder:
         copy = Copy(sanitizer, Path(folder))
         say(f"{sanitizer.name}: built")
-        for do, given in [(done, work) for work in works(sanitizer, effort)] + [(planted, x) for x in faults]:
-            rows.append(do(copy, given))
+        for work in works(sanitizer, effort):
+            rows.append(done(copy, work, say))
+            say(f"{rows[-1].what}: {rows[-1].found}", markup=False)
+        for fault in faults:
+            rows.append(planted(copy, fault))
             say(f"{rows[-1].what}: {rows[-1].found}", markup=False)
     return rows
 
 
-def done(copy: Copy, work: Work) -> Result:
-    """What the sanitizer, and the command itself, find where nothing is planted."""
-    started = time.monotonic()
-    ran = copy.run(work.command)
-    passed = re.findall(r"(\d+) passed", ran.output)
-    count = work.count if work.count is not None else int(passed[-1]) if passed else 0
-    found = [*dict.fromkeys(headline(report) for report in ran.reports)][:MOST_SHOWN]
-    if ran.status:
-        found.append(f"ends with {ran.status}: {' '.join(ran.output.split())[-300:]}")
-    text = f"{len(ran.reports)} reports: {'; '.join(found)}" if found else "no report"
+def done(copy: Copy, work: Work, say: Callable) -> Result:
+    """What the sanitizer, and the commands themselves, find where nothing is planted."""
+    started, count, reports, ends = time.monotonic(), 0, [], []
+    for command in work.commands:
+        ran = copy.run(command)
+        passed = re.findall(r"(\d+) passed", ran.output)
+        count += work.count if work.count is not None else int(passed[-1]) if passed else 0
+        reports += ran.reports
+        if ran.status:
+            ends.append(f"{command[-1]} ends with {ran.status}: {' '.join(ran.output.split())[-300:]}")
+        say(f"{copy.sanitizer.name}: {command[-1]}: {ran.output.strip()[-100:]}", markup=False)
+    found = [*dict.fromkeys(headline(report) for report in reports)][:MOST_SHOWN] + ends
+    text = f"{len(reports)} reports: {'; '.join(found)}" if found else "no report"
     return Result(
         f"{copy.sanitizer.name}: {work.what}",
         count,
