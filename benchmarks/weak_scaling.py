@@ -34,7 +34,7 @@ import hebbax
 from hebbax._core.layout import part_of_columns
 from hebbax._core.pytree import assemble
 from hebbax._core.reference import SENT_HEADER
-from hebbax._core.sent import merge, nobody, pack
+from hebbax._core.sent import merge, nobody, pack, second_half
 from hebbax._core.specs import Sent
 from hebbax.experiments import hpc, network, network_loop
 
@@ -97,9 +97,11 @@ class Node:
         self.synapses = [own_part(x, n, self.layout) for x in self.network.projections]
         delay, size = self.network.delay, self.layout.size
         capacity = math.ceil(network_loop.LISTED * delay * size)
-        self.sent = Sent(size, delay, capacity)
+        self.sent = Sent(size, 2 * delay, capacity)
         rng, probability = np.random.default_rng(nodes), rate * 1e-4
         own = [rng.random((delay, size)) < probability for _ in range(PATTERNS)]
+        self.excitatory = np.zeros((nodes, size), bool)  # of all nodes
+        self.excitatory.reshape(-1)[self.layout.places] = self.network.excitatory
         self.patterns = jnp.stack([self._gathered(x, probability, rng) for x in own])
         self.own = jnp.asarray(np.stack(own))
         ids = jnp.arange(size, dtype=jnp.int32)
@@ -115,10 +117,12 @@ class Node:
 
     def _gathered(self, own: np.ndarray, probability: float, rng: np.random.Generator) -> jax.Array:
         """The messages of all nodes: the own one, and those of others, who spike as probably."""
-        steps, size = own.shape
-        messages = [pack(jnp.asarray(own), self.sent.capacity).message]
-        for _ in range(self.nodes - 1):
-            cells = np.flatnonzero(rng.random(steps * size) < probability)
+        size, steps = own.shape[1], self.sent.steps
+        messages = [pack(self._populations(0).by_population(jnp.asarray(own)), self.sent.capacity).message]
+        for node in range(1, self.nodes):
+            step, neuron = np.nonzero(rng.random(own.shape) < probability)
+            later = np.where(self.excitatory[node, neuron], step, step + len(own))
+            cells = np.sort(later * size + neuron)
             if cells.size > self.sent.capacity:
                 raise ValueError(
                     f"rate: got {probability * 1e4:g} Hz, at which {self.sent.capacity} spikes are too few"
@@ -130,16 +134,19 @@ class Node:
             messages.append(message)
         return jnp.concatenate(messages)
 
+    def _populations(self, node: int) -> network_loop.Own:
+        return network_loop.Own(jnp.arange(self.layout.size, dtype=jnp.int32), jnp.asarray(self.excitatory[node]))
+
     def _run(self, state: Any, synapses: list, patterns: jax.Array, own: jax.Array, intervals: int) -> Any:
         delay = self.network.delay
-        ids = jnp.arange(self.layout.size, dtype=jnp.int32)
+        populations = self._populations(0)
 
         def interval(state: Any, k: jax.Array) -> tuple[Any, None]:
             steps = k * delay + jnp.arange(delay, dtype=jnp.int32)
             arriving = merge(patterns[k % PATTERNS], self.nodes, self.sent)
-            drive = self.network.neurons.drive(ids, steps)
+            drive = self.network.neurons.drive(populations.ids, steps)
             carry, spikes = network_loop.run_interval(self.network, synapses, drive, state, arriving)
-            sent = pack(spikes, self.sent.capacity).message  # which the exchange would send
+            sent = pack(populations.by_population(spikes), self.sent.capacity).message  # which the exchange would send
             kept = hebbax.fence((jnp.concatenate([state.own[delay:], own[k % PATTERNS]]), sent))[0]
             return network_loop.State(None, kept, state.crowded, *carry), None
 
@@ -159,11 +166,12 @@ class Node:
         lists = merge(self.patterns[0], self.nodes, self.sent)
         steps = []
         for k, own in enumerate(np.asarray(self.own[0])):
-            spiking = np.flatnonzero(lists.at(k).todense())
+            excited, inhibited = (np.flatnonzero(x.at(k).todense()) for x in (lists, second_half(lists)))
             columns(lines, plastic, weight, trace, np.flatnonzero(own))
-            for s in self.synapses:
+            for s, projection in zip(self.synapses, self.network.projections, strict=True):
+                spiking = inhibited if projection.inhibitory else excited
                 rows(lines, s, weight if s is plastic else None, spiking)
-            lines.visit(trace, spiking, writes=True)
+            lines.visit(trace, excited, writes=True)
             steps.append(lines.step())
         return steps, lines.size
 

@@ -40,7 +40,10 @@ def test_a_node_has_its_part_of_the_whole_network(weak_scaling, monkeypatch):
         np.testing.assert_array_equal(own.csc_indices, every.csc_indices[:end])
     lists = merge(node.patterns[0], node.nodes, node.sent)
     dense = np.stack([lists.at(k).todense() for k in range(lists.steps)])
-    np.testing.assert_array_equal(dense[:, :size].sum(1) > 0, node.own[0].any(1))
+    steps = lists.steps // 2  # of both populations
+    excited, inhibited = dense[:steps], dense[steps:]
+    np.testing.assert_array_equal((excited | inhibited)[:, :size], node.own[0])
+    assert not excited[:, ~node.network.excitatory].any() and not inhibited[:, node.network.excitatory].any()
     assert (dense.reshape(lists.steps, 4, size).sum((0, 2)) > 0).all() and lists.overflow == 0
 
 

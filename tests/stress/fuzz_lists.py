@@ -56,9 +56,12 @@ def events_array(rng, arrivals):
     return np.concatenate([header, lists.reshape(-1)]).astype(np.int32)
 
 
-def read_message(message, n, size):
+def read_message(message, sent):
     """The neurons that a message lists; None: it is to be refused."""
+    n, size = sent.n, message.size
     step, own, steps, capacity, lost = (int(x) for x in message[:SENT_HEADER])
+    if sent.second:  # names a step of the first half
+        step = step + steps // 2 if 0 <= step < steps // 2 else -1
     if own != n or capacity < 0 or lost or not 0 <= step < steps or size != SENT_HEADER + steps + 1 + capacity:
         return None
     begin, end = (int(x) for x in message[SENT_HEADER + step : SENT_HEADER + step + 2])
@@ -165,7 +168,7 @@ class Block:
 
     def sent(self, rng):
         n, steps = int(rng.integers(1, 60)), int(rng.integers(1, 5))
-        sent = Sent(n, steps, int(rng.integers(0, 60)))
+        sent = Sent(n, steps, int(rng.integers(0, 60)), second=bool(rng.integers(2)))
         call, spec, arrays = self.operands(rng, sent, n)
         messages = np.stack([sent_message(rng, sent) for _ in range(BLOCK)])
 
@@ -177,7 +180,7 @@ class Block:
             return operator_of(spec)(weight, indices, rows, *permuted, *ends, shape=call.shape)
 
         def expect(message, *given):
-            return self.expected(call, message, SENT_REFUSED, *given, read_message(message, n, message.size))
+            return self.expected(call, message, SENT_REFUSED, *given, read_message(message, sent))
 
         return program, (messages, *arrays), expect
 
@@ -256,7 +259,7 @@ class Block:
 
     def fade(self, rng):
         n, steps, sets = int(rng.integers(1, 60)), int(rng.integers(1, 5)), bool(rng.integers(2))
-        sent = Sent(n, steps, int(rng.integers(0, 60)))
+        sent = Sent(n, steps, int(rng.integers(0, 60)), second=bool(rng.integers(2)))
         dtype = np.dtype(str(rng.choice(["f4", "f8"])))
         messages = np.stack([sent_message(rng, sent) for _ in range(BLOCK)])
         trace, keep, amount = (floats(rng, (BLOCK, *shape), dtype, 8) for shape in ((n,), (), ()))
@@ -266,7 +269,7 @@ class Block:
             return fade(trace, keep, amount, assemble(SpikeLists, dict(message=message, sent=sent)), sets=sets)
 
         def expect(message, trace, keep, amount):
-            if (ids := read_message(message, n, message.size)) is None:
+            if (ids := read_message(message, sent)) is None:
                 return Outcome((SENT_REFUSED,))
             out = trace if keep == 1 else trace * keep
             out = out.copy()

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import hebbax
-from hebbax._core.sent import _fade_in_jax, _merge_in_jax, _pack_in_jax, fade, merge, pack
+from hebbax._core.sent import _fade_in_jax, _merge_in_jax, _pack_in_jax, fade, merge, pack, second_half
 from hebbax._core.specs import Sent
 from hebbax.errors import ShapeError
 
@@ -61,6 +61,26 @@ def test_operators_take_lists_for_arrays(network, rng, shards, backend):
             (synapses.update_on_pre(weight, x, trace, 0.0, 1.0, backend=backend) for x in (lists.at(k), spikes[k])),
         ):
             np.testing.assert_allclose(listed, dense, rtol=1e-6 if backend == "cupy" else 0)  # that sums by atomics
+
+
+def test_two_populations_share_lists(network, rng, backend):
+    """Of which the second one's steps are behind those of the first, for operators and for traces."""
+    synapses, weight = network
+    spikes, trace = draw(rng, 2 * STEPS), jnp.asarray(rng.normal(size=30), jnp.float32)
+    first = of_devices(spikes, 5)
+    for k in range(STEPS):
+        second = second_half(first.at(k))
+        np.testing.assert_array_equal(second.todense(), spikes[STEPS + k])
+        for listed, dense in (
+            (synapses.propagate_on_pre(weight, x, backend=backend) for x in (second, spikes[STEPS + k])),
+            (synapses.update_on_pre(weight, x, trace, 0.0, 1.0, backend=backend) for x in (second, spikes[STEPS + k])),
+            (fade(jnp.ones(N), 0.5, 2.0, second, sets=False), 0.5 + 2.0 * spikes[STEPS + k]),
+        ):
+            np.testing.assert_allclose(listed, dense, rtol=1e-6 if backend == "cupy" else 0)  # that sums by atomics
+    beyond = second_half(first.at(STEPS))
+    if backend == "cython":  # others say no step out of range
+        with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match="a step that they do not have"):
+            jax.block_until_ready(synapses.propagate_on_pre(weight, beyond, backend=backend))
 
 
 @pytest.mark.parametrize("indegree", [5, 60, 900])

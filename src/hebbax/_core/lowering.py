@@ -213,6 +213,7 @@ def attributes(spec: Spec, clip_all: bool = False, soft_bound: str | None = None
         "SOFT_LOWER": soft_bound == "lower",
         "LISTED": spec.arrivals is not None,
         "SENT": isinstance(spec.arrivals, Sent),
+        "SECOND": isinstance(spec.arrivals, Sent) and spec.arrivals.second,
         "DUE": spec.arrivals is not None and spec.arrivals.due,
         "SHIFTED": spec.arrivals is not None and spec.arrivals.shifted,
     }

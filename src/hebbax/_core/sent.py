@@ -15,6 +15,7 @@ operand `spike`: every projection, and every trace, then goes through one list a
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.interpreters import batching, mlir
 
+from hebbax import _cpu
 from hebbax._core import lowering, members, reference
 from hebbax._core.compat import Primitive
 from hebbax._core.fence import fence
@@ -106,6 +108,14 @@ def nobody(sent: Sent) -> SpikeLists:
     return assemble(SpikeLists, dict(message=message, sent=sent))
 
 
+def second_half(lists: SpikeLists) -> SpikeLists:
+    """The same lists, of which operators see the step that is half of all steps after the named one.
+
+    Two populations that share a message, one step by step after the other, are so told apart without a copy of it.
+    """
+    return assemble(SpikeLists, dict(message=lists.message, sent=dataclasses.replace(lists.sent, second=True)))
+
+
 def _size(sent: Sent) -> int:
     return SENT_HEADER + sent.steps + 1 + sent.capacity
 
@@ -157,14 +167,14 @@ def _merge_in_jax(parts, *, sent: Sent):
     return jnp.concatenate([header, parts[:, LOST].max()[None], total, merged])
 
 
-def _fade_natively(out, *operands):
+def _fade_natively(out, *operands, flags: np.int32):
     call = jax.ffi.ffi_call("hebbax_fade", jax.ShapeDtypeStruct(out.shape, out.dtype), input_output_aliases={0: 0})
-    return call(*operands, flags=np.int32(0))
+    return call(*operands, flags=flags)
 
 
 def _lower_fade(ctx, *operands, sent: Sent):
-    del sent  # which the message says
-    return members.lower(ctx, _fade_natively, *operands)
+    flags = np.int32(_cpu.flag("SECOND") if sent.second else 0)
+    return members.lower(ctx, functools.partial(_fade_natively, flags=flags), *operands)
 
 
 def _fade_in_jax(trace, message, numbers, *, sent: Sent):

@@ -40,6 +40,7 @@ class Sent:
     n: int  # event neurons
     steps: int  # that were sent at once, of which the operand names one
     capacity: int  # spikes in all of these that there is room for
+    second: bool = False  # the step that is meant is half of all steps later than the one named
 
     due: ClassVar[bool] = False
     shifted: ClassVar[bool] = False

@@ -13,6 +13,7 @@ cpdef enum Flag:
     DUE = 64         # those that arrive in the next step
     SHIFTED = 128    # and the partners' values begin at their shift
     SENT = 256       # the lists are the messages of `_core.sent`
+    SECOND = 512     # of whose second half of steps one is meant
 
 cdef enum:
     COLLECT_OPERANDS = 6

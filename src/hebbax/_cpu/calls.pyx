@@ -2,7 +2,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, memset
 
-from hebbax._cpu.buffers cimport FLOAT64, arith_t, itemsize
+from hebbax._cpu.buffers cimport FLOAT64, arith_t, itemsize, prefetch_at
 from hebbax._cpu.collect cimport Collect, collect
 from hebbax._cpu.pages cimport use_huge_pages
 from hebbax._cpu.propagate cimport Propagate, propagate
@@ -16,11 +16,12 @@ cdef enum:
     GRAIN = 16384           # elements of a batch that are worth another thread
     LARGE = 131072          # elements of a member for which threads share it out, and not the members
     CLIPPED = 16            # weights that are clipped in the time that one element takes
+    FADED_AHEAD = 32        # spikes between a prefetch of a trace and its use
     LISTED_SHARE = 256      # of the elements of a member, one that lists are taken to name
 
 
 cdef inline bint opened(Lists* lists, const Buffer* events, int flags) noexcept nogil:
-    return open_sent(lists, events) if flags & SENT else open_lists(lists, events, flags & DUE)
+    return open_sent(lists, events, flags & SECOND) if flags & SENT else open_lists(lists, events, flags & DUE)
 
 
 cdef Status set_network(Network* network, const Pool* pool, const Buffer* operands, int flags) noexcept nogil:
@@ -176,6 +177,8 @@ cdef bint fade(arith_t* trace, int64_t n, const Lists* lists, const arith_t* num
         if spikes.count < 0:
             return False
         for k in range(spikes.count):
+            if k + FADED_AHEAD < spikes.count:
+                prefetch_at(trace, spikes.first + spikes.ids[k + FADED_AHEAD], 1)
             if not 0 <= spikes.ids[k] < lists.n:
                 return False
             trace[spikes.first + spikes.ids[k]] = (
@@ -188,7 +191,7 @@ cdef bint run_fade(
 ) noexcept nogil:
     """Bring a trace, `result`, up to date, as `_core.sent` says; where that fails, return False and say why."""
     cdef Lists lists
-    cdef bint done = open_sent(&lists, &operands[1])
+    cdef bint done = open_sent(&lists, &operands[1], attributes.flags & SECOND)
     if done and result.dtype == FLOAT64:
         done = fade(<double*> result.data, result.size, &lists, <const double*> operands[2].data)
     elif done:

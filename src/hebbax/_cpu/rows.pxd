@@ -60,7 +60,7 @@ cdef struct Lists:
 
 
 cdef bint open_lists(Lists* lists, const Buffer* events, bint due) noexcept nogil
-cdef bint open_sent(Lists* lists, const Buffer* message) noexcept nogil
+cdef bint open_sent(Lists* lists, const Buffer* message, bint second) noexcept nogil
 cdef List list_of(const Lists* lists, int64_t d) noexcept nogil
 cdef int64_t rows_of(const Lists* lists) noexcept nogil
 cdef int64_t skip_silent(const uint8_t* spike, int64_t j, int64_t n) noexcept nogil

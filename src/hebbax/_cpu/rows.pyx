@@ -63,7 +63,7 @@ cdef bint open_lists(Lists* lists, const Buffer* events, bint due) noexcept nogi
     return True
 
 
-cdef bint open_sent(Lists* lists, const Buffer* message) noexcept nogil:
+cdef bint open_sent(Lists* lists, const Buffer* message, bint second) noexcept nogil:
     """The same of a message, in which there is the one list of a step."""
     cdef int32_t* header = <int32_t*> message.data
     cdef int64_t begin, end
@@ -71,6 +71,10 @@ cdef bint open_sent(Lists* lists, const Buffer* message) noexcept nogil:
         return False
     lists.position, lists.n, lists.length, lists.count, lists.shift = (
         header[STEP], header[NEURONS], header[STEPS], 1, 0)
+    if second and 0 <= lists.position < lists.length // 2:
+        lists.position += lists.length // 2
+    elif second:
+        return False
     if lists.n < 0 or header[CAPACITY] < 0 or header[LOST] or not 0 <= lists.position < lists.length:
         return False
     if message.size != SENT_HEADER + lists.length + 1 + header[CAPACITY]:

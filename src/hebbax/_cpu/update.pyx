@@ -21,6 +21,7 @@ from hebbax._cpu.threads cimport LOOK, chunks_for, is_stopped, run_chunks
 
 cpdef enum:
     PIECES_AHEAD = 2         # pieces between a prefetch and the use
+    POWERS = 16              # elements whose powers are taken at once
     RUN = 16                 # elements of a chunk's part of an average row, at least, if threads share out rows' places
     PLACES = 1 << 20         # of a row
     NEAR = 1 << 17           # traces that a core's own cache holds
@@ -103,12 +104,9 @@ cdef inline bint read_bounds(
 
 
 cdef inline void fetch_weight(
-    const weight_t* weight, const weight_t* w_min, const weight_t* w_max, int64_t slot, bint general,
-    const arith_t* trace, int64_t partner, bint far
+    const weight_t* weight, const weight_t* w_min, const weight_t* w_max, int64_t slot, bint general
 ) noexcept nogil:
-    """Prefetch a weight, its bounds if they are its own (without, these took 4 to 7 times as long), and a far trace."""
-    if far:
-        prefetch_at(trace, partner, 0)
+    """Prefetch a weight, and its bounds if they are its own (without, these took 4 to 7 times as long)."""
     prefetch_at(weight, slot, 1)
     if general and w_min != NULL:
         prefetch_at(w_min, slot, 0)
@@ -139,7 +137,10 @@ cdef inline_int update_piece(
     cdef int bad = False
     for k in range(piece.begin, piece.end):
         if permuted and fetch < coming.end:
-            fetch_weight(weight, w_min, w_max, slots[fetch], general, trace, indices[fetch], far)
+            if kind != POWER:
+                fetch_weight(weight, w_min, w_max, slots[fetch], general)
+            if far:
+                prefetch_at(trace, indices[fetch], 0)
             fetch += 1
         partner = indices[k]
         slot = slots[k] if permuted else k
@@ -164,19 +165,25 @@ cdef inline_int update_piece(
             x = high if x > high else x
         store(&weight[slot], x)
     for k in range(fetch, coming.end):
-        fetch_weight(weight, w_min, w_max, slots[k], general, trace, indices[k], far)
+        if kind != POWER:
+            fetch_weight(weight, w_min, w_max, slots[k], general)
+        if far:
+            prefetch_at(trace, indices[k], 0)
     return bad
 
 
 cdef inline_void find_distances(
-    arith_t* base, Piece piece, const weight_t* weight, const index_t* slots, uint64_t nse, arith_t low, arith_t high,
+    arith_t* base, Piece piece, Piece coming, const weight_t* weight, const index_t* slots, uint64_t nse, arith_t low, arith_t high,
     const weight_t* w_min, const weight_t* w_max, Soft soft, bint permuted, bint general
 ) noexcept nogil:
     """The distance of each of a piece's weights to its soft bound, 0 where there is no such weight."""
-    cdef int64_t k
+    cdef int64_t k, fetch = coming.begin
     cdef uint64_t slot
     cdef arith_t x, bound = <arith_t> soft.bound, slope = <arith_t> soft.slope
     for k in range(piece.begin, piece.end):
+        if permuted and fetch < coming.end:
+            fetch_weight(weight, w_min, w_max, slots[fetch], general)
+            fetch += 1
         slot = slots[k] if permuted else k
         base[k - piece.begin] = 0
         if slot >= nse:
@@ -186,6 +193,8 @@ cdef inline_void find_distances(
             read_own_bounds(w_min, w_max, slot, &low, &high)
             bound, slope = high if soft.upper else low, <arith_t> slope_of(low, high, soft.upper, soft.ranged)
         base[k - piece.begin] = distance(x, bound, slope, general)
+    for k in range(fetch, coming.end):
+        fetch_weight(weight, w_min, w_max, slots[k], general)
 
 
 cdef inline_int update_by_powers(
@@ -193,20 +202,23 @@ cdef inline_int update_by_powers(
     uint64_t nse, uint64_t n_other, arith_t factor, arith_t low, arith_t high, const weight_t* w_min,
     const weight_t* w_max, Soft soft, bint permuted, bint general
 ) noexcept nogil:
-    """As `update_piece`, but the powers of many distances are taken at once, by vectors."""
-    cdef arith_t powers[PIECE]
-    cdef Piece part = piece
+    """As `update_piece`, but the powers of many distances are taken at once, by vectors.
+
+    Of not too many: what is coming is fetched in between, or memory would rest while powers are taken.
+    """
+    cdef arith_t powers[POWERS]
+    cdef Piece part = piece, fetched = coming
     cdef int bad = False
     while True:
-        part.end = min(part.begin + PIECE, piece.end)
-        find_distances(powers, part, weight, slots, nse, low, high, w_min, w_max, soft, permuted, general)
+        part.end = min(part.begin + POWERS, piece.end)
+        fetched.end = min(fetched.begin + POWERS, coming.end) if part.end < piece.end else coming.end
+        find_distances(powers, part, fetched, weight, slots, nse, low, high, w_min, w_max, soft, permuted, general)
         raise_all(powers, part.end - part.begin, <arith_t> soft.mu)
-        bad |= update_piece(part, coming, weight, indices, slots, trace, powers, nse, n_other, factor, low, high,
+        bad |= update_piece(part, fetched, weight, indices, slots, trace, powers, nse, n_other, factor, low, high,
                             w_min, w_max, soft, permuted, general, POWER)
         if part.end == piece.end:
             return bad
-        part.begin = part.end
-        coming = NOTHING
+        part.begin, fetched.begin = part.end, fetched.end
 
 
 cdef hot_void update_span(

@@ -24,7 +24,7 @@ from jax.sharding import PartitionSpec as P
 
 import hebbax
 from hebbax._core.layout import everywhere, place, to_host
-from hebbax._core.sent import nobody
+from hebbax._core.sent import nobody, second_half
 from hebbax._core.specs import Sent
 from hebbax.experiments.keeping import Journal, Keeper, Refused, check_not_over, described, like, named, on_devices
 from hebbax.experiments.network import Network, Run
@@ -53,6 +53,20 @@ class State(NamedTuple):
     traces: Any
 
 
+class Own(NamedTuple):
+    """A device's neurons."""
+
+    ids: Any  # (own,)
+    excitatory: Any  # (own,) bool
+
+    def by_population(self, spikes: jax.Array) -> jax.Array:
+        """Spikes `(steps, own)` of those that are excitatory, then those of the others, as they are exchanged.
+
+        So that no spike has its row looked up among synapses that its neuron has not.
+        """
+        return jnp.concatenate([spikes & self.excitatory, spikes & ~self.excitatory])
+
+
 class Split:
     """A network shared out among the devices of a mesh, and its state."""
 
@@ -73,15 +87,16 @@ class Split:
         delay, size = network.delay, self.layout.size
         part, whole, columns = P(self.axis), P(), P(None, self.axis)
         self.capacity = math.ceil(listed() * delay * size)
-        sent = Sent(mesh.size * size, delay, mesh.size * self.capacity)
+        sent = Sent(mesh.size * size, 2 * delay, mesh.size * self.capacity)
         kept = (1 + network.dendritic) * delay
-        self.own = self.shards[0].split_post(np.arange(self.layout.n, dtype=np.int32))
+        ids = np.arange(self.layout.n, dtype=np.int32)
+        self.own = Own(*map(self.shards[0].split_post, (ids, network.excitatory)))
         start = self.on_every_device(network.neurons.start, in_specs=part, out_specs=part)
         self.state = State(
             arriving=jax.tree.map(functools.partial(everywhere, mesh), nobody(sent)),
             own=place(mesh, self.axis, lambda _: np.zeros((kept, size), bool), (kept,), size, bool),
             crowded=everywhere(mesh, np.int32(0)),
-            neurons=jax.jit(start)(self.own),
+            neurons=jax.jit(start)(self.own.ids),
             weights=tuple(s.full(p.weight) for p, s in learning),
             traces=tuple(self._start(p.rule, s) for p, s in learning),
         )
@@ -115,8 +130,12 @@ class Split:
         weights = tuple(s.split_weight(arrays[f".weights[{k}]"]) for k, s in enumerate(self._learning()))
         state = like(self.state._replace(arriving=(), weights=()), arrays, self._split)
         delay, columns = self.network.delay, P(None, self.axis)
-        send = functools.partial(exchange, axis=self.axis, capacity=self.capacity)
-        arriving = jax.jit(self.on_every_device(send, in_specs=columns, out_specs=P()))(state.own[-delay:])
+
+        def send(own: Own, spikes: jax.Array) -> hebbax.sharding.SpikeLists:
+            return exchange(own.by_population(spikes), self.axis, capacity=self.capacity)
+
+        send_all = jax.jit(self.on_every_device(send, in_specs=(P(self.axis), columns), out_specs=P()))
+        arriving = send_all(self.own, state.own[-delay:])
         self.state = state._replace(arriving=arriving, weights=weights)
 
     def _learning(self) -> list[Any]:
@@ -139,7 +158,7 @@ class Split:
     def compile(self, intervals: int) -> Any:
         """The function `(state, shards, own, first step) -> (state, raster)` of so many intervals of one delay."""
 
-        def run_own(state: State, shards: list, own: jax.Array, first: jax.Array) -> tuple[State, Any]:
+        def run_own(state: State, shards: list, own: Own, first: jax.Array) -> tuple[State, Any]:
             interval = functools.partial(self._interval, [shard.local() for shard in shards], own)
             return jax.lax.scan(interval, state, first + self.network.delay * jnp.arange(intervals, dtype=jnp.int32))
 
@@ -153,13 +172,13 @@ class Split:
         self.state, raster = compiled(self.state, self.shards, self.own, np.int32(first))
         return raster
 
-    def _interval(self, synapses: list, own: jax.Array, state: State, first: jax.Array) -> tuple[State, jax.Array]:
+    def _interval(self, synapses: list, own: Own, state: State, first: jax.Array) -> tuple[State, jax.Array]:
         """The steps of one delay, in which what arrives is known, and then the exchange of what was sent in them."""
         delay = self.network.delay
-        drive = self.network.neurons.drive(own, first + jnp.arange(delay, dtype=jnp.int32))
+        drive = self.network.neurons.drive(own.ids, first + jnp.arange(delay, dtype=jnp.int32))
 
         def by_bits(state: State) -> tuple[tuple, jax.Array]:
-            everyone = exchange_all(state.own[-delay:], self.axis)
+            everyone = exchange_all(own.by_population(state.own[-delay:]), self.axis)
             return run_interval(self.network, synapses, drive, state, everyone, self.backend)
 
         def by_lists(state: State) -> tuple[tuple, jax.Array]:
@@ -170,7 +189,7 @@ class Split:
             carry, spikes = by_lists(state)
         else:
             carry, spikes = jax.lax.cond(crowded, by_bits, by_lists, state)
-        everyone = exchange(spikes, self.axis, capacity=self.capacity, awake=True)
+        everyone = exchange(own.by_population(spikes), self.axis, capacity=self.capacity, awake=True)
         kept = jnp.concatenate([state.own[delay:], spikes])
         return State(everyone, kept, state.crowded + crowded, *carry), spikes
 
@@ -184,27 +203,34 @@ def run_interval(
     network: Network, synapses: list, drive: Any, state: State, arriving: hebbax.sharding.SpikeLists,
     backend: str | None = None,
 ) -> tuple[tuple, jax.Array]:  # fmt: skip
-    """Run the steps of one delay on a device; return the state of its neurons, weights and traces, and its spikes."""
+    """Run the steps of one delay on a device; return the state of its neurons, weights and traces, and its spikes.
+
+    What arrives are lists of both populations, as `Own.by_population` orders them.
+    """
     neurons, dt, delay = network.neurons, network.neurons.time_step, network.delay
     rules = {k: p.rule for k, p in enumerate(network.projections) if p.rule is not None}
 
     def step(carry: tuple, inputs: tuple) -> tuple[tuple, jax.Array]:
         lists, of_neurons, *of_synapses = carry
         k, returned, drive = inputs
-        pre_spike = lists = lists.at(k)
+        lists = lists.at(k)
+        pre_spikes = {False: lists, True: second_half(lists)}  # by whether they are inhibitory
         weights, traces = (dict(zip(rules, x, strict=True)) for x in of_synapses)
+
+        def spikes_to(k: int) -> hebbax.sharding.SpikeLists:
+            return pre_spikes[network.projections[k].inhibitory]
 
         def learn(k: int, post_spike: jax.Array, after: Any = None) -> None:
             options: Any = dict(after=after, backend=backend)
             weights[k], traces[k] = rules[k].step(
-                synapses[k], weights[k], traces[k], pre_spike, post_spike, dt, **options
+                synapses[k], weights[k], traces[k], spikes_to(k), post_spike, dt, **options
             )
 
         if network.dendritic:
             for k in rules:
                 learn(k, returned)
         arriving = [
-            synapses[k].propagate_on_pre(weights.get(k, number(p.weight)), pre_spike, backend=backend)
+            synapses[k].propagate_on_pre(weights.get(k, number(p.weight)), spikes_to(k), backend=backend)
             for k, p in enumerate(network.projections)
         ]
         received: dict[bool, list] = {False: [], True: []}

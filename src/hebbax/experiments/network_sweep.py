@@ -16,7 +16,7 @@ import numpy as np
 from hebbax._core.sent import nobody, pack
 from hebbax._core.specs import Sent
 from hebbax.experiments.network import Network
-from hebbax.experiments.network_loop import CHUNK_STEPS, State, number, run_interval, steps_in
+from hebbax.experiments.network_loop import CHUNK_STEPS, Own, State, number, run_interval, steps_in
 from hebbax.experiments.network_report import SETTLED
 from hebbax.experiments.sweeping import Outcome, check_memory, side_by_side
 
@@ -65,7 +65,7 @@ def simulate(
     of_members, axes = side_by_side([
         (x.neurons.constants, [p.weight for p in x.projections], [p.rule for p in x.projections]) for x in networks
     ])  # fmt: skip
-    ids, sent = np.arange(n, dtype=np.int32), Sent(n, delay, n * delay)
+    everyone, sent = Own(np.arange(n, dtype=np.int32), network.excitatory), Sent(n, 2 * delay, n * delay)
 
     def network_of(constants: tuple) -> Network:
         neurons, weights, rules = constants
@@ -82,7 +82,7 @@ def simulate(
             arriving=nobody(sent),
             own=jnp.zeros(((1 + network.dendritic) * delay, n), bool),
             crowded=jnp.int32(0),
-            neurons=own.neurons.start(jnp.asarray(ids)),
+            neurons=own.neurons.start(jnp.asarray(everyone.ids)),
             weights=tuple(jnp.full(synapses[k].nse, number(own.projections[k].weight), jnp.float32) for k in learning),
             traces=tuple(own.projections[k].rule.init(synapses[k], at_events=True) for k in learning),
         )
@@ -94,12 +94,12 @@ def simulate(
         def interval(carry: tuple, first: jax.Array) -> tuple[tuple, None]:
             state, counts = carry
             numbers = first + jnp.arange(delay, dtype=jnp.int32)
-            drive = own.neurons.drive(jnp.asarray(ids), numbers)
+            drive = own.neurons.drive(jnp.asarray(everyone.ids), numbers)
             after, spikes = run_interval(own, synapses, drive, state, state.arriving, backend)
             counted = (numbers >= settled) & (numbers < steps)
             counts = counts + jnp.sum(spikes & counted[:, None], axis=0, dtype=jnp.int32)
             kept = jnp.concatenate([state.own[delay:], spikes])
-            return (State(pack(spikes, n * delay), kept, state.crowded, *after), counts), None
+            return (State(pack(everyone.by_population(spikes), n * delay), kept, state.crowded, *after), counts), None
 
         return jax.lax.scan(interval, carry, firsts)[0]
 

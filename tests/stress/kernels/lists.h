@@ -69,6 +69,7 @@ inline void run_fade(Draw& draw) {
     bool wide = draw.of(2);
     int64_t n = draw.of(48), steps = draw.of(5), capacity = draw.of(64), type = wide ? FLOAT64 : FLOAT32;
     int floats = draw.of(4);
+    if (draw.one_in(3)) call.flags = SECOND;
     shape(result, type, n), shape(operands[0], type, n), operands[0].alias = true;
     shape(operands[1], INT32, draw.one_in(16) ? draw.of(6) : 6 + steps + capacity), shape(operands[2], type, 3);
     draw.reseed(), place_all(draw, call);
@@ -85,7 +86,7 @@ inline void run_fade(Draw& draw) {
     patch_integers(draw, operands[1], n, patched);
     static Events events;
     events.count = 0;
-    read_sent(operands[1].arena.as<int32_t>(), operands[1].size(), n, events);
+    read_sent(operands[1].arena.as<int32_t>(), operands[1].size(), call.flags, n, events);
     int answer = run_by_xla(call);
     expect(call, answer, events.good);
     if (events.good && wide) compare_fade<double>(nullptr, n, events);

@@ -33,6 +33,7 @@ struct NetworkCase {
         call.flags = draw.byte() & (PERMUTED | CSC | CLIP_ALL | UPPER | LOWER) | lists;
         if (kind != UPDATE) call.flags &= ~(CLIP_ALL | UPPER | LOWER);
         if (lists == LISTED) call.flags |= draw.byte() & (DUE | SHIFTED);
+        if (lists & SENT && draw.one_in(3)) call.flags |= SECOND;
         rows = a_size(), n_other = a_size();
         if (lists == LISTED) n = 1 + draw.of(12) - draw.one_in(16), length = 1 + draw.of(5), rows = n * length;
         nse = std::min<int64_t>(rows * draw.of(9) + draw.of(4), 1600);
@@ -267,7 +268,7 @@ struct NetworkCase {
     bool expect(Member& m, Events& events, int64_t i, char* text) {
         const uint8_t* spike = operands[SPIKE].of(result, i);
         events.count = events.shift = 0, events.good = true, events.repeated = false, *text = 0;
-        if (lists & SENT) read_sent((const int32_t*)spike, operands[SPIKE].size(), m.rows, events);
+        if (lists & SENT) read_sent((const int32_t*)spike, operands[SPIKE].size(), call.flags, m.rows, events);
         else if (lists) read_lists((const int32_t*)spike, operands[SPIKE].size(), call.flags, m.rows, events);
         else
             for (int64_t j = 0; j < operands[SPIKE].size(); j++)

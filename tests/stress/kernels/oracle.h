@@ -3,7 +3,7 @@
 #include "frames.h"
 #include "numbers.h"
 
-enum Flag { PERMUTED = 1, CSC = 2, CLIP_ALL = 4, UPPER = 8, LOWER = 16, LISTED = 32, DUE = 64, SHIFTED = 128, SENT = 256 };
+enum Flag { PERMUTED = 1, CSC = 2, CLIP_ALL = 4, UPPER = 8, LOWER = 16, LISTED = 32, DUE = 64, SHIFTED = 128, SENT = 256, SECOND = 512 };
 
 struct Array {
     Arena arena;
@@ -62,11 +62,15 @@ inline void read_lists(const int32_t* x, int64_t size, int flags, int64_t rows, 
     }
     events.good = true;
 }
-// `_core.sent`: the neurons that spiked in the step that is named.
-inline void read_sent(const int32_t* x, int64_t size, int64_t rows, Events& events) {
+// `_core.sent`: the neurons that spiked in the step that is named, or in that of the second half.
+inline void read_sent(const int32_t* x, int64_t size, int flags, int64_t rows, Events& events) {
     events.good = false;
     if (size < 5) return;
     int64_t step = x[0], n = x[1], steps = x[2], capacity = x[3];
+    if (flags & SECOND) {
+        if (step < 0 || step >= steps / 2) return;
+        step += steps / 2;
+    }
     if (n < 0 || capacity < 0 || x[4] || step < 0 || step >= steps || size != 5 + steps + 1 + capacity || rows != n) return;
     int64_t begin = x[5 + step], end = x[6 + step];
     if (begin < 0 || end < begin || end > capacity) return;
