@@ -155,7 +155,8 @@ def starts_of(message, sent: Sent):
 def sent(message, sent: Sent):
     """Which neurons spike in the step that the message of one member of a batch names, as an array of bool."""
     ids, place = message[SENT_HEADER + sent.steps + 1 :], jnp.arange(sent.capacity)
-    begin, end = jax.lax.dynamic_slice_in_dim(starts_of(message, sent), message[STEP] + sent.second * (sent.steps // 2), 2)
+    step = message[STEP] + (sent.steps // 2 if sent.second else 0)
+    begin, end = jax.lax.dynamic_slice_in_dim(starts_of(message, sent), step, 2)
     spikes = (place >= begin) & (place < end) & (ids >= 0) & (ids < sent.n)
     return jnp.zeros(sent.n, bool).at[jnp.where(spikes, ids, sent.n)].set(True, mode="drop")
 

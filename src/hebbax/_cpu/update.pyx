@@ -173,10 +173,13 @@ cdef inline_int update_piece(
 
 
 cdef inline_void find_distances(
-    arith_t* base, Piece piece, Piece coming, const weight_t* weight, const index_t* slots, uint64_t nse, arith_t low, arith_t high,
-    const weight_t* w_min, const weight_t* w_max, Soft soft, bint permuted, bint general
+    arith_t* base, Piece piece, Piece coming, const weight_t* weight, const index_t* slots, uint64_t nse, arith_t low,
+    arith_t high, const weight_t* w_min, const weight_t* w_max, Soft soft, bint permuted, bint general
 ) noexcept nogil:
-    """The distance of each of a piece's weights to its soft bound, 0 where there is no such weight."""
+    """The distance of each of a piece's weights to its soft bound, 0 where there is no such weight.
+
+    Prefetches the coming one's weights, so that `update_piece` has but the traces left: evenly, memory is busier.
+    """
     cdef int64_t k, fetch = coming.begin
     cdef uint64_t slot
     cdef arith_t x, bound = <arith_t> soft.bound, slope = <arith_t> soft.slope

@@ -59,7 +59,8 @@ class Projection:
     weight : float
         Of all of them, at first if they learn.
     inhibitory : bool
-        Whether what arrives is inhibition.
+        Whether what arrives is inhibition. It comes from neurons of the network that are not excitatory, all else from
+        those that are: only their spikes are looked up.
     rule : rule of hebbax, optional
         How the weights change.
     expected : int
