@@ -34,7 +34,7 @@ from hebbax.sharding import Layout, exchange, exchange_all
 CHUNK_STEPS = 1000  # after so many steps, spikes are fetched, and progress is told
 MOST_STEPS = 2_000_000_000  # which fit int32
 # Between processes, so many of a device's neurons may spike in a step before their spikes are sent as bits: these would
-# take four times as many bytes. In steps of 0.1 ms it is 78 spikes a second of every neuron.
+# take eight times as many bytes. In steps of 0.1 ms it is 78 spikes a second of every neuron.
 LISTED = 1 / 128
 JOINED = 1 << 27  # weights that every process may have
 PAYS = 2_500_000  # synapses for each device, with which devices of one process gain more than meeting costs them
