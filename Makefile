@@ -1,5 +1,5 @@
 # Every target sets up what it needs in a virtual environment, which the next run uses again.
-#   make demo | test | test-all | stress | test-agreement | test-torch | test-brainevent | test-gpu | lint | docs | bench | bench-networks | bench-gpu | lock | clean        make test PYTHON=python3.13 VENV=.venv-3.13
+#   make demo | test | test-all | stress | test-agreement | test-torch | test-guests | test-brainevent | test-gpu | lint | docs | bench | bench-networks | bench-gpu | lock | clean        make test PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
 VENV ?= .venv$(if $(LOCKED),-locked)
 PYTEST_ARGS ?=
@@ -24,7 +24,7 @@ PIP = $(PIP_INSTALL) $(if $(LOCKED),--no-index)
 # Folders too, because a deleted file changes only its folder.
 SOURCES := meson.build meson.options $(shell find src cuda -not -name __pycache__ -not -name '*.pyc')
 
-.PHONY: demo test test-all stress test-agreement test-torch test-brainevent test-gpu lint docs bench bench-here bench-networks bench-networks-here bench-gpu bench-gpu-here lock clean
+.PHONY: demo test test-all stress test-agreement test-torch test-guests test-brainevent test-gpu lint docs bench bench-here bench-networks bench-networks-here bench-gpu bench-gpu-here lock clean
 
 demo: $(VENV)/.with-plot
 	"$(BIN)/hebbax" simulate song2000 --output demo
@@ -48,9 +48,12 @@ test-torch: $(VENV)/.with-torch
 	"$(BIN)/python" -m pytest tests/outside_jax -k torch $(PYTEST_ARGS)
 
 # brainevent with hebbax as its backend, by our tests, which skip where it is missing, and by its own.
-test-brainevent: $(VENV)/.with-test $(VENV)/.with-guests
+test-guests: $(VENV)/.with-test $(VENV)/.with-guests
 	"$(BIN)/python" -c 'import brainpy, brainstate, hebbax.brainevent; hebbax.brainevent.enable()'
 	.ci/quickly $(PYTEST) tests/guests -m "not slow" $(PYTEST_ARGS)
+
+# And brainevent's own tests, where they concern it.
+test-brainevent: test-guests
 	PYTHONPATH=tests/guests .ci/quickly "$(BIN)/python" -m brainevent_suite -n auto --maxprocesses 4 $(PYTEST_ARGS)
 
 # On a GPU, without hurry (docs/gpu.md has the other way): what can be wrong, and then, by bench-gpu, what it takes.
