@@ -19,7 +19,7 @@ from record import Result
 
 FOLDER = Path(__file__).parent
 SEED = 1
-LIMIT = 7 << 30  # bytes of memory that a group may really use, or half of what is free
+LIMIT = 7 << 30  # bytes of memory that a group may really use, or three quarters of what is free
 REAL = 10 << 30  # that must be free for weights that are all there
 GROUPS = {
     "inplace": "operators of hebbax.inplace: all dtypes and pairs of index dtypes; elements, partners, spikes",
@@ -70,7 +70,7 @@ def _run(name: str, share: float) -> tuple[list[dict], int, int, str]:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     command = [sys.executable, str(FOLDER / "overflow_cases.py"), name, str(SEED), str(share)]
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    most, limit = 0, max(LIMIT, _meminfo("MemAvailable") // 2)
+    most, limit = 0, max(LIMIT, _meminfo("MemAvailable") * 3 // 4)
     with tempfile.TemporaryFile("w+") as err, tempfile.TemporaryFile("w+") as out:
         process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
         while process.poll() is None:
