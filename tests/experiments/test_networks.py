@@ -18,7 +18,7 @@ from small_networks import EXPERIMENTS, RUNS, Repeating, echoes
 
 import hebbax
 from children import run_tests
-from hebbax.experiments import brunel10k, cuba, hpc, network, network_loop, network_report
+from hebbax.experiments import brunel10k, cuba, hpc, network, network_loop, network_report, network_sweep
 from hebbax.experiments.network_figure import figure
 from hebbax.experiments.poisson import LARGEST_MEAN, poisson_counts
 
@@ -463,3 +463,17 @@ def test_arrays_survive_a_file(ran, tmp_path):
     threshold = metadata["parameters"]["threshold"]
     assert threshold["source"] == "paper" and threshold["meaning"] and "mV" in threshold["value"]
     assert metadata["hebbax"] == hebbax.__version__
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    (0, r"an inhibitory one of neuron \d+, which is excitatory"), (2, r"an excitatory one of neuron \d+, which is inhibitory")
+])  # fmt: skip
+def test_a_projection_of_the_other_population_is_refused(wrong, message):
+    """Whose spikes would never arrive: each population's are looked up in its own projections."""
+    built = cuba.build(cuba.Parameters(), neurons=100, plastic=True, seed=0)
+    turned = [dataclasses.replace(p, inhibitory=p.inhibitory ^ (k == wrong)) for k, p in enumerate(built.projections)]
+    built = dataclasses.replace(built, projections=turned)
+    for simulate in (lambda: network_loop.simulate(lambda: built, seconds=0.001, seed=0),
+                     lambda: network_sweep.simulate([built], seconds=0.001)):  # fmt: skip
+        with pytest.raises(ValueError, match=f"projections: got {message}"):
+            simulate()

@@ -29,7 +29,7 @@ FUZZER, ADDRESS = "libclang_rt.fuzzer_no_main-x86_64.a", "libclang_rt.asan-x86_6
 # Measures against threads and batches that small arrays would never reach: with these they take every path.
 SMALL = {
     "rows": {"BATCH": 64, "LONGEST": 80, "PIECE": 4, "CACHED": 256, "LOOKED_UP": 8},
-    "update": {"RUN": 2, "NEAR": 24, "GRAIN": 8, "CLIP_GRAIN": 16, "CLIP_BLOCK": 8, "CLIP_AHEAD": 16},
+    "update": {"POWERS": 2, "RUN": 2, "NEAR": 24, "GRAIN": 8, "CLIP_GRAIN": 16, "CLIP_BLOCK": 8, "CLIP_AHEAD": 16},
     "propagate": {
         "GRAIN": 8,
         "COPIED": 256,
@@ -41,7 +41,7 @@ SMALL = {
         "ROWS_AHEAD": 4,
     },
     "collect": {"GRAIN": 8},
-    "calls": {"GRAIN": 8, "LARGE": 64},
+    "calls": {"GRAIN": 8, "LARGE": 64, "FADED_AHEAD": 4},
 }
 DOORS = {
     "threads": """

@@ -18,7 +18,8 @@ static inline void* watched_memset(void* to, int value, size_t size) {
    has to be told, or it takes two calls of one program for two that race. So each call begins after those that had ended
    when it did: it acquires what every call releases at its end, for which any address will do that all modules know.
    Nothing else is told. Calls that overlap are not ordered by it, nor a call's own threads, nor a borrowed one that is
-   still at work when its call has ended. Nothing of this is in the kernels: capsules, by which XLA has the handlers, are
+   still at work when its call has ended (until it has run another call itself). What it hides: two calls that would race
+   on what all share, but happened not to overlap. Calls by Python's door are told nothing. Nothing of this is in the kernels: capsules, by which XLA has the handlers, are
    made of functions that do it (those with names are Cython's own). */
 #if __has_include(<Python.h>)
 #define PY_SSIZE_T_CLEAN
@@ -52,10 +53,14 @@ static const watched_handler watched_calls[WATCHED] = {
 __attribute__((unused)) static PyObject *watched_capsule(void *pointer, const char *name, PyCapsule_Destructor end)
 {
     if (name == NULL) {
-        if (watched_count == WATCHED)
+        int k = 0;
+        while (k < watched_count && watched_handlers[k] != (watched_handler)pointer)
+            k++;
+        if (k == WATCHED)
             Py_FatalError("more handlers than watched.h has functions for");
-        watched_handlers[watched_count] = (watched_handler)pointer;
-        pointer = (void *)watched_calls[watched_count++];
+        watched_handlers[k] = (watched_handler)pointer;
+        watched_count = k == watched_count ? k + 1 : watched_count;
+        pointer = (void *)watched_calls[k];
     }
     return PyCapsule_New(pointer, name, end);
 }

@@ -77,10 +77,15 @@ def test_two_populations_share_lists(network, rng, backend):
             (fade(jnp.ones(N), 0.5, 2.0, second, sets=False), 0.5 + 2.0 * spikes[STEPS + k]),
         ):
             np.testing.assert_allclose(listed, dense, rtol=1e-6 if backend == "cupy" else 0)  # that sums by atomics
-    beyond = second_half(first.at(STEPS))
-    if backend == "cython":  # others say no step out of range
-        with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match="a step that they do not have"):
-            jax.block_until_ready(synapses.propagate_on_pre(weight, beyond, backend=backend))
+
+
+@pytest.mark.parametrize("step", [-1, STEPS, 2 * STEPS, 2**31 - 1])
+def test_a_step_that_the_second_population_does_not_have(network, rng, step):
+    """Nor is the last of an odd number of steps one of its."""
+    synapses, weight = network
+    lists = second_half(pack(draw(rng, 2 * STEPS + 1), 2 * STEPS * N).at(jnp.int32(step)))
+    with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match="a step that they do not have"):
+        jax.block_until_ready(synapses.propagate_on_pre(weight, lists, backend="cython"))
 
 
 @pytest.mark.parametrize("indegree", [5, 60, 900])
@@ -225,9 +230,11 @@ def test_lists_are_packed_alike_by_the_kernel_and_by_jax(rng, capacity):
     np.testing.assert_array_equal(in_jax[:said], native[:said])
 
 
+@pytest.mark.parametrize("second", [False, True])
 @pytest.mark.parametrize("sets", [False, True])
-def test_traces_fade_alike_by_the_kernel_and_by_jax(rng, sets):
-    lists, trace = pack(draw(rng), 99).at(2), jnp.asarray(rng.random(N), jnp.float32)
+def test_traces_fade_alike_by_the_kernel_and_by_jax(rng, sets, second):
+    lists = second_half(pack(draw(rng), 99).at(0)) if second else pack(draw(rng), 99).at(2)
+    trace = jnp.asarray(rng.random(N), jnp.float32)
     native = fade(trace, 0.875, 0.25, lists, sets=sets)
     in_jax = _fade_in_jax(trace, lists.message, jnp.array([0.875, 0.25, sets], jnp.float32), sent=lists.sent)
     np.testing.assert_array_equal(in_jax, native)

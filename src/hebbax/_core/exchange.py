@@ -95,11 +95,14 @@ def exchange(spikes: Any, axis: str, *, capacity: int | None = None, awake: bool
 def exchange_all(spikes: Any, axis: str) -> SpikeLists:
     """As `exchange`, in bits: for more spikes than a capacity, and for rates at which bits are fewer than lists."""
     check_jax()
-    spikes = _counted(_checked(spikes), _devices_of(axis))
-    own = spikes.shape[1]
-    bits = jax.lax.all_gather(jnp.packbits(spikes, axis=1), axis)  # (devices, steps, bytes)
-    everyone = jnp.unpackbits(bits, axis=2, count=own).astype(bool).swapaxes(0, 1).reshape(spikes.shape[0], -1)
+    everyone = everyone_by_bits(_counted(_checked(spikes), _devices_of(axis)), axis)
     return pack(everyone, everyone.size)
+
+
+def everyone_by_bits(own: jax.Array, axis: str) -> jax.Array:
+    """What devices have of their own neurons, `(steps, own)` bool, of all of them."""
+    bits = jax.lax.all_gather(jnp.packbits(own, axis=1), axis)  # (devices, steps, bytes)
+    return jnp.unpackbits(bits, axis=2, count=own.shape[1]).astype(bool).swapaxes(0, 1).reshape(own.shape[0], -1)
 
 
 def _devices_of(axis: str) -> int:

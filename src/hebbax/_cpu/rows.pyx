@@ -71,10 +71,10 @@ cdef bint open_sent(Lists* lists, const Buffer* message, bint second) noexcept n
         return False
     lists.position, lists.n, lists.length, lists.count, lists.shift = (
         header[STEP], header[NEURONS], header[STEPS], 1, 0)
-    if second and 0 <= lists.position < lists.length // 2:
+    if second:
+        if not 0 <= lists.position < lists.length // 2:
+            return False
         lists.position += lists.length // 2
-    elif second:
-        return False
     if lists.n < 0 or header[CAPACITY] < 0 or header[LOST] or not 0 <= lists.position < lists.length:
         return False
     if message.size != SENT_HEADER + lists.length + 1 + header[CAPACITY]:

@@ -60,7 +60,7 @@ class Projection:
         Of all of them, at first if they learn.
     inhibitory : bool
         Whether what arrives is inhibition. It comes from neurons of the network that are not excitatory, all else from
-        those that are: only their spikes are looked up.
+        those that are: only their spikes are looked up (see `check_senders`).
     rule : rule of hebbax, optional
         How the weights change.
     expected : int
@@ -77,6 +77,14 @@ class Projection:
     def synapses(self) -> hebbax.Synapses:
         """The structure."""
         return self.drawn if isinstance(self.drawn, hebbax.Synapses) else self.drawn()
+
+
+def check_senders(projection: Projection, indptr: np.ndarray, excitatory: np.ndarray) -> None:
+    """A ValueError where neurons of the other population than the projection's have synapses in it."""
+    has = np.diff(indptr)[: excitatory.size] > 0
+    if wrong := np.flatnonzero(has & (excitatory == projection.inhibitory)).tolist():
+        kinds = ("inhibitory", "excitatory") if projection.inhibitory else ("excitatory", "inhibitory")
+        raise ValueError(f"projections: got an {kinds[0]} one of neuron {wrong[0]}, which is {kinds[1]}")
 
 
 @dataclass(frozen=True)

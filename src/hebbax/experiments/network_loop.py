@@ -23,18 +23,19 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import hebbax
+from hebbax._core.exchange import everyone_by_bits
 from hebbax._core.layout import everywhere, place, to_host
-from hebbax._core.sent import nobody, second_half
+from hebbax._core.sent import nobody, pack, second_half
 from hebbax._core.specs import Sent
 from hebbax.experiments.keeping import Journal, Keeper, Refused, check_not_over, described, like, named, on_devices
-from hebbax.experiments.network import Network, Run
+from hebbax.experiments.network import Network, Run, check_senders
 from hebbax.experiments.processes import any_process
-from hebbax.sharding import Layout, exchange, exchange_all
+from hebbax.sharding import Layout, exchange
 
 CHUNK_STEPS = 1000  # after so many steps, spikes are fetched, and progress is told
 MOST_STEPS = 2_000_000_000  # which fit int32
 # Between processes, so many of a device's neurons may spike in a step before their spikes are sent as bits: these would
-# take eight times as many bytes. In steps of 0.1 ms it is 78 spikes a second of every neuron.
+# take four times as many bytes. In steps of 0.1 ms it is 78 spikes a second of every neuron.
 LISTED = 1 / 128
 JOINED = 1 << 27  # weights that every process may have
 PAYS = 2_500_000  # synapses for each device, with which devices of one process gain more than meeting costs them
@@ -81,6 +82,11 @@ class Split:
             else hebbax.sharding.from_parts(p.drawn, shape, mesh, **layouts)
             for p in network.projections
         ]
+        excitatory = np.zeros(self.layout.length, bool)
+        excitatory[self.layout.places] = network.excitatory
+        for p, shard in zip(network.projections, self.shards, strict=True):
+            for part in shard.indptr.addressable_shards:
+                check_senders(p, np.asarray(part.data), excitatory)
         self.rules = [p.rule for p in network.projections]
         self.on_every_device = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
         learning = [(p, s) for p, s in zip(network.projections, self.shards, strict=True) if p.rule is not None]
@@ -178,7 +184,8 @@ class Split:
         drive = self.network.neurons.drive(own.ids, first + jnp.arange(delay, dtype=jnp.int32))
 
         def by_bits(state: State) -> tuple[tuple, jax.Array]:
-            everyone = exchange_all(own.by_population(state.own[-delay:]), self.axis)
+            bits = everyone_by_bits(jnp.vstack([state.own[-delay:], own.excitatory]), self.axis)
+            everyone = pack(Own(None, bits[-1]).by_population(bits[:-1]), bits[:-1].size)
             return run_interval(self.network, synapses, drive, state, everyone, self.backend)
 
         def by_lists(state: State) -> tuple[tuple, jax.Array]:

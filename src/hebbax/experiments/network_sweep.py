@@ -15,7 +15,7 @@ import numpy as np
 
 from hebbax._core.sent import nobody, pack
 from hebbax._core.specs import Sent
-from hebbax.experiments.network import Network
+from hebbax.experiments.network import Network, check_senders
 from hebbax.experiments.network_loop import CHUNK_STEPS, Own, State, number, run_interval, steps_in
 from hebbax.experiments.network_report import SETTLED
 from hebbax.experiments.sweeping import Outcome, check_memory, side_by_side
@@ -59,8 +59,10 @@ def simulate(
     steps, dt, delay = steps_in(seconds, network.neurons.time_step), network.neurons.time_step / u.second, network.delay
     n, settled = network.excitatory.size, int(SETTLED * steps)
     synapses = [p.synapses for p in network.projections]
+    for p, s in zip(network.projections, synapses, strict=True):
+        check_senders(p, np.asarray(s.indptr), network.excitatory)
     learning = [k for k, p in enumerate(network.projections) if p.rule is not None]
-    each = 4 * sum(2 * synapses[k].nse for k in learning) + n * (40 + 12 * len(learning) + 12 * delay)
+    each = 4 * sum(2 * synapses[k].nse for k in learning) + n * (40 + 12 * len(learning) + 14 * delay)
     check_memory(members, each, CHUNK_STEPS * n * 4)
     of_members, axes = side_by_side([
         (x.neurons.constants, [p.weight for p in x.projections], [p.rule for p in x.projections]) for x in networks

@@ -74,7 +74,7 @@ inline void run_fade(Draw& draw) {
     shape(operands[1], INT32, draw.one_in(16) ? draw.of(6) : 6 + steps + capacity), shape(operands[2], type, 3);
     draw.reseed(), place_all(draw, call);
     NetworkCase generator(draw, FADE);
-    generator.floats = floats, generator.values = steps;
+    generator.floats = floats, generator.values = steps, generator.call.flags = call.flags;
     generator.fill_any(initial, type, n);
     generator.fill_any(operands[2].arena.as<uint8_t>(), type, 3);
     generator.fill_sent(operands[1].arena.as<int32_t>(), operands[1].size(), n);

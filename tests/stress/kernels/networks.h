@@ -219,7 +219,8 @@ struct NetworkCase {
     }
     void fill_sent(int32_t* x, int64_t size, int64_t n) {
         if (size < 6) return;
-        int64_t steps = std::min<int64_t>(size - 6, values % 4), capacity = size - 6 - steps, ids = 0;
+        int64_t most = call.flags & SECOND ? 2 + values % 6 : values % 4;  // half of which are another population's
+        int64_t steps = std::min<int64_t>(size - 6, most), capacity = size - 6 - steps, ids = 0;
         x[0] = draw.below(steps), x[1] = n, x[2] = steps, x[3] = capacity, x[4] = 0;
         for (int64_t k = 0; k <= steps; k++) {
             x[5 + k] = k == steps ? capacity - draw.below(2) * draw.below(capacity + 1) : ids;
