@@ -465,15 +465,13 @@ def test_arrays_survive_a_file(ran, tmp_path):
     assert metadata["hebbax"] == hebbax.__version__
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
-    (0, r"an inhibitory one of neuron \d+, which is excitatory"), (2, r"an excitatory one of neuron \d+, which is inhibitory")
-])  # fmt: skip
-def test_a_projection_of_the_other_population_is_refused(wrong, message):
+@pytest.mark.parametrize(("wrong", "kinds"), [(0, ("inhibitory", "excitatory")), (2, ("excitatory", "inhibitory"))])
+def test_a_projection_of_the_other_population_is_refused(wrong, kinds):
     """Whose spikes would never arrive: each population's are looked up in its own projections."""
     built = cuba.build(cuba.Parameters(), neurons=100, plastic=True, seed=0)
     turned = [dataclasses.replace(p, inhibitory=p.inhibitory ^ (k == wrong)) for k, p in enumerate(built.projections)]
     built = dataclasses.replace(built, projections=turned)
     for simulate in (lambda: network_loop.simulate(lambda: built, seconds=0.001, seed=0),
                      lambda: network_sweep.simulate([built], seconds=0.001)):  # fmt: skip
-        with pytest.raises(ValueError, match=f"projections: got {message}"):
+        with pytest.raises(ValueError, match=rf"projections: got an {kinds[0]} one of neuron \d+, which is {kinds[1]}"):
             simulate()
