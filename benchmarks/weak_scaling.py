@@ -180,7 +180,7 @@ class Node:
         n, synapses = self.network.excitatory.size, sum(s.nse for s in self.synapses)
         plastic, _ = next(self._learning())
         steps, memory = self.lines()
-        touched = seconds(steps, memory, hebbax.get_num_threads(), rounds)
+        touched = seconds(steps, memory, hebbax.get_num_threads(), 5 * rounds)
         return Row(
             nodes=self.nodes, neurons=n, synapses=self.nodes * synapses, node_bytes=size, spikes=n * rate * 1e-4,
             row=plastic.nse / self.network.excitatory.sum(), compute=compute,
@@ -291,7 +291,7 @@ def main(
         f"(messages.md) has what two processes of one machine measured.",
         f"Touching: what memory allows on arrays like these, whatever the program: the lines of {LINE} bytes that "
         "a step visits, of weights, traces and structure, each once a step, known beforehand, in the same order and by "
-        "as many threads (`benchmarks/lines.c`). Neurons, which a cache holds, and messages are not among them.",
+        f"as many threads (`benchmarks/lines.c`), the quickest of {5 * rounds} rounds. Neurons, which a cache holds, and messages are not among them.",
         "Efficiency: a step of one node alone over a step on so many. Compute grows because the same number of "
         "synapses lies in ever more, ever shorter rows, each of which is found and fetched at a spike, and because the "
         "presynaptic traces no longer fit a cache.",
