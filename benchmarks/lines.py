@@ -99,7 +99,7 @@ def columns(lines: Lines, synapses: hebbax.Synapses, weight: jax.Array, trace: j
 
 
 def seconds(steps: Sequence[np.ndarray], size: int, threads: int, rounds: int, ahead: int = AHEAD) -> float:
-    """Seconds that touching the lines of a step takes, of the quickest round: a limit. Each touches those of all steps."""
+    """Seconds that touching the lines of a step takes, of the quickest round, in which all steps' are."""
     compiled, count = _compiled(ahead), sum(x.size for x in steps)
     if 2 * size >= 2**32:
         raise ValueError(f"size: got {size} lines, expected less than 2**31")

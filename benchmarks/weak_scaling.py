@@ -291,7 +291,8 @@ def main(
         f"(messages.md) has what two processes of one machine measured.",
         f"Touching: what memory allows on arrays like these, whatever the program: the lines of {LINE} bytes that "
         "a step visits, of weights, traces and structure, each once a step, known beforehand, in the same order and by "
-        f"as many threads (`benchmarks/lines.c`), the quickest of {5 * rounds} rounds. Neurons, which a cache holds, and messages are not among them.",
+        f"as many threads (`benchmarks/lines.c`), the quickest of {5 * rounds} rounds. Neurons, which a cache "
+        "holds, and messages are not among them.",
         "Efficiency: a step of one node alone over a step on so many. Compute grows because the same number of "
         "synapses lies in ever more, ever shorter rows, each of which is found and fetched at a spike, and because the "
         "presynaptic traces no longer fit a cache.",
