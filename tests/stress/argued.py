@@ -24,8 +24,10 @@ ARGUED = (
         Argued(KERNELS + path, rf"^ +prefetch_at\({what}, ", AHEAD, change)
         for path, change, *known in (
             ("buffers.pxd", "", "array, k", "array, end - 1"),
-            ("update.pyx", "", "trace, partner", "weight, slot", "w_min, slot", "w_max, slot"),
+            ("update.pyx", "", "weight, slot", "w_min, slot", "w_max, slot"),
             # What these read to know what to fetch has to be in bounds.
+            ("update.pyx", "-> pass", r"trace, indices\[fetch\]", r"trace, indices\[k\]"),
+            ("calls.pyx", "-> pass", r"trace, spikes\.first .*\]"),
             ("propagate.pyx", "-> pass", r"weight, slots\[k \+ ahead.*\]", r"weight, slots\[fetched\]"),
             ("collect.pyx", "-> pass", r"weight, slots\[k \+ AHEAD.*\]"),
         )
