@@ -47,12 +47,12 @@ test-agreement: $(VENV)/.with-agreement
 test-torch: $(VENV)/.with-torch
 	"$(BIN)/python" -m pytest tests/outside_jax -k torch $(PYTEST_ARGS)
 
-# brainevent with hebbax as its backend, by our tests, which skip where it is missing, and by its own.
+# brainevent with hebbax as its backend, by our tests, which skip where it is missing.
 test-guests: $(VENV)/.with-test $(VENV)/.with-guests
 	"$(BIN)/python" -c 'import brainpy, brainstate, hebbax.brainevent; hebbax.brainevent.enable()'
 	.ci/quickly $(PYTEST) tests/guests -m "not slow" $(PYTEST_ARGS)
 
-# And brainevent's own tests, where they concern it.
+# And by brainevent's own tests, where they concern it.
 test-brainevent: test-guests
 	PYTHONPATH=tests/guests .ci/quickly "$(BIN)/python" -m brainevent_suite -n auto --maxprocesses 4 $(PYTEST_ARGS)
 
