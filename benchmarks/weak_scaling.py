@@ -37,10 +37,11 @@ from hebbax._core.reference import SENT_HEADER
 from hebbax._core.sent import merge, nobody, pack, second_half
 from hebbax._core.specs import Sent
 from hebbax.experiments import hpc, network, network_loop
+from hebbax.experiments.learning import learning_of
 
 RESULTS = Path(__file__).parent / "results"
 NODES = [1, 4, 16, 64, 256, 1024]
-PATTERNS = 8  # different intervals of spikes, which take turns
+PATTERNS = 128  # different intervals of spikes, which take turns: at 10 Hz a neuron has two spikes in all of these
 MEASURED = (
     "nodes", "neurons", "synapses", "bytes a node", "spikes a step", "plastic synapses of a row", "sent a node",
     "compute a step, measured", "cache lines a step", "touching these alone",
@@ -100,13 +101,15 @@ class Node:
         self.sent = Sent(size, 2 * delay, capacity)
         rng, probability = np.random.default_rng(nodes), rate * 1e-4
         own = [rng.random((delay, size)) < probability for _ in range(PATTERNS)]
+        self.intervals = 0  # that were run
         self.excitatory = np.zeros((nodes, size), bool)  # of all nodes
         self.excitatory.reshape(-1)[self.layout.places] = self.network.excitatory
-        self.patterns = jnp.stack([self._gathered(x, probability, rng) for x in own])
+        self.patterns = jnp.asarray(np.stack([self._gathered(x, probability, rng) for x in own]))
         self.own = jnp.asarray(np.stack(own))
         ids = jnp.arange(size, dtype=jnp.int32)
         weights = tuple(jnp.full(s.nse, x.weight) for s, x in self._learning())
-        traces = tuple(x.rule.init(s, at_events=True) for s, x in self._learning())
+        self.learning = learning_of(self.network, self.synapses, None, "cpu")
+        traces = tuple(x.start(self.synapses[k]) for k, x in self.learning.items())
         kept = jnp.zeros((2 * delay, size), bool)
         self.state = network_loop.State(None, kept, jnp.int32(0), self.network.neurons.start(ids), weights, traces)
         self.compiled = jax.jit(self._run, static_argnames="intervals", donate_argnums=0)
@@ -115,29 +118,28 @@ class Node:
     def _learning(self) -> Iterator[tuple[hebbax.Synapses, network.Projection]]:
         return ((s, x) for s, x in zip(self.synapses, self.network.projections, strict=True) if x.rule is not None)
 
-    def _gathered(self, own: np.ndarray, probability: float, rng: np.random.Generator) -> jax.Array:
+    def _gathered(self, own: np.ndarray, probability: float, rng: np.random.Generator) -> np.ndarray:
         """The messages of all nodes: the own one, and those of others, who spike as probably."""
-        size, steps = own.shape[1], self.sent.steps
-        messages = [pack(self._populations(0).by_population(jnp.asarray(own)), self.sent.capacity).message]
+        size, steps, capacity = own.shape[1], self.sent.steps, self.sent.capacity
+        messages = np.tile(nobody(self.sent).message, (self.nodes, 1))
+        messages[0] = pack(self._populations(0).by_population(jnp.asarray(own)), capacity).message
+        counts = rng.binomial(own.size, probability, self.nodes)
         for node in range(1, self.nodes):
-            step, neuron = np.nonzero(rng.random(own.shape) < probability)
+            step, neuron = np.divmod(rng.choice(own.size, counts[node], replace=False, shuffle=False), size)
             later = np.where(self.excitatory[node, neuron], step, step + len(own))
             cells = np.sort(later * size + neuron)
-            if cells.size > self.sent.capacity:
-                raise ValueError(
-                    f"rate: got {probability * 1e4:g} Hz, at which {self.sent.capacity} spikes are too few"
-                )
-            starts = np.searchsorted(cells, size * np.arange(steps + 1))
-            message = np.array(nobody(self.sent).message)
-            message[SENT_HEADER : SENT_HEADER + 1 + steps] = starts
-            message[SENT_HEADER + 1 + steps :][: cells.size] = cells % size
-            messages.append(message)
-        return jnp.concatenate(messages)
+            if cells.size > capacity:
+                raise ValueError(f"rate: got {probability * 1e4:g} Hz, at which {capacity} spikes are too few")
+            messages[node, SENT_HEADER : SENT_HEADER + 1 + steps] = np.searchsorted(cells, size * np.arange(steps + 1))
+            messages[node, SENT_HEADER + 1 + steps :][: cells.size] = cells % size
+        return messages.reshape(-1)
 
     def _populations(self, node: int) -> network_loop.Own:
         return network_loop.Own(jnp.arange(self.layout.size, dtype=jnp.int32), jnp.asarray(self.excitatory[node]))
 
-    def _run(self, state: Any, synapses: list, patterns: jax.Array, own: jax.Array, intervals: int) -> Any:
+    def _run(
+        self, state: Any, synapses: list, patterns: jax.Array, own: jax.Array, first: jax.Array, intervals: int
+    ) -> Any:
         delay = self.network.delay
         populations = self._populations(0)
 
@@ -145,17 +147,21 @@ class Node:
             steps = k * delay + jnp.arange(delay, dtype=jnp.int32)
             arriving = merge(patterns[k % PATTERNS], self.nodes, self.sent)
             drive = self.network.neurons.drive(populations.ids, steps)
-            carry, spikes = network_loop.run_interval(self.network, synapses, drive, state, arriving)
+            carry, spikes = network_loop.run_interval(
+                self.network, synapses, self.learning, drive, state, arriving, steps
+            )
             sent = pack(populations.by_population(spikes), self.sent.capacity).message  # which the exchange would send
             kept = hebbax.fence((jnp.concatenate([state.own[delay:], own[k % PATTERNS]]), sent))[0]
             return network_loop.State(None, kept, state.crowded, *carry), None
 
-        return jax.lax.scan(interval, state, jnp.arange(intervals, dtype=jnp.int32))[0]
+        return jax.lax.scan(interval, state, first + jnp.arange(intervals, dtype=jnp.int32))[0]
 
     def timed(self, intervals: int) -> float:
         """Seconds of a step, over so many intervals of one delay."""
         started = time.perf_counter()
-        self.state = self.compiled(self.state, self.synapses, self.patterns, self.own, intervals=intervals)
+        first = np.int32(self.intervals)
+        self.intervals += intervals
+        self.state = self.compiled(self.state, self.synapses, self.patterns, self.own, first, intervals=intervals)
         jax.block_until_ready(self.state)
         return (time.perf_counter() - started) / (intervals * self.network.delay)
 

@@ -56,9 +56,11 @@ class Learning:
                 np.exp(-(t - times[times < t]) * DT / tau).sum()
                 for times, tau in ((arriving, self.tau_up), (returning, self.tau_down))
             )
+            if self.dendritic and t in returning:
+                weight = self.up(weight, x)
             if arrives:
                 weight = self.down(weight, y)
-            if t in returning:
+            if not self.dendritic and t in returning:
                 weight = self.up(weight, x)
             if arrives:
                 sent.append((t if self.dendritic else t - delay, weight if self.dendritic else before))

@@ -161,10 +161,15 @@ def set_default(spec: Spec, platform: str, backend: str) -> None:
     jax.clear_caches()  # a compiled function would keep the backend it was lowered with
 
 
+def default_backend(spec: Spec, platform: str) -> str:
+    """The backend of a call that names none."""
+    return _defaults.get((spec.kind, spec.permuted, platform)) or best_backend(platform)
+
+
 def chosen_backend(ctx, platform: str, spec: Spec, backend: str | None) -> str:
     """The backend of a call that is lowered for a platform: the one that was asked for, if it can run there."""
     if backend is None:
-        backend = _defaults.get((spec.kind, spec.permuted, platform)) or best_backend(platform)
+        backend = default_backend(spec, platform)
         several = len(ctx.module_context.platforms) > 1
         if (backend != "cython" and several) or (platform == "cuda" and not _device_numbers()):
             backend = "jax"  # JAX lowers no callback for several platforms, and where it has no GPU it only exports

@@ -14,6 +14,8 @@ try:
     import hebbax._cpu.exchange as _exchange
     import hebbax._cpu.handlers as _handlers
     import hebbax._cpu.threads as _threads
+    import hebbax._cpu.visit as _visit
+    import hebbax._cpu.visits as _visits
 except ImportError as error:  # not built here, or built for another platform
     missing: str | None = f"its compiled module does not load: {error}"
 else:
@@ -24,13 +26,18 @@ else:
 
 
 def ffi_handlers() -> dict:
-    """One PyCapsule per kind of operator, and those of the fence and of the exchange, to register with XLA."""
-    return _handlers.capsules() | _exchange.capsules()
+    """One PyCapsule per kind of operator, and those of the fence, the exchange and visits, to register with XLA."""
+    return _handlers.capsules() | _exchange.capsules() | _visits.capsules()
 
 
 def most_devices() -> int:
     """Between how many devices of this process an exchange can be: as many as can wait for each other at once."""
     return 1 if missing else min(_exchange.MOST_DEVICES, default_num_threads())
+
+
+def most_recent() -> int:
+    """How many spikes of a postsynaptic neuron are kept between visits."""
+    return int(_visit.RECENT)
 
 
 def kernels() -> dict:

@@ -1,6 +1,7 @@
 """A call of a kernel: from the operands that either door has taken, for all members of a batch."""
 
 from hebbax._cpu.buffers cimport Buffer
+from hebbax._cpu.rows cimport Network, Status
 from hebbax._cpu.threads cimport Pool
 
 cpdef enum Flag:
@@ -14,6 +15,11 @@ cpdef enum Flag:
     SHIFTED = 128    # and the partners' values begin at their shift
     SENT = 256       # the lists are the messages of `_core.sent`
     SECOND = 512     # of whose second half of steps one is meant
+    RETURNED = 1024  # of `_core.visit`: in one step, postsynaptic spikes come before presynaptic ones
+    NEAREST = 2048   # a spike sets its trace to 1
+    ALL = 4096       # all synapses take what they have missed
+    DOWN_UPPER = 8192    # the soft bound of what presynaptic spikes do (the other one is of what postsynaptic ones do)
+    DOWN_LOWER = 16384
 
 cdef enum:
     COLLECT_OPERANDS = 6
@@ -53,6 +59,8 @@ cdef bint run_record(
 cdef bint run_fade(
     const Pool* pool, const Buffer* result, const Buffer* operands, const Attributes* attributes, char* message
 ) noexcept nogil
+cdef Status set_network(Network* network, const Pool* pool, const Buffer* operands, int flags) noexcept nogil
+cdef bint succeeded(Status status, const Network* network, const char* kind, int flags, char* message) noexcept nogil
 cdef bint fit(const Buffer* operands, int count, const Buffer* result) noexcept nogil
 cdef bint run_batch(
     Run run, const Pool* pool, const Buffer* result, const Buffer* operands, int count, const Attributes* attributes,

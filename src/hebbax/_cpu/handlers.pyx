@@ -11,6 +11,7 @@ from hebbax._cpu.calls cimport (
     UPDATE_OPERANDS, Attributes, Run, fit, run_batch, run_collect, run_deliver, run_fade, run_propagate, run_record,
     run_update,
 )
+from hebbax._cpu.frames cimport attribute, from_xla
 from hebbax._cpu.logs cimport (
     APPEND_OPERANDS, SAMPLE_OPERANDS, TALLY_OPERANDS, run_append, run_sample, run_tally,
 )
@@ -34,16 +35,6 @@ HOST = (1, 3, 11)  # DLPack's device types whose memory the CPU reaches: its own
 
 
 # XLA's door.
-
-cdef Buffer from_xla(void* pointer) noexcept nogil:
-    cdef XLA_FFI_Buffer* source = <XLA_FFI_Buffer*> pointer
-    return Buffer(source.data, source.dims[source.rank - 1], source.dtype, source.rank, source.dims)
-
-
-cdef inline void* attribute(const XLA_FFI_CallFrame* frame, int i) noexcept nogil:
-    """The value of the `i`-th scalar attribute, in the order of their names."""
-    return (<XLA_FFI_Scalar*> frame.attrs.attrs[i]).value
-
 
 cdef XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame, Run run, int count, int attributes_count) noexcept nogil:
     cdef Buffer operands[UPDATE_OPERANDS]

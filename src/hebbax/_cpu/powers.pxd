@@ -6,7 +6,7 @@ For float this is worked out in double, and rounded once: within 0.501 units in 
 
 from libc.float cimport FLT_MAX
 from libc.math cimport pow
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from hebbax._cpu.buffers cimport arith_t, inline_void
 
@@ -24,6 +24,8 @@ cdef extern from *:
     """
 
     uint64_t bits_of "hebbax_bits_of"(double) noexcept nogil
+    uint32_t float_bits_of "hebbax_bits"(float) noexcept nogil  # (from `buffers.pxd`)
+    float float_of "hebbax_float"(uint32_t) noexcept nogil
     double double_of "hebbax_double_of"(uint64_t) noexcept nogil
 
 
@@ -71,3 +73,36 @@ cdef inline inline_void raise_all(arith_t* x, int64_t n, arith_t mu) noexcept no
             y = 300.0 if y > 300.0 else y
             y = -300.0 if y < -300.0 else y
             x[k] = <float> exp2_of(y) if (x[k] > 0) & (x[k] <= FLT_MAX) else x[k]
+
+
+cdef inline inline_void raise_and_fade(float* x, const float* age, int64_t n, float mu, bint raises) noexcept nogil:
+    """Raise `n` numbers, of which none is negative, to the power `mu` > 0, if so told; divide each by 2 ** its age.
+
+    In float, by vectors twice as wide as those of double: within 2 ** -20 of itself where both exponents are below 16.
+    (What it is for is a small part of what it is added to, whose own rounding is the larger.) In C a number is double.
+    """
+    cdef uint32_t root = float_bits_of(0.70710678), unit = float_bits_of(1.0), shifted
+    cdef float to_integer = 1.5 * 8388608.0, one = 1.0, least = -126.0, most = 126.0, y, f, m, s, z, power_of_f
+    cdef float l0 = 2.88539008, l1 = 0.96179885, l2 = 0.57671451, l3 = 0.43173302
+    cdef float e1 = 0.693147188, e2 = 0.240226509, e3 = 0.055503571, e4 = 0.0096180567, e5 = 0.0013390867
+    cdef float e6 = 0.000154614475
+    cdef int64_t k
+    for k in range(n):
+        y = -age[k]
+        if raises:  # as `log2_of`
+            shifted = float_bits_of(x[k]) - root + unit
+            m = float_of((shifted & 0x7fffff) + root)
+            s = (m - one) / (m + one)
+            z = s * s
+            y += mu * (<float> (<int32_t> (shifted >> 23) - 127) + s * (l0 + z * (l1 + z * (l2 + z * l3))))
+        y = most if y > most else y
+        f = y if y > least else least
+        z = f + to_integer
+        f = f - (z - to_integer)
+        power_of_f = one + f * (e1 + f * (e2 + f * (e3 + f * (e4 + f * (e5 + f * e6)))))
+        power_of_f = float_of((float_bits_of(z) << 23) + float_bits_of(power_of_f))
+        power_of_f = power_of_f if y > least else 0
+        if raises:
+            x[k] = power_of_f if (x[k] > 0) & (x[k] <= FLT_MAX) else x[k]
+        else:
+            x[k] = x[k] * power_of_f

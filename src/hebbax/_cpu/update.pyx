@@ -9,6 +9,7 @@ So the loop waits for scattered weights; prefetching them hides that, and the ch
 from libc.math cimport INFINITY, isnan
 from libc.stdint cimport int64_t, uint64_t
 
+from hebbax._cpu.bounds cimport HARD, LINEAR, POWER, Soft, clip, distance, slope_of
 from hebbax._cpu.buffers cimport (
     arith_t, hot_void, inline_int, inline_void, load, prefetch_at, prefetch_lines, store, weight_t,
 )
@@ -34,20 +35,6 @@ cpdef enum:
 cdef Piece NOTHING = Piece(0, 0, 0)
 
 
-cdef enum:
-    HARD = 0    # no bound is soft
-    LINEAR = 1  # `mu` is 1: no power is taken
-    POWER = 2
-
-
-cdef struct Soft:
-    bint upper     # which bound is soft
-    bint ranged    # whether the other one is there too
-    double bound   # the soft one, and
-    double slope   # `slope_of` both, where they are one for all elements
-    double mu
-
-
 cdef struct Job:
     Update* call
     Rows* rows
@@ -55,34 +42,6 @@ cdef struct Job:
     bint clips     # whether this is the full clip pass
     bint by_place  # whether threads share out the places in every row, and not the rows
     Status status
-
-
-cdef inline arith_t clip(arith_t x, arith_t low, arith_t high) noexcept nogil:
-    """`jnp.clip`: NaN in any argument gives NaN, and `high` wins."""
-    x = low if x < low or isnan(low) else x
-    return high if x > high or isnan(high) else x
-
-
-cdef inline double slope_of(arith_t low, arith_t high, bint upper, bint ranged) noexcept nogil:
-    """What scales the distance to the soft bound so that it is 1 at the other one; 0 if there is no range between.
-
-    Without another bound the distance is not scaled. A range so small that its inverse overflows is none either: XLA
-    flushes it, and a weight at the bound would become NaN.
-    """
-    cdef arith_t per_range = 1
-    if ranged:
-        per_range = 1 / (high - low) if low < high else 0
-        per_range = per_range if per_range < INFINITY else 0
-    return -per_range if upper else per_range
-
-
-cdef inline arith_t distance(arith_t x, arith_t bound, arith_t slope, bint general) noexcept nogil:
-    """Of a weight `x` to its soft bound; 0 beyond."""
-    cdef arith_t base = (x - bound) * slope, zero = 0
-    base = zero if base < zero else base  # (in this form one instruction)
-    if general and isnan(base):  # an infinite weight or range; a weight that is NaN stays it
-        base = zero
-    return base
 
 
 cdef inline bint read_bounds(

@@ -100,9 +100,9 @@ class Network:
         Steps from a spike to its effect, at least 1.
     dendritic : bool
         Whether all of the delay is between synapse and soma, as in NEST, and not between the presynaptic soma and the
-        synapse. Then a synapse sees a presynaptic spike at once, and postsynaptic ones after the delay, and it sends
-        the weight that it has after the presynaptic spike. (The loop does all of that one delay later, with the same
-        result: so it can deliver spikes when they act.)
+        synapse. Then a synapse sees a presynaptic spike at once, and postsynaptic ones after the delay, these first
+        where both come in one step, and it sends the weight that it has after the presynaptic spike. (The loop does all
+        of that one delay later, with the same result: so it can deliver spikes when they act.)
     weight_unit : str
         That the weights, which are plain numbers, are in.
     """

@@ -28,6 +28,7 @@ from hebbax._core.layout import everywhere, place, to_host
 from hebbax._core.sent import nobody, pack, second_half
 from hebbax._core.specs import Sent
 from hebbax.experiments.keeping import Journal, Keeper, Refused, check_not_over, described, like, named, on_devices
+from hebbax.experiments.learning import Learning, learning_of
 from hebbax.experiments.network import Network, Run, check_senders
 from hebbax.experiments.processes import any_process
 from hebbax.sharding import Layout, exchange
@@ -87,9 +88,8 @@ class Split:
         for p, shard in zip(network.projections, self.shards, strict=True):
             for part in shard.indptr.addressable_shards:
                 check_senders(p, np.asarray(part.data), excitatory)
-        self.rules = [p.rule for p in network.projections]
+        self.learning = learning_of(network, self.shards, backend, mesh.devices.flat[0].platform)
         self.on_every_device = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
-        learning = [(p, s) for p, s in zip(network.projections, self.shards, strict=True) if p.rule is not None]
         delay, size = network.delay, self.layout.size
         part, whole, columns = P(self.axis), P(), P(None, self.axis)
         self.capacity = math.ceil(listed() * delay * size)
@@ -103,49 +103,77 @@ class Split:
             own=place(mesh, self.axis, lambda _: np.zeros((kept, size), bool), (kept,), size, bool),
             crowded=everywhere(mesh, np.int32(0)),
             neurons=jax.jit(start)(self.own.ids),
-            weights=tuple(s.full(p.weight) for p, s in learning),
-            traces=tuple(self._start(p.rule, s) for p, s in learning),
+            weights=tuple(self.shards[k].full(network.projections[k].weight) for k in self.learning),
+            traces=tuple(self._start(x, self.shards[k]) for k, x in self.learning.items()),
         )
-        traces = jax.tree.map(lambda x: x.sharding.spec, self.state.traces)
+        traces = tuple(x.specs(part) for x in self.learning.values())
         self.specs = State(whole, columns, whole, part, part, traces)
 
-    def _start(self, rule: Any, shard: Any) -> Any:
+    def _start(self, learning: Learning, shard: Any) -> Any:
         """Traces of all presynaptic neurons, whole on every device, and of a device's postsynaptic ones."""
-        part, init = P(self.axis), functools.partial(rule.init, at_events=True)
-        specs = hebbax.rules.PairTraces(pre=P(), post=part)
-        return jax.jit(self.on_every_device(lambda s: init(s.local()), in_specs=part, out_specs=specs))(shard)
+        options: Any = dict(in_specs=P(self.axis), out_specs=learning.specs(P(self.axis)))
+        return jax.jit(self.on_every_device(lambda s: learning.start(s.local()), **options))(shard)
 
     def weight(self) -> np.ndarray:
         """Weights of the first projection that learns, in CSR order; of many, in several processes, own ones only."""
-        for rule, shard in zip(self.rules, self.shards, strict=True):
-            if rule is not None and (jax.process_count() == 1 or shard.count <= JOINED):
-                return np.asarray(shard.join_weight(self.state.weights[0]))
-            if rule is not None:
-                own = zip(self.state.weights[0].addressable_shards, shard.indptr.addressable_shards, strict=True)
-                return np.concatenate([np.asarray(x.data)[: int(indptr.data[-1])] for x, indptr in own])
-        return np.zeros(0, np.float32)
+        if not self.learning:
+            return np.zeros(0, np.float32)
+        shard, weight = self.shards[next(iter(self.learning))], self.state.weights[0]
+        if jax.process_count() == 1 or shard.count <= JOINED:
+            return np.asarray(shard.join_weight(weight))
+        own = zip(weight.addressable_shards, shard.indptr.addressable_shards, strict=True)
+        return np.concatenate([np.asarray(x.data)[: int(indptr.data[-1])] for x, indptr in own])
+
+    def settle(self, step: int) -> None:
+        """Let all weights learn from all spikes before this step."""
+        self.state = self._settle(self.state, self.shards, np.int32(step))
+
+    @functools.cached_property
+    def _settle(self) -> Callable:
+
+        def settle_own(state: State, shards: list, step: jax.Array) -> State:
+            pairs = [
+                x.settle(shards[k].local(), weight, traces, step)
+                for (k, x), weight, traces in zip(self.learning.items(), state.weights, state.traces, strict=True)
+            ]
+            weights, traces = zip(*pairs, strict=True) if pairs else ((), ())
+            return state._replace(weights=weights, traces=traces)
+
+        specs: Any = dict(in_specs=(self.specs, P(self.axis), P()), out_specs=self.specs)
+        return jax.jit(self.on_every_device(settle_own, **specs), donate_argnums=0)
 
     def kept(self) -> dict[str, Any]:
-        """The state by neurons and synapses; what arrives is left out, since it is what was sent. Of all processes."""
+        """The state by neurons and synapses, settled; what arrives is left out, as what was sent. Of all processes."""
         weights = tuple(s.join_weight(w) for s, w in zip(self._learning(), self.state.weights, strict=True))
-        joined = jax.tree.map(self._joined, self.state._replace(arriving=(), weights=()))
+        joined = jax.tree.map(self._joined, self._neurons(self.state))
         return named(joined._replace(weights=weights))
 
-    def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        """Go on from a state that was kept, on these or on other devices."""
+    def restore(self, arrays: dict[str, np.ndarray], step: int) -> None:
+        """Go on at this step from a state that was kept, on these or on other devices."""
         weights = tuple(s.split_weight(arrays[f".weights[{k}]"]) for k, s in enumerate(self._learning()))
-        state = like(self.state._replace(arriving=(), weights=()), arrays, self._split)
-        delay, columns = self.network.delay, P(None, self.axis)
+        state = like(self._neurons(self.state), arrays, self._split)
+        delay, part, columns = self.network.delay, P(self.axis), P(None, self.axis)
 
         def send(own: Own, spikes: jax.Array) -> hebbax.sharding.SpikeLists:
             return exchange(own.by_population(spikes), self.axis, capacity=self.capacity)
 
-        send_all = jax.jit(self.on_every_device(send, in_specs=(P(self.axis), columns), out_specs=P()))
+        def restored(kept: tuple, step: jax.Array) -> tuple:
+            return tuple(x.restored(y, step) for x, y in zip(self.learning.values(), kept, strict=True))
+
+        send_all = jax.jit(self.on_every_device(send, in_specs=(part, columns), out_specs=P()))
         arriving = send_all(self.own, state.own[-delay:])
-        self.state = state._replace(arriving=arriving, weights=weights)
+        specs = jax.tree.map(lambda x: x.sharding.spec, state.traces)
+        restore_all = self.on_every_device(restored, in_specs=(specs, P()), out_specs=self.specs.traces)
+        traces = jax.jit(restore_all)(state.traces, np.int32(step))
+        self.state = state._replace(arriving=arriving, weights=weights, traces=traces)
+
+    def _neurons(self, state: State) -> State:
+        """What is kept of a state that is one number for each neuron, or for all."""
+        kept = tuple(x.kept(traces) for x, traces in zip(self.learning.values(), state.traces, strict=True))
+        return state._replace(arriving=(), weights=(), traces=kept)
 
     def _learning(self) -> list[Any]:
-        return [shard for shard, rule in zip(self.shards, self.rules, strict=True) if rule is not None]
+        return [self.shards[k] for k in self.learning]
 
     def _joined(self, x: jax.Array) -> np.ndarray:
         numbers = to_host(x)
@@ -181,15 +209,19 @@ class Split:
     def _interval(self, synapses: list, own: Own, state: State, first: jax.Array) -> tuple[State, jax.Array]:
         """The steps of one delay, in which what arrives is known, and then the exchange of what was sent in them."""
         delay = self.network.delay
-        drive = self.network.neurons.drive(own.ids, first + jnp.arange(delay, dtype=jnp.int32))
+        steps = first + jnp.arange(delay, dtype=jnp.int32)
+        drive = self.network.neurons.drive(own.ids, steps)
+
+        def run(state: State, arriving: hebbax.sharding.SpikeLists) -> tuple[tuple, jax.Array]:
+            return run_interval(self.network, synapses, self.learning, drive, state, arriving, steps, self.backend)
 
         def by_bits(state: State) -> tuple[tuple, jax.Array]:
             bits = everyone_by_bits(jnp.vstack([state.own[-delay:], own.excitatory]), self.axis)
             everyone = pack(Own(None, bits[-1]).by_population(bits[:-1]), bits[:-1].size)
-            return run_interval(self.network, synapses, drive, state, everyone, self.backend)
+            return run(state, everyone)
 
         def by_lists(state: State) -> tuple[tuple, jax.Array]:
-            return run_interval(self.network, synapses, drive, state, state.arriving, self.backend)
+            return run(state, state.arriving)
 
         crowded = state.arriving.overflow > 0  # which all devices know
         if self.capacity == delay * self.layout.size:
@@ -207,53 +239,46 @@ def listed() -> float:
 
 
 def run_interval(
-    network: Network, synapses: list, drive: Any, state: State, arriving: hebbax.sharding.SpikeLists,
-    backend: str | None = None,
+    network: Network, synapses: list, learning: dict[int, Learning], drive: Any, state: State,
+    arriving: hebbax.sharding.SpikeLists, steps: jax.Array, backend: str | None = None,
 ) -> tuple[tuple, jax.Array]:  # fmt: skip
     """Run the steps of one delay on a device; return the state of its neurons, weights and traces, and its spikes.
 
     What arrives are lists of both populations, as `Own.by_population` orders them.
     """
-    neurons, dt, delay = network.neurons, network.neurons.time_step, network.delay
-    rules = {k: p.rule for k, p in enumerate(network.projections) if p.rule is not None}
+    neurons, delay = network.neurons, network.delay
 
     def step(carry: tuple, inputs: tuple) -> tuple[tuple, jax.Array]:
         lists, of_neurons, *of_synapses = carry
-        k, returned, drive = inputs
+        k, step, returned, drive = inputs
         lists = lists.at(k)
         pre_spikes = {False: lists, True: second_half(lists)}  # by whether they are inhibitory
-        weights, traces = (dict(zip(rules, x, strict=True)) for x in of_synapses)
+        weights, traces = (dict(zip(learning, x, strict=True)) for x in of_synapses)
 
         def spikes_to(k: int) -> hebbax.sharding.SpikeLists:
             return pre_spikes[network.projections[k].inhibitory]
 
-        def learn(k: int, post_spike: jax.Array, after: Any = None) -> None:
-            options: Any = dict(after=after, backend=backend)
-            weights[k], traces[k] = rules[k].step(
-                synapses[k], weights[k], traces[k], spikes_to(k), post_spike, dt, **options
-            )
-
-        if network.dendritic:
-            for k in rules:
-                learn(k, returned)
-        arriving = [
-            synapses[k].propagate_on_pre(weights.get(k, number(p.weight)), spikes_to(k), backend=backend)
-            for k, p in enumerate(network.projections)
-        ]
+        arriving = []
+        for k, p in enumerate(network.projections):
+            if k in learning:
+                given = synapses[k], weights[k], traces[k], spikes_to(k), returned, step
+                weights[k], traces[k], arrives = learning[k].arrive(*given)
+            else:
+                arrives = synapses[k].propagate_on_pre(number(p.weight), spikes_to(k), backend=backend)
+            arriving.append(arrives)
         received: dict[bool, list] = {False: [], True: []}
         for p, x in zip(network.projections, arriving, strict=True):
             received[p.inhibitory].append(x)
         nothing = jnp.zeros(state.own.shape[1], np.float32)
         excitation, inhibition = (functools.reduce(jnp.add, x or [nothing]) for x in received.values())
         of_neurons, spike = hebbax.fence(neurons.step(of_neurons, excitation, inhibition, drive))
-        if not network.dendritic:
-            for k in rules:
-                learn(k, spike, after=arriving[k])
+        for k, x in learning.items():
+            weights[k], traces[k] = x.leave(synapses[k], weights[k], traces[k], spikes_to(k), spike, arriving[k])
         return (lists, of_neurons, tuple(weights.values()), tuple(traces.values())), spike
 
     returned = state.own[:delay] if network.dendritic else None
     start = arriving, state.neurons, state.weights, state.traces
-    (_, *carry), spikes = jax.lax.scan(step, start, (jnp.arange(delay), returned, drive))
+    (_, *carry), spikes = jax.lax.scan(step, start, (jnp.arange(delay), steps, returned, drive))
     return tuple(carry), spikes
 
 
@@ -314,12 +339,13 @@ def simulate(
     firsts = range(start, intervals, chunk)
     with _one_at_a_time, _threads_shared_by(len(mesh.local_devices)):
         if journal.kept:
-            split.restore(journal.kept.state)
+            split.restore(journal.kept.state, start * delay)
         else:
             journal.save(0, split.kept)
         built = time.perf_counter()
         lengths = {min(chunk, intervals - first) for first in (*firsts[:1], *firsts[-1:])}
         compiled = {n: split.compile(n) for n in lengths}
+        split.settle(start * delay)  # (nothing is to settle yet but what that takes to compile)
         ready = time.perf_counter()
         journal.begin()
         done = min(start * delay, steps)
@@ -337,11 +363,14 @@ def simulate(
             if length == chunk and (stop or first + length == whole or journal.due()):
                 journal.add(**_sparse(*before))
                 before = ()
+                if keeper:
+                    split.settle((first + length) * delay)
                 journal.save((first + length) * delay, split.kept)
             if stop:
                 break
         if before:
             journal.add(**_sparse(*before))
+        split.settle(math.ceil(done / delay) * delay)
         taken = journal.wall_time
     step, neuron = journal.read("spike_step"), journal.read("spike_neuron")
     kept = np.lexsort((neuron, step))  # (which processes have)

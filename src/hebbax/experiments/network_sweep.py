@@ -15,6 +15,7 @@ import numpy as np
 
 from hebbax._core.sent import nobody, pack
 from hebbax._core.specs import Sent
+from hebbax.experiments.learning import learning_of
 from hebbax.experiments.network import Network, check_senders
 from hebbax.experiments.network_loop import CHUNK_STEPS, Own, State, number, run_interval, steps_in
 from hebbax.experiments.network_report import SETTLED
@@ -86,7 +87,7 @@ def simulate(
             crowded=jnp.int32(0),
             neurons=own.neurons.start(jnp.asarray(everyone.ids)),
             weights=tuple(jnp.full(synapses[k].nse, number(own.projections[k].weight), jnp.float32) for k in learning),
-            traces=tuple(own.projections[k].rule.init(synapses[k], at_events=True) for k in learning),
+            traces=tuple(x.start(synapses[k]) for k, x in learning_of(own, synapses, backend).items()),
         )
         return state, jnp.zeros(n, jnp.int32)
 
@@ -97,7 +98,8 @@ def simulate(
             state, counts = carry
             numbers = first + jnp.arange(delay, dtype=jnp.int32)
             drive = own.neurons.drive(jnp.asarray(everyone.ids), numbers)
-            after, spikes = run_interval(own, synapses, drive, state, state.arriving, backend)
+            learning = learning_of(own, synapses, backend)
+            after, spikes = run_interval(own, synapses, learning, drive, state, state.arriving, numbers, backend)
             counted = (numbers >= settled) & (numbers < steps)
             counts = counts + jnp.sum(spikes & counted[:, None], axis=0, dtype=jnp.int32)
             kept = jnp.concatenate([state.own[delay:], spikes])

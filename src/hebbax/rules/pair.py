@@ -11,7 +11,7 @@ from hebbax._core.fence import fence
 from hebbax._core.pytree import pytree
 from hebbax._core.sides import Side
 from hebbax.operators import Plain, WithUnit
-from hebbax.rules._parameters import EITHER, POST, PRE, Factors, check, check_range, factors
+from hebbax.rules._parameters import EITHER, POST, PRE, Factors, Shaped, check, check_range, factors
 from hebbax.rules._traces import EventTrace, Pairing, PairTraces, add_spikes, check_step, decay, pair_traces
 from hebbax.synapses import Synapses
 
@@ -152,10 +152,14 @@ class PairSTDP:
             Of the updates (see `hebbax.backends`).
         """
         unit, dtype = check_step(weight, state, PairTraces)
-        options: Any = dict(w_min=self.w_min, w_max=self.w_max, backend=backend)
+        changes = self._changes(synapses, unit, dtype)
+        return step_pairs(self, synapses, weight, state, pre_spike, post_spike, dt, after, changes, backend)
+
+    def _changes(self, synapses: Shaped, unit: u.Unit, dtype: Any) -> Changes:
+        """What spikes do to weights in this unit."""
         up = Change(factors(self, "a_plus", synapses, unit, dtype), dict(soft_bound="upper", mu=self.mu_plus))
         down = Change(factors(self, "a_minus", synapses, unit, dtype), dict(soft_bound="lower", mu=self.mu_minus))
-        return step_pairs(self, synapses, weight, state, pre_spike, post_spike, dt, after, up, down, options)
+        return Changes(up, down, dict(w_min=self.w_min, w_max=self.w_max))
 
 
 class Change(NamedTuple):
@@ -165,23 +169,50 @@ class Change(NamedTuple):
     softness: dict[str, Any]  # options of the update
 
 
+class Changes(NamedTuple):
+    """What the spikes of either side do."""
+
+    up: Change
+    down: Change
+    bounds: dict[str, Any]
+
+
+def depress(
+    rule: Any, synapses: Synapses, weight: WithUnit, trace: Any, pre_spike: Plain, dt: WithUnit, after: Any,
+    changes: Changes, backend: str | None,
+) -> Any:  # fmt: skip
+    """The weight after the presynaptic spikes of a step, from the postsynaptic trace of the step before."""
+    minus = decay(rule, "tau_minus", dt, synapses, "post", trace.dtype)
+    depression = changes.down.amplitude.times(minus.factors)
+    options: Any = changes.down.softness | changes.bounds | dict(backend=backend, weight_in_bounds=True)
+    post = u.Quantity(depression.scaled(trace, "post"), unit=u.get_unit(weight))
+    return synapses.update_on_pre(weight, pre_spike, post, after=after, gain=-depression.gain("pre"), **options)
+
+
 def step_pairs(
     rule: Any, synapses: Synapses, weight: WithUnit, state: PairTraces, pre_spike: Plain, post_spike: Plain,
-    dt: WithUnit, after: Any, up: Change, down: Change, options: dict[str, Any],
+    dt: WithUnit, after: Any, changes: Changes, backend: str | None, returned: bool = False,
 ) -> tuple[Any, PairTraces]:  # fmt: skip
-    """The step of a rule of pairs, whose `tau_plus` and `tau_minus` these are; `options` are those of both updates."""
+    """The step of a rule of pairs, which has `tau_plus` and `tau_minus`; `returned`: postsynaptic spikes come first."""
     unit, dtype, pairing = u.get_unit(weight), state.post.dtype, getattr(rule, "pairing", "all")
     plus = decay(rule, "tau_plus", dt, synapses, "pre", dtype)
     minus = decay(rule, "tau_minus", dt, synapses, "post", dtype)
     older = state.pre.older(plus.ratio) if isinstance(state.pre, EventTrace) else None
     left, value = (plus.factors, state.pre) if older is None else (Factors(older.left), older.value)
-    potentiation, depression = up.amplitude.times(left), down.amplitude.times(minus.factors)
+    potentiation = changes.up.amplitude.times(left)
+    options: Any = changes.up.softness | changes.bounds | dict(backend=backend, weight_in_bounds=True)
     pre = u.Quantity(potentiation.scaled(value, "pre"), unit=unit)
-    post = u.Quantity(depression.scaled(state.post, "post"), unit=unit)
-    depress = down.softness | options | dict(gain=-depression.gain("pre"), weight_in_bounds=True)
-    potentiate = up.softness | options | dict(gain=potentiation.gain("post"), weight_in_bounds=True)
-    weight = synapses.update_on_pre(weight, pre_spike, post, after=after, **depress)
-    weight = synapses.update_on_post(weight, pre, post_spike, **potentiate)
+
+    def depressed(weight: Any, after: Any) -> Any:
+        return depress(rule, synapses, weight, state.post, pre_spike, dt, after, changes, backend)
+
+    if not returned:
+        weight, after = depressed(weight, after), None
+    weight = synapses.update_on_post(
+        weight, pre, post_spike, gain=potentiation.gain("post"), after=after, **options
+    )
+    if returned:
+        weight = depressed(weight, None)
     # New traces are written where the old ones were, which takes that the updates have read these.
     weight, (value, post) = fence((weight, PairTraces(value, state.post)))
     if older is None:

@@ -11,9 +11,9 @@ import brainunit as u
 from hebbax._core.pytree import pytree
 from hebbax._core.sides import Side
 from hebbax.operators import Plain, WithUnit, in_unit
-from hebbax.rules._parameters import EITHER, NONE, POST, PRE, Factors, check, check_range, factors
+from hebbax.rules._parameters import EITHER, NONE, POST, PRE, Factors, Shaped, check, check_range, factors
 from hebbax.rules._traces import PairTraces, check_step, pair_traces
-from hebbax.rules.pair import Change, step_pairs
+from hebbax.rules.pair import Change, Changes, step_pairs
 from hebbax.synapses import Synapses
 
 
@@ -116,11 +116,15 @@ class PowerLawSTDP:
     ) -> tuple[Any, PairTraces]:
         """Return the weight and the traces after a step of length `dt`; the arguments are those of `PairSTDP.step`."""
         unit, dtype = check_step(weight, state, PairTraces)
+        changes = self._changes(synapses, unit, dtype)
+        return step_pairs(self, synapses, weight, state, pre_spike, post_spike, dt, after, changes, backend)
+
+    def _changes(self, synapses: Shaped, unit: u.Unit, dtype: Any) -> Changes:
+        """What spikes do to weights in this unit."""
         rate, alpha, w_0 = (factors(self, x, synapses, y, dtype) for x, y in (
             ("learning_rate", u.UNITLESS), ("alpha", u.UNITLESS), ("w_0", unit),
         ))  # fmt: skip
         # Without an upper bound, the distance to the lower one is the weight, in its unit.
         up = Change(rate.times(Factors(w_0.one ** (1 - self.mu))), dict(soft_bound="lower", mu=self.mu))
         down = Change(rate.times(alpha), dict(soft_bound="lower", mu=1.0))
-        options: Any = dict(w_min=u.Quantity(0.0, unit=unit), backend=backend)
-        return step_pairs(self, synapses, weight, state, pre_spike, post_spike, dt, after, up, down, options)
+        return Changes(up, down, dict(w_min=u.Quantity(0.0, unit=unit)))

@@ -1,0 +1,161 @@
+"""How the synapses of a network learn in a step: at once, or, where that is faster, when they are next visited.
+
+Either is a class with the same methods, of which the loop of networks calls two a step: `arrive` before synapses send
+their weights, and `leave` when the neurons have spiked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import brainunit as u
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+import hebbax
+from hebbax import _cpu
+from hebbax._core import lowering
+from hebbax._core.specs import UPDATE_POST
+from hebbax._core.visit import Archive, PairRule
+from hebbax.experiments.network import Network
+from hebbax.rules import _late
+
+Traces = Any
+
+
+class Learning(Protocol):
+    """Synapses that learn by a rule."""
+
+    def start(self, synapses: hebbax.Synapses) -> Traces:
+        """The traces of neurons that have not spiked yet."""
+
+    def specs(self, part: P) -> Traces:
+        """How traces lie on devices, each of which has a part of the postsynaptic neurons."""
+
+    def arrive(
+        self, synapses: hebbax.Synapses, weight: jax.Array, traces: Traces, pre_spike: Any, returned: Any, step: Any
+    ) -> tuple[jax.Array, Traces, jax.Array]:
+        """What presynaptic spikes do, and bring; with a dendritic delay, postsynaptic ones of the step have returned."""
+
+    def leave(
+        self, synapses: hebbax.Synapses, weight: jax.Array, traces: Traces, pre_spike: Any, post_spike: Any, sent: Any
+    ) -> tuple[jax.Array, Traces]:
+        """What spikes do, with an axonal delay, when weights were `sent` and neurons have spiked."""
+
+    def settle(
+        self, synapses: hebbax.Synapses, weight: jax.Array, traces: Traces, step: Any
+    ) -> tuple[jax.Array, Traces]:
+        """The weight that has learnt from all spikes before this step, and traces to go on with."""
+
+    def kept(self, traces: Traces) -> Any:
+        """Traces of a settled weight as arrays whose last axis is one of neurons."""
+
+    def restored(self, kept: Any, step: Any) -> Traces:
+        """What `kept` was made of."""
+
+
+@dataclass(frozen=True)
+class AtOnce:
+    """By the operators, on any device."""
+
+    rule: Any
+    dt: u.Quantity
+    dendritic: bool
+    backend: str | None
+
+    def start(self, synapses: hebbax.Synapses) -> Traces:
+        return self.rule.init(synapses, at_events=True)
+
+    def specs(self, part: P) -> Traces:
+        return hebbax.rules.PairTraces(pre=P(), post=part)
+
+    def arrive(
+        self, synapses: hebbax.Synapses, weight: jax.Array, traces: Traces, pre_spike: Any, returned: Any, step: Any
+    ) -> tuple[jax.Array, Traces, jax.Array]:
+        if self.dendritic:
+            arguments = synapses, weight, traces, pre_spike, returned, self.dt, self.backend
+            weight, traces = _late.step_returned(self.rule, *arguments)
+        return weight, traces, synapses.propagate_on_pre(weight, pre_spike, backend=self.backend)
+
+    def leave(
+        self, synapses: hebbax.Synapses, weight: jax.Array, traces: Traces, pre_spike: Any, post_spike: Any, sent: Any
+    ) -> tuple[jax.Array, Traces]:
+        if self.dendritic:
+            return weight, traces
+        options: Any = dict(after=sent, backend=self.backend)
+        return self.rule.step(synapses, weight, traces, pre_spike, post_spike, self.dt, **options)
+
+    def settle(
+        self, synapses: hebbax.Synapses, weight: jax.Array, traces: Traces, step: Any
+    ) -> tuple[jax.Array, Traces]:
+        return weight, traces
+
+    def kept(self, traces: Traces) -> Any:
+        return traces
+
+    def restored(self, kept: Any, step: Any) -> Traces:
+        return kept
+
+
+@dataclass(frozen=True)
+class Late:
+    """By a kernel for CPUs that visits synapses when their presynaptic neuron spikes, and not in between."""
+
+    rule: Any
+    dt: u.Quantity
+    numbers: PairRule
+
+    def start(self, synapses: hebbax.Synapses) -> Traces:
+        return _late.start(synapses)
+
+    def specs(self, part: P) -> Traces:
+        archive = Archive(rows=P(), recent=P(None, *part), since=part)
+        return _late.LateTraces(archive, post=part, spike=part)
+
+    def arrive(
+        self, synapses: hebbax.Synapses, weight: jax.Array, traces: Traces, pre_spike: Any, returned: Any, step: Any
+    ) -> tuple[jax.Array, Traces, jax.Array]:
+        weight, traces, arriving = _late.arrive(self.numbers, synapses, weight, traces, pre_spike, returned, step)
+        if returned is not None:
+            traces = _late.leave(self.rule, synapses, traces, returned, self.dt, arriving)
+        return weight, traces, arriving
+
+    def leave(
+        self, synapses: hebbax.Synapses, weight: jax.Array, traces: Traces, pre_spike: Any, post_spike: Any, sent: Any
+    ) -> tuple[jax.Array, Traces]:
+        if self.numbers.returned:
+            return weight, traces
+        return weight, _late.leave(self.rule, synapses, traces, post_spike, self.dt, sent)
+
+    def settle(
+        self, synapses: hebbax.Synapses, weight: jax.Array, traces: Traces, step: Any
+    ) -> tuple[jax.Array, Traces]:
+        return _late.settle(self.numbers, synapses, weight, traces, step)
+
+    def kept(self, traces: Traces) -> Any:
+        return _late.kept(traces)
+
+    def restored(self, kept: Any, step: Any) -> Traces:
+        return _late.restored(kept, step)
+
+
+def learning_of(
+    network: Network, synapses: list, backend: str | None, platform: str | None = None
+) -> dict[int, Learning]:
+    """How each projection of a network learns that does, by its place; late only on a platform that is known."""
+    dt, dendritic = network.neurons.time_step, network.dendritic
+    late = platform == "cpu" and _cpu.missing is None
+    late = late and (backend or lowering.default_backend(UPDATE_POST, "cpu")) == "cython"
+    found: dict[int, Learning] = {}
+    for k, p in enumerate(network.projections):
+        if p.rule is None:
+            continue
+        if dendritic and not _late.is_of_pairs(p.rule):
+            got = type(p.rule).__name__
+            raise TypeError(f"projections: got {got} with a dendritic delay, expected PairSTDP or PowerLawSTDP")
+        fits = late and synapses[k].indices.dtype == synapses[k].indptr.dtype == np.int32
+        numbers = _late.pair_rule(p.rule, synapses[k], dt, dendritic=dendritic) if fits else None
+        found[k] = Late(p.rule, dt, numbers) if numbers else AtOnce(p.rule, dt, dendritic, backend)
+    return found
