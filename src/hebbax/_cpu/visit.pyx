@@ -17,21 +17,22 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from hebbax._cpu.bounds cimport HARD, LINEAR, POWER, distance
-from hebbax._cpu.buffers cimport hot_void, inline_void, prefetch_at, prefetch_lines
+from hebbax._cpu.buffers cimport hot_void, inline_int, inline_void, prefetch_at, prefetch_lines
 from hebbax._cpu.powers cimport exp2_of, raise_and_fade
 from hebbax._cpu.rows cimport (
-    BAD_ELEMENT, BAD_INDPTR, BAD_LISTS, OK, STOPPED, List, Row, Rows, Status, first_batch, forget, list_of, next_batch,
-    set_status, skip_silent,
+    BAD_ELEMENT, BAD_INDPTR, BAD_LISTS, OK, STOPPED, List, Status, list_of, rows_of, set_status, skip_silent,
 )
 from hebbax._cpu.threads cimport chunks_for, run_chunks
 
 cdef enum:
-    PIECE = 256      # synapses that are visited together: a multiple of
+    PIECE = 128      # synapses that are visited together: a multiple of
     LANES = 16       # numbers of the largest vectors
+    BLOCK = 8        # synapses that are copied together
     GRAIN = 8192     # synapses that are worth another thread
-    ROWS_AHEAD = 12  # between a prefetch and the use
-    AHEAD = 256      # synapses of them, at most
-    SPIKES = 2048    # whose traces are worth another thread
+    LINE = 16        # indices, or weights, in a cache line
+    SOME = 3         # lines that are fetched at a time
+    SPIKES_AHEAD = 24  # between a prefetch and the use
+    SPIKES = 1024    # whose rows are worth another thread to find
     PARTS = 4        # of the neurons, for each of which one thread adds up what is sent
     NEVER = -(1 << 30)   # a step
     LATEST = 65000       # a step that 16 bits hold
@@ -39,9 +40,9 @@ cdef enum:
 
 cdef struct Piece:
     int64_t count
-    int32_t post[PIECE]
-    float weight[PIECE]
-    uint16_t row[PIECE]       # which of these:
+    int32_t post[PIECE + BLOCK]
+    float weight[PIECE + BLOCK]
+    uint16_t row[PIECE + BLOCK]  # which of these:
     int64_t rows
     int64_t begin[PIECE]      # first synapse,
     int64_t size[PIECE]       # and how many there are,
@@ -59,26 +60,70 @@ cdef struct Sent:
     float weight
 
 
+# A presynaptic neuron that spikes, and has synapses.
+cdef struct Row:
+    int64_t begin    # first synapse
+    int64_t at       # synapses of those before it; behind the last one, of all
+    int32_t before   # step of its spike before, counted from `since`, that being 1
+    float trace      # before that one; -1: there was none
+
+
+# How far what is coming has been fetched.
+cdef struct Ahead:
+    const Row* row
+    int64_t place    # in the row
+    int64_t element  # synapse of all rows,
+    int64_t limit    # up to which it is to be,
+    int64_t end      # and up to which there is any
+
+
+# What a synapse sends.
+cdef struct Sent:
+    int32_t post
+    float weight
+
+
 cdef struct Job:
     Visit* call
-    Rows* rows
     List spikes
+    Row* rows
+    int64_t count     # of them,
+    int64_t elements  # and of their synapses
     bint arrives      # whether spikes do
-    int64_t chunks    # into which the batch's synapses are divided
+    int64_t chunks    # into which the synapses are divided
     int shift         # of a neuron's number, by which chunks divide what they send into parts
     Sent* sent        # by parts, and within each as synapses are; NULL: there is one chunk, which adds it up itself
     int64_t* counts   # how many each chunk has sent to each part
     Status status
 
 
-cdef inline float trace_before(const Visit* call, int64_t j) noexcept nogil:
-    cdef float trace
-    memcpy(&trace, &call.rows[2 * j + 1], sizeof(float))
-    return trace
+cdef inline Row row_of(const Visit* call, int64_t j) noexcept nogil:
+    """What is known of a neuron's last spike."""
+    cdef Row row = Row(0, 0, <int32_t> max(<int64_t> call.rows[2 * j] - call.since[0] + 1, <int64_t> NEVER), 0)
+    memcpy(&row.trace, &call.rows[2 * j + 1], sizeof(float))
+    return row
 
 
 cdef inline float trace_after(const Visit* call, float before) noexcept nogil:
     return 0 if before < 0 else 1 if call.sets else before + 1
+
+
+cdef inline inline_void fetch(const Visit* call, Ahead* ahead, int64_t lines) noexcept nogil:
+    """Fetch so many of the coming lines of indices, and of weights: a few at a time, or memory rests in between."""
+    cdef const int32_t* indices = <const int32_t*> call.network.indices.data
+    cdef const float* weight = <const float*> call.network.weight.data
+    cdef int64_t begin, size, step
+    while lines > 0 and ahead.element < ahead.limit:
+        begin, size = ahead.row.begin + ahead.place, ahead.row[1].at - ahead.row.at
+        prefetch_at(indices, begin, 0)
+        prefetch_at(weight, begin, 1)
+        step = min(LINE - begin % LINE, size - ahead.place)
+        ahead.place += step
+        ahead.element += step
+        if ahead.place == size:
+            ahead.row += 1
+            ahead.place = 0
+        lines -= 1
 
 
 cdef inline inline_void potentiate(
@@ -110,7 +155,7 @@ cdef inline inline_void potentiate(
         piece.weight[missed[k]] = high if x > high else x
 
 
-cdef inline inline_void take_missed(const Visit* call, Piece* piece, int kind) noexcept nogil:
+cdef inline inline_void take_missed(const Visit* call, Piece* piece, Ahead* ahead, int kind) noexcept nogil:
     """Let all synapses of the piece take what they have missed."""
     cdef int64_t starts[RECENT + 2]
     cdef const uint16_t* recent = call.recent
@@ -122,6 +167,7 @@ cdef inline inline_void take_missed(const Visit* call, Piece* piece, int kind) n
         piece.missed[count], piece.step[count] = <uint16_t> k, step
         count += <int32_t> step >= piece.first[piece.row[k]]
     starts[0], starts[1] = 0, count
+    fetch(call, ahead, SOME)
     while starts[level] < count and level + 1 < RECENT:
         last = count
         level += 1
@@ -131,7 +177,9 @@ cdef inline inline_void take_missed(const Visit* call, Piece* piece, int kind) n
             piece.missed[count], piece.step[count] = piece.missed[k], step
             count += <int32_t> step >= piece.first[piece.row[piece.missed[k]]]
         starts[level + 1] = count
+        fetch(call, ahead, SOME)
     while level >= 0:
+        fetch(call, ahead, SOME)
         potentiate(call, piece, starts[level], starts[level + 1] - starts[level], kind)
         level -= 1
 
@@ -175,12 +223,12 @@ cdef inline inline_void send(Job* job, const Piece* piece, Sent** sent) noexcept
         sent[post >> job.shift] = place + 1
 
 
-cdef inline inline_void finish(Job* job, Piece* piece, Sent** sent, int up, int down) noexcept nogil:
+cdef inline inline_void finish(Job* job, Piece* piece, Ahead* ahead, Sent** sent, int up, int down) noexcept nogil:
     """Do with a piece of synapses all that is to be done, and empty it."""
     cdef const Visit* call = job.call
     cdef float* weight = <float*> call.network.weight.data
     cdef int64_t row, at = 0
-    take_missed(call, piece, up)
+    take_missed(call, piece, ahead, up)
     if job.arrives:
         if not call.returned:
             send(job, piece, sent)
@@ -190,37 +238,60 @@ cdef inline inline_void finish(Job* job, Piece* piece, Sent** sent, int up, int 
             depress(call, piece, LINEAR)
         else:
             depress(call, piece, HARD)
+        fetch(call, ahead, SOME)
         if call.returned:
             send(job, piece, sent)
     for row in range(piece.rows):
         memcpy(weight + piece.begin[row], piece.weight + at, piece.size[row] * sizeof(float))
         at += piece.size[row]
     piece.count = piece.rows = 0
+    fetch(call, ahead, PIECE)
+    ahead.limit = min(ahead.limit + PIECE, ahead.end)
+
+
+cdef inline inline_int copy_synapses(
+    Piece* piece, const int32_t* indices, const float* weight, int64_t size, int64_t rest, uint64_t n_post
+) noexcept nogil:
+    """Copy synapses behind those of the piece; return whether an index is out of range.
+
+    By blocks, the last of which goes on into what follows, where there are so many: a loop of as many as there are takes
+    longer to leave than to run, if rows are short.
+    """
+    cdef int32_t* post = piece.post + piece.count
+    cdef float* copy = piece.weight + piece.count
+    cdef uint16_t* row = piece.row + piece.count
+    cdef uint16_t number = <uint16_t> piece.rows
+    cdef int64_t k, block = 0
+    cdef int wrong = 0
+    if size + BLOCK > rest:
+        for k in range(size):
+            wrong |= <uint64_t> indices[k] >= n_post
+            post[k], copy[k], row[k] = indices[k], weight[k], number
+        return wrong
+    while block < size:
+        for k in range(BLOCK):
+            wrong |= <uint64_t> indices[block + k] >= n_post
+            post[block + k], copy[block + k], row[block + k] = indices[block + k], weight[block + k], number
+        block += BLOCK
+    return wrong
 
 
 cdef inline inline_void add_synapses(
-    Job* job, Piece* piece, int64_t j, int64_t begin, int64_t end, Sent** sent, int up, int down
+    Job* job, Piece* piece, Row source, int64_t begin, int64_t end, Ahead* ahead, Sent** sent, int up, int down
 ) noexcept nogil:
-    """Add synapses `begin` to `end`, of neuron `j`, to the piece, which is worked on whenever it is full."""
+    """Add synapses `begin` to `end`, of a row, to the piece, which is worked on whenever it is full."""
     cdef const Visit* call = job.call
     cdef const int32_t* indices = <const int32_t*> call.network.indices.data
     cdef const float* weight = <const float*> call.network.weight.data
     cdef uint64_t n_post = call.network.n_other
-    cdef int64_t k, size, row
-    cdef int32_t before = <int32_t> max(
-        <int64_t> call.rows[2 * j] - call.since[0] + 1, <int64_t> NEVER)  # (`since` is 1)
-    cdef float trace = trace_before(call, j)
+    cdef int64_t size, row, nse = call.network.indices.size
     cdef int wrong = 0
     while begin < end:
         size, row = min(end - begin, PIECE - piece.count), piece.rows
         piece.begin[row], piece.size[row] = begin, size
-        piece.before[row], piece.first[row] = before, max(before + call.returned, 1)
-        piece.trace[row], piece.more[row] = trace, trace_after(call, trace)
-        for k in range(size):
-            wrong |= <uint64_t> indices[begin + k] >= n_post
-            piece.post[piece.count + k] = indices[begin + k]
-            piece.weight[piece.count + k] = weight[begin + k]
-            piece.row[piece.count + k] = <uint16_t> row
+        piece.before[row], piece.first[row] = source.before, max(source.before + call.returned, 1)
+        piece.trace[row], piece.more[row] = source.trace, trace_after(call, source.trace)
+        wrong |= copy_synapses(piece, indices + begin, weight + begin, size, nse - begin, n_post)
         if wrong:
             set_status(&job.status, BAD_ELEMENT)
             return
@@ -228,22 +299,15 @@ cdef inline inline_void add_synapses(
         piece.rows += 1
         begin += size
         if piece.count == PIECE:
-            finish(job, piece, sent, up, down)
+            finish(job, piece, ahead, sent, up, down)
 
 
-cdef inline inline_void fetch_row(const Visit* call, const Row* row) noexcept nogil:
-    cdef int64_t end = row.begin + min(row[1].before - row.before, <int64_t> AHEAD)
-    prefetch_at(call.rows, 2 * row.event, 0)
-    prefetch_lines(<const int32_t*> call.network.indices.data, row.begin, end, 0)
-    prefetch_lines(<const float*> call.network.weight.data, row.begin, end, 1)
-
-
-cdef inline int64_t row_with(const Rows* rows, int64_t element) noexcept nogil:
-    """The row of the batch that has this element."""
-    cdef int64_t low = 0, high = rows.count - 1, middle
+cdef inline int64_t row_with(const Job* job, int64_t element) noexcept nogil:
+    """The row that has this one of all synapses."""
+    cdef int64_t low = 0, high = job.count - 1, middle
     while low < high:
         middle = (low + high + 1) // 2
-        if rows.row[middle].before <= element:
+        if job.rows[middle].at <= element:
             low = middle
         else:
             high = middle - 1
@@ -251,29 +315,26 @@ cdef inline int64_t row_with(const Rows* rows, int64_t element) noexcept nogil:
 
 
 cdef inline inline_void arrive(Job* job, int64_t start, int64_t stop, int up) noexcept nogil:
-    cdef const Row* row = job.rows.row
-    cdef int64_t k, begin, end, count = job.rows.count, first = row_with(job.rows, start)
-    cdef int64_t chunk = (start * job.chunks + job.rows.elements - 1) // job.rows.elements
+    cdef int64_t k = row_with(job, start), chunk = (start * job.chunks + job.elements - 1) // job.elements
+    cdef const Row* row = &job.rows[k]
+    cdef const Row* last = &job.rows[job.count]
     cdef int part, down = job.call.down.kind
     cdef Sent* sent[PARTS]
+    cdef Ahead ahead = Ahead(row, start - row.at, start, min(start + PIECE, stop), stop)
     cdef Piece piece
     piece.count = piece.rows = 0
     for part in range(PARTS):
-        sent[part] = job.sent + part * job.rows.elements + start
-    for k in range(first, min(first + ROWS_AHEAD, count)):
-        fetch_row(job.call, &row[k])
-    k = first
-    while k < count and row[k].before < stop:
-        if k + ROWS_AHEAD < count:
-            fetch_row(job.call, &row[k + ROWS_AHEAD])
-        begin = row[k].begin + max(start - row[k].before, <int64_t> 0)
-        end = row[k].begin + min(stop, row[k + 1].before) - row[k].before
-        add_synapses(job, &piece, row[k].event, begin, end, sent, up, down)
-        k += 1
-    finish(job, &piece, sent, up, down)
+        sent[part] = job.sent + part * job.elements + start
+    fetch(job.call, &ahead, PIECE)
+    ahead.limit = min(start + 2 * PIECE, stop)
+    while row != last and row.at < stop:
+        add_synapses(job, &piece, row[0], row.begin + max(start - row.at, <int64_t> 0),
+                     row.begin + min(stop, row[1].at) - row.at, &ahead, sent, up, down)
+        row += 1
+    finish(job, &piece, &ahead, sent, up, down)
     if job.sent != NULL:
         for part in range(PARTS):
-            job.counts[part * job.chunks + chunk] = sent[part] - (job.sent + part * job.rows.elements + start)
+            job.counts[part * job.chunks + chunk] = sent[part] - (job.sent + part * job.elements + start)
 
 
 cdef hot_void arrive_span(Job* job, int64_t start, int64_t stop) noexcept nogil:
@@ -293,14 +354,15 @@ cdef void arrive_task(void* state, int64_t start, int64_t stop) noexcept nogil:
 cdef inline inline_void settle_rows(Job* job, int64_t start, int64_t stop, int up) noexcept nogil:
     cdef const int32_t* indptr = <const int32_t*> job.call.network.indptr.data
     cdef int64_t j, nse = job.call.network.indices.size
+    cdef Ahead ahead = Ahead(NULL, 0, 0, 0, 0)  # (memory sees what is coming by itself)
     cdef Piece piece
     piece.count = piece.rows = 0
     for j in range(start, stop):
         if indptr[j] < 0 or indptr[j + 1] < indptr[j] or indptr[j + 1] > nse:
             set_status(&job.status, BAD_INDPTR)
         elif indptr[j] < indptr[j + 1]:
-            add_synapses(job, &piece, j, indptr[j], indptr[j + 1], NULL, up, HARD)
-    finish(job, &piece, NULL, up, HARD)
+            add_synapses(job, &piece, row_of(job.call, j), indptr[j], indptr[j + 1], &ahead, NULL, up, HARD)
+    finish(job, &piece, &ahead, NULL, up, HARD)
 
 
 cdef hot_void settle_span(Job* job, int64_t start, int64_t stop) noexcept nogil:
@@ -317,21 +379,51 @@ cdef void settle_task(void* state, int64_t start, int64_t stop) noexcept nogil:
     settle_span(<Job*> state, start, stop)
 
 
-cdef void spike_task(void* state, int64_t start, int64_t stop) noexcept nogil:
-    """Write the step and the trace of neurons that spike."""
-    cdef Visit* call = (<Job*> state).call
-    cdef const int32_t* ids = (<Job*> state).spikes.ids
-    cdef int64_t k, j
+cdef void look_up(void* state, int64_t start, int64_t stop) noexcept nogil:
+    """Find rows of neurons that spike, whose sizes stand in `at` for now; write step and trace of the neurons."""
+    cdef Job* job = <Job*> state
+    cdef Visit* call = job.call
+    cdef const int32_t* ids = job.spikes.ids
+    cdef const int32_t* indptr = <const int32_t*> call.network.indptr.data
+    cdef int64_t k, j, n_pre = call.network.indptr.size - 1, nse = call.network.indices.size, steps
     cdef double age
     cdef float trace
     for k in range(start, stop):
-        if k + ROWS_AHEAD < stop:
-            prefetch_at(call.rows, 2 * <int64_t> ids[k + ROWS_AHEAD], 1)
+        if k + SPIKES_AHEAD < stop:
+            prefetch_at(indptr, ids[k + SPIKES_AHEAD], 0)
+            prefetch_at(call.rows, 2 * <int64_t> ids[k + SPIKES_AHEAD], 1)
         j = ids[k]
-        age = call.decay * max(call.step - call.rows[2 * j], <int64_t> 0)
-        trace = <float> (trace_after(call, trace_before(call, j)) * exp2_of(-age if age < 300.0 else -300.0))
+        if not 0 <= j < n_pre:
+            set_status(&job.status, BAD_LISTS)
+            continue
+        if indptr[j] < 0 or indptr[j + 1] < indptr[j] or indptr[j + 1] > nse:
+            set_status(&job.status, BAD_INDPTR)
+            continue
+        job.rows[k] = row_of(call, j)
+        job.rows[k].begin, job.rows[k].at = indptr[j], indptr[j + 1] - indptr[j]
+        steps = max(call.step - call.rows[2 * j], <int64_t> 0)
+        age = call.decay * steps
+        trace = <float> (trace_after(call, job.rows[k].trace) * exp2_of(-age if age < 300.0 else -300.0))
         call.rows[2 * j] = <int32_t> call.step
         memcpy(&call.rows[2 * j + 1], &trace, sizeof(float))
+
+
+cdef Status find_rows(Job* job) noexcept nogil:
+    """Find the rows of all neurons that spike; leave out those without synapses."""
+    cdef int64_t k, size
+    run_chunks(&job.call.network.pool, look_up, job, job.spikes.count,
+               chunks_for(&job.call.network.pool, job.spikes.count, SPIKES, 1))
+    if job.status != OK:
+        return job.status
+    job.count = job.elements = 0
+    for k in range(job.spikes.count):
+        size = job.rows[k].at
+        job.rows[job.count] = job.rows[k]
+        job.rows[job.count].at = job.elements
+        job.elements += size
+        job.count += size > 0
+    job.rows[job.count].at = job.elements
+    return OK
 
 
 cdef void add_task(void* state, int64_t start, int64_t stop) noexcept nogil:
@@ -342,7 +434,7 @@ cdef void add_task(void* state, int64_t start, int64_t stop) noexcept nogil:
     cdef int64_t part, chunk, k
     for part in range(start, stop):
         for chunk in range(job.chunks):
-            sent = job.sent + part * job.rows.elements + job.rows.elements * chunk // job.chunks
+            sent = job.sent + part * job.elements + job.elements * chunk // job.chunks
             for k in range(job.counts[part * job.chunks + chunk]):
                 out[sent[k].post] += sent[k].weight
 
@@ -397,29 +489,19 @@ cdef Status keep(Visit* call) noexcept nogil:
     return status
 
 
-cdef bint all_known(const List* spikes, int64_t n) noexcept nogil:
-    cdef int64_t k
-    for k in range(spikes.count):
-        if not 0 <= spikes.ids[k] < n:
-            return False
-    return True
-
-
-cdef bint visit_batch(Job* job) noexcept nogil:
-    """Visit the rows of a batch, and add up what they send; False if there is no memory for that."""
+cdef bint visit_rows(Job* job) noexcept nogil:
+    """Visit the rows, and add up what they send; False if there is no memory for that."""
     cdef Visit* call = job.call
-    cdef int64_t elements = job.rows.elements, n_post = call.network.n_other
-    job.chunks = chunks_for(&call.network.pool, elements, GRAIN, 2)
-    job.sent = NULL
+    cdef int64_t n_post = call.network.n_other
+    job.chunks = chunks_for(&call.network.pool, job.elements, GRAIN, 2)
     if job.chunks > 1:
-        job.sent = <Sent*> malloc(PARTS * (elements * sizeof(Sent) + job.chunks * sizeof(int64_t)))
+        job.sent = <Sent*> malloc(PARTS * (job.elements * sizeof(Sent) + job.chunks * sizeof(int64_t)))
         if job.sent == NULL:
             return False
-        job.counts = <int64_t*> (job.sent + PARTS * elements)
-        job.shift = 0
+        job.counts = <int64_t*> (job.sent + PARTS * job.elements)
         while n_post - 1 >> job.shift >= PARTS:
             job.shift += 1
-    run_chunks(&call.network.pool, arrive_task, job, elements, job.chunks)
+    run_chunks(&call.network.pool, arrive_task, job, job.elements, job.chunks)
     if job.sent != NULL and job.status == OK:
         run_chunks(&call.network.pool, add_task, job, PARTS, PARTS)
     free(job.sent)
@@ -428,23 +510,20 @@ cdef bint visit_batch(Job* job) noexcept nogil:
 
 cdef Status visit(Visit* call) noexcept nogil:
     """Keep the postsynaptic spikes, then visit the synapses of the presynaptic ones, or all."""
-    cdef Rows rows
     cdef Job job
     cdef Status status = keep(call)
     memset(call.out, 0, call.network.n_other * sizeof(float))
     if status != OK or call.all:
         return settle(call, call.step) if status == OK else status
-    job.call, job.rows, job.arrives, job.spikes = call, &rows, True, list_of(&call.network.lists, 0)
-    if not all_known(&job.spikes, call.network.lists.n):
+    if call.network.indptr.size != rows_of(&call.network.lists) + 1:
         return BAD_LISTS
-    job.status = first_batch(&call.network, &rows)
-    while job.status == OK and rows.count:
-        if not visit_batch(&job):
-            job.status = STOPPED
-        if job.status == OK:
-            job.status = next_batch(&call.network, &rows)
-    forget(&rows)
-    if job.status == OK:
-        run_chunks(&call.network.pool, spike_task, &job, job.spikes.count,
-                   chunks_for(&call.network.pool, job.spikes.count, SPIKES, 1))
+    job.call, job.arrives, job.status, job.sent, job.shift = call, True, OK, NULL, 0
+    job.spikes = list_of(&call.network.lists, 0)
+    job.rows = <Row*> malloc((job.spikes.count + 1) * sizeof(Row))
+    if job.rows == NULL:
+        return STOPPED
+    job.status = find_rows(&job)
+    if job.status == OK and job.elements and not visit_rows(&job):
+        job.status = STOPPED
+    free(job.rows)
     return job.status
