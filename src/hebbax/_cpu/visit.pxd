@@ -6,7 +6,8 @@ from hebbax._cpu.bounds cimport Soft
 from hebbax._cpu.rows cimport Network, Status
 
 cpdef enum:
-    RECENT = 64  # spikes of a postsynaptic neuron that are kept
+    RECENT = 64   # spikes of a postsynaptic neuron that are kept,
+    TOGETHER = 4  # of which so many lie together
 
 
 # What spikes of one side do: `factor` times a trace, by the distance to a soft bound, if there is one.
@@ -19,7 +20,7 @@ cdef struct Change:
 cdef struct Visit:
     Network network   # `weight` is updated in place
     int32_t* rows     # (n_pre, 2): step of the neuron's last spike, and bits of its trace before that; -1: of none
-    uint16_t* recent  # (RECENT, n_post): steps of the last spikes, the last one first; 0: none
+    uint16_t* recent  # (RECENT / TOGETHER, n_post, TOGETHER): steps of the last spikes, the last one first; 0: none
     int32_t* since    # from here on they count, this being 1; all synapses have what was before
     int64_t step      # in which the presynaptic spikes arrive
     const uint8_t* spike  # postsynaptic ones, to be kept,

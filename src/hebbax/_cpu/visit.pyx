@@ -12,12 +12,12 @@ one before that, and so on. Then lists are worked off from the last one to the f
 takes its spikes in their order. It takes the same ones whoever visits it, and in whatever piece.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from hebbax._cpu.bounds cimport HARD, LINEAR, POWER, distance
-from hebbax._cpu.buffers cimport hot_void, inline_int, inline_void, prefetch_at, prefetch_lines
+from hebbax._cpu.buffers cimport hot_void, inline_void, prefetch_at, prefetch_lines
 from hebbax._cpu.powers cimport exp2_of, raise_and_fade
 from hebbax._cpu.rows cimport (
     BAD_ELEMENT, BAD_INDPTR, BAD_LISTS, OK, STOPPED, List, Status, list_of, rows_of, set_status, skip_silent,
@@ -163,7 +163,7 @@ cdef inline inline_void take_missed(const Visit* call, Piece* piece, Ahead* ahea
     cdef int level = 0
     cdef uint16_t step
     for k in range(piece.count):
-        step = recent[piece.post[k]]
+        step = recent[TOGETHER * piece.post[k]]
         piece.missed[count], piece.step[count] = <uint16_t> k, step
         count += <int32_t> step >= piece.first[piece.row[k]]
     starts[0], starts[1] = 0, count
@@ -171,9 +171,9 @@ cdef inline inline_void take_missed(const Visit* call, Piece* piece, Ahead* ahea
     while starts[level] < count and level + 1 < RECENT:
         last = count
         level += 1
-        recent += n_post
+        recent += 1 if level % TOGETHER else TOGETHER * n_post - TOGETHER + 1
         for k in range(starts[level - 1], last):
-            step = recent[piece.post[piece.missed[k]]]
+            step = recent[TOGETHER * piece.post[piece.missed[k]]]
             piece.missed[count], piece.step[count] = piece.missed[k], step
             count += <int32_t> step >= piece.first[piece.row[piece.missed[k]]]
         starts[level + 1] = count
@@ -227,7 +227,14 @@ cdef inline inline_void finish(Job* job, Piece* piece, Ahead* ahead, Sent** sent
     """Do with a piece of synapses all that is to be done, and empty it."""
     cdef const Visit* call = job.call
     cdef float* weight = <float*> call.network.weight.data
-    cdef int64_t row, at = 0
+    cdef int64_t k, row, at = 0
+    cdef uint32_t largest = 0
+    for k in range(piece.count):
+        largest = <uint32_t> piece.post[k] if <uint32_t> piece.post[k] > largest else largest
+    if largest >= <uint64_t> call.network.n_other and piece.count:
+        set_status(&job.status, BAD_ELEMENT)
+        piece.count = piece.rows = 0
+        return
     take_missed(call, piece, ahead, up)
     if job.arrives:
         if not call.returned:
@@ -249,10 +256,10 @@ cdef inline inline_void finish(Job* job, Piece* piece, Ahead* ahead, Sent** sent
     ahead.limit = min(ahead.limit + PIECE, ahead.end)
 
 
-cdef inline inline_int copy_synapses(
-    Piece* piece, const int32_t* indices, const float* weight, int64_t size, int64_t rest, uint64_t n_post
+cdef inline inline_void copy_synapses(
+    Piece* piece, const int32_t* indices, const float* weight, int64_t size, int64_t rest
 ) noexcept nogil:
-    """Copy synapses behind those of the piece; return whether an index is out of range.
+    """Copy synapses behind those of the piece.
 
     By blocks, the last of which goes on into what follows, where there are so many: a loop of as many as there are takes
     longer to leave than to run, if rows are short.
@@ -260,20 +267,20 @@ cdef inline inline_int copy_synapses(
     cdef int32_t* post = piece.post + piece.count
     cdef float* copy = piece.weight + piece.count
     cdef uint16_t* row = piece.row + piece.count
-    cdef uint16_t number = <uint16_t> piece.rows
-    cdef int64_t k, block = 0
-    cdef int wrong = 0
+    cdef uint16_t number[BLOCK]
+    cdef int64_t k
     if size + BLOCK > rest:
         for k in range(size):
-            wrong |= <uint64_t> indices[k] >= n_post
-            post[k], copy[k], row[k] = indices[k], weight[k], number
-        return wrong
-    while block < size:
-        for k in range(BLOCK):
-            wrong |= <uint64_t> indices[block + k] >= n_post
-            post[block + k], copy[block + k], row[block + k] = indices[block + k], weight[block + k], number
-        block += BLOCK
-    return wrong
+            post[k], copy[k], row[k] = indices[k], weight[k], <uint16_t> piece.rows
+        return
+    for k in range(BLOCK):
+        number[k] = <uint16_t> piece.rows
+    k = 0
+    while k < size:
+        memcpy(post + k, indices + k, BLOCK * sizeof(int32_t))
+        memcpy(copy + k, weight + k, BLOCK * sizeof(float))
+        memcpy(row + k, number, BLOCK * sizeof(uint16_t))
+        k += BLOCK
 
 
 cdef inline inline_void add_synapses(
@@ -283,18 +290,13 @@ cdef inline inline_void add_synapses(
     cdef const Visit* call = job.call
     cdef const int32_t* indices = <const int32_t*> call.network.indices.data
     cdef const float* weight = <const float*> call.network.weight.data
-    cdef uint64_t n_post = call.network.n_other
     cdef int64_t size, row, nse = call.network.indices.size
-    cdef int wrong = 0
     while begin < end:
         size, row = min(end - begin, PIECE - piece.count), piece.rows
         piece.begin[row], piece.size[row] = begin, size
         piece.before[row], piece.first[row] = source.before, max(source.before + call.returned, 1)
         piece.trace[row], piece.more[row] = source.trace, trace_after(call, source.trace)
-        wrong |= copy_synapses(piece, indices + begin, weight + begin, size, nse - begin, n_post)
-        if wrong:
-            set_status(&job.status, BAD_ELEMENT)
-            return
+        copy_synapses(piece, indices + begin, weight + begin, size, nse - begin)
         piece.count += size
         piece.rows += 1
         begin += size
@@ -463,7 +465,7 @@ cdef inline int64_t next_spike(const Visit* call, int64_t j) noexcept nogil:
 
 cdef Status keep(Visit* call) noexcept nogil:
     """Keep the postsynaptic spikes; where there is no room for one, all synapses take theirs first."""
-    cdef int64_t n = call.network.n_other, first = next_spike(call, 0), j = first
+    cdef int64_t n = call.network.n_other, first = next_spike(call, 0), j = first, k
     cdef int64_t late = call.spike_step - call.since[0]
     cdef bint full = late >= LATEST
     cdef uint16_t step, older
@@ -474,17 +476,18 @@ cdef Status keep(Visit* call) noexcept nogil:
     if late < 0:
         return BAD_LISTS
     while j < n and not full:
-        full = call.recent[(RECENT - 1) * n + j] != 0
+        full = call.recent[(RECENT - TOGETHER) * n + TOGETHER * j + TOGETHER - 1] != 0
         j = next_spike(call, j + 1)
     if full:
         status = settle(call, call.spike_step)
     step = <uint16_t> (call.spike_step - call.since[0] + 1)
     j = first
     while j < n:
-        recent, older = call.recent + j, step
+        recent, older = call.recent + TOGETHER * j, step
         while older:
-            recent[0], older = older, recent[0]
-            recent += n
+            for k in range(TOGETHER):
+                recent[k], older = older, recent[k]
+            recent += TOGETHER * n
         j = next_spike(call, j + 1)
     return status
 
