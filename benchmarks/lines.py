@@ -1,7 +1,8 @@
 """The cache lines that a step of a node visits, and how long it takes to touch them and do nothing else.
 
-That is what memory allows a plastic network on arrays like hebbax's, CSR and CSC, however it is programmed: every line
-counts once a step, in the order of the first visit, as if one pass served all operators, and all are known beforehand.
+That is what memory allows a plastic network on arrays like hebbax's, whose synapses are visited at presynaptic spikes
+only, however it is programmed: every line counts once a step, in the order of the first visit, as if one pass served all
+projections, and all are known beforehand.
 """
 
 from __future__ import annotations
@@ -85,17 +86,6 @@ def rows(lines: Lines, synapses: hebbax.Synapses, weight: jax.Array | None, spik
     lines.visit(synapses.indices, begin, end)
     if weight is not None:
         lines.visit(weight, begin, end, writes=True)
-
-
-def columns(lines: Lines, synapses: hebbax.Synapses, weight: jax.Array, trace: jax.Array, spiking: np.ndarray) -> None:
-    """What a postsynaptic spike visits: its column, and the weight and the partner's trace of each synapse."""
-    begin, end = (np.asarray(synapses.csc_indptr)[spiking + k] for k in (0, 1))
-    elements = ranges(begin.astype(np.int64), end.astype(np.int64))
-    lines.visit(synapses.csc_indptr, spiking)
-    lines.visit(synapses.csc_indices, begin, end)
-    lines.visit(synapses.weight_indices, begin, end)
-    lines.visit(trace, np.asarray(synapses.csc_indices)[elements])
-    lines.visit(weight, np.asarray(synapses.weight_indices)[elements], writes=True)
 
 
 def seconds(steps: Sequence[np.ndarray], size: int, threads: int, rounds: int, ahead: int = AHEAD) -> float:

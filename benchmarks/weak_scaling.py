@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import typer
-from lines import LINE, Lines, columns, rows, seconds
+from lines import LINE, Lines, rows, seconds
 from machine import commit, machine, versions
 from rich.console import Console
 from rich.table import Table
@@ -168,16 +168,15 @@ class Node:
     def lines(self) -> tuple[list[np.ndarray], int]:
         """The cache lines that each step of an interval visits, and how many there are in all."""
         lines, ((plastic, _),) = Lines(), self._learning()
-        (weight,), trace = self.state.weights, self.state.traces[0].pre.value
+        (weight,), neurons = self.state.weights, self.state.traces[0].pre.rows
         lists = merge(self.patterns[0], self.nodes, self.sent)
         steps = []
-        for k, own in enumerate(np.asarray(self.own[0])):
+        for k in range(self.network.delay):
             excited, inhibited = (np.flatnonzero(x.at(k).todense()) for x in (lists, second_half(lists)))
-            columns(lines, plastic, weight, trace, np.flatnonzero(own))
             for s, projection in zip(self.synapses, self.network.projections, strict=True):
                 spiking = inhibited if projection.inhibitory else excited
                 rows(lines, s, weight if s is plastic else None, spiking)
-            lines.visit(trace, excited, writes=True)
+            lines.visit(neurons, 2 * excited, 2 * excited + 2, writes=True)
             steps.append(lines.step())
         return steps, lines.size
 
@@ -289,19 +288,19 @@ def main(
         f"{datetime.date.today().isoformat()}.",
         f"Measured (median of {rounds}, each in turn with one node; load average {about['load_average'][0]:.1f} at the "
         f"end): a step of `hebbax.experiments.hpc` on the first node's part, the loop of the experiments, neurons, "
-        f"drive, both updates and three projections, at {rate:g} Hz. Bytes: weights, traces, CSR and CSC structure.",
+        f"drive and three projections, one of which learns, at {rate:g} Hz, of {PATTERNS} intervals of spikes drawn "
+        f"beforehand, in turn. Bytes: weights, traces, CSR and CSC structure (the latter no step reads).",
         f"Assumed: {fabrics}; a message has room for one spike of each neuron in {1 / network_loop.LISTED:.0f} steps "
         f"and is sent whole, once in the delay of {delay} steps; one process a node; no overlap of computing and "
         f"sending; no waiting for the slowest node. Ring: (nodes - 1) (latency + bytes / bandwidth), as Gloo does it. "
         f"Tree: log2(nodes) latency + (nodes - 1) bytes / bandwidth, as MPI's recursive doubling. [messages.md]"
         f"(messages.md) has what two processes of one machine measured.",
         f"Touching: what memory allows on arrays like these, whatever the program: the lines of {LINE} bytes that "
-        "a step visits, of weights, traces and structure, each once a step, known beforehand, in the same order and by "
+        "a step visits, of weights, structure and presynaptic neurons, each once a step, known beforehand, in the same order and by "
         f"as many threads (`benchmarks/lines.c`), the quickest of {5 * rounds} rounds. Neurons, which a cache "
         "holds, and messages are not among them.",
         "Efficiency: a step of one node alone over a step on so many. Compute grows because the same number of "
-        "synapses lies in ever more, ever shorter rows, each of which is found and fetched at a spike, and because the "
-        "presynaptic traces no longer fit a cache.",
+        "synapses lies in ever more, ever shorter rows, each of which is found and fetched at a spike.",
     ]
     console, out = Console(), ["# Weak scaling, by model"]
     for title, (head, cells) in tables(found, delay).items():

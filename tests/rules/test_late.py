@@ -1,5 +1,8 @@
 """Potentiation that is done late, `hebbax.rules._late`, against the rules' own steps."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import brainunit as u
 import jax
 import jax.numpy as jnp
@@ -85,3 +88,108 @@ def test_late_is_as_at_once(name, dendritic):
     assert np.abs(last - np.asarray(weight)).max() > 0.1
     np.testing.assert_allclose(sent_late, sent, rtol=2e-4, atol=2e-5)
     np.testing.assert_allclose(last_late, last, rtol=2e-4, atol=2e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_late_is_as_at_once_whatever_the_network(data):
+    """Rates at which neurons spike in most steps, or never; rows longer than what is worked on together."""
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    n_pre, n_post = data.draw(st.sampled_from([(1, 1), (3, 300), (40, 5), (25, 40)]))
+    synapses, weight, rng = network(seed, n_pre, n_post, data.draw(st.sampled_from([0.05, 0.5, 1.0])))
+    steps, rates = 90, st.sampled_from([0.0, 0.01, 0.2, 0.9])
+    pre, post = spikes(rng, steps, n_pre, data.draw(rates)), spikes(rng, steps, n_post, data.draw(rates))
+    rule, options = RULES[data.draw(st.sampled_from(sorted(RULES)))], dict(dendritic=data.draw(st.booleans()))
+    expected = run(rule, synapses, weight, pre, post, late=False, **options)
+    for got, x in zip(run(rule, synapses, weight, pre, post, late=True, **options), expected, strict=True):
+        np.testing.assert_allclose(got, x, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dendritic", [False, True])
+def test_it_does_not_matter_when_synapses_take_what_they_missed(dendritic):
+    """Or how many threads there are, or which step is the first: the same bits."""
+    synapses, weight, rng = network(2, 150, 400, 0.5)
+    pre, post = spikes(rng, 60, 150, 0.4), spikes(rng, 60, 400, 0.1)
+    options = dict(dendritic=dendritic, late=True)
+    expected = run(RULES["power law"], synapses, weight, pre, post, **options)
+    before = hebbax.get_num_threads()
+    for threads, first, settled in ((1, 0, ()), (3, 1_999_999_000, (7, 8, 31)), (2, 5, range(1, 60, 9))):
+        hebbax.set_num_threads(threads)
+        try:
+            got = run(RULES["power law"], synapses, weight, pre, post, first=first, settled=settled, **options)
+        finally:
+            hebbax.set_num_threads(before)
+        for x, y in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("dendritic", [False, True])
+def test_synapses_miss_more_spikes_than_are_kept(dendritic):
+    """Of some neurons, in each step, while one presynaptic neuron spikes at first and at last only."""
+    synapses, weight, rng = network(3, 9, 21, 0.8)
+    pre, post = spikes(rng, 200, 9, 0.02), spikes(rng, 200, 21, 0.05)
+    post[:, ::4] = True
+    pre[:, 0] = False
+    pre[[3, 190], 0] = True
+    options = dict(dendritic=dendritic)
+    expected = run(RULES["between"], synapses, weight, pre, post, late=False, **options)
+    assert post[3:190, 0].sum() > 2 * _cpu.most_recent()
+    for got, x in zip(run(RULES["between"], synapses, weight, pre, post, late=True, **options), expected, strict=True):
+        np.testing.assert_allclose(got, x, rtol=2e-4, atol=2e-5)
+
+
+def visited(steps, *, pre, post, dt=DT):
+    """The weight of one synapse, 0.5 at first, after these steps, with an axonal delay; it is settled in the end."""
+    rule = RULES["unbounded"]
+    synapses, weight = hebbax.Synapses.from_dense(np.full((1, 1), 0.5, np.float32))
+    numbers, state = _late.pair_rule(rule, synapses, dt, dendritic=True), _late.start(synapses)
+    for step in steps:
+        spike, lists = jnp.array([step in post]), pack(jnp.array([[step in pre]]), 1).at(0)
+        arrive = jax.jit(lambda *args: _late.arrive(numbers, synapses, *args))
+        weight, state, _ = arrive(weight, state, lists, spike, jnp.int32(step))
+    settle = jax.jit(lambda *args: _late.settle(numbers, synapses, *args))
+    return float(settle(weight, state, jnp.int32(steps[-1] + 1))[0][0])
+
+
+def test_a_spike_may_be_long_ago():
+    """Longer than steps are counted in 16 bits: in steps of 100 ns, by the closed form."""
+    dt, late = 1e-4 * u.ms, 150_000
+    expected = 0.5 + 0.05 * (np.exp(-100_000 * 1e-4 / 20) + np.exp(-late * 1e-4 / 20))
+    got = visited([0, 100_000, late], pre={0}, post={100_000, late}, dt=dt)
+    assert got == pytest.approx(expected, rel=1e-6)
+
+
+def test_what_is_wrong_is_said():
+    synapses, weight, _ = network(4, 5, 6, 1.0)
+    numbers, state = _late.pair_rule(RULES["additive"], synapses, DT, dendritic=True), _late.start(synapses)
+    lists, spike = pack(jnp.ones((1, 5), bool), 5).at(0), jnp.ones(6, bool)
+
+    def arrive(state=state, lists=lists, indices=synapses.indices, indptr=synapses.indptr, step=3):
+        wrong = SimpleNamespace(indices=indices, indptr=indptr)
+        call = jax.jit(lambda weight, state: _late.arrive(numbers, wrong, weight, state, lists, spike, jnp.int32(step)))
+        return jax.block_until_ready(call(weight, state))
+
+    arrive()
+    with pytest.raises(Exception, match=r"indices\[7\] = 6, expected a neuron in \[0, 6\)"):
+        arrive(indices=synapses.indices.at[7].set(6))
+    with pytest.raises(Exception, match=r"indptr\[1 : 3\] = \[6, 31\]"):
+        arrive(indptr=synapses.indptr.at[2].set(31))
+    with pytest.raises(Exception, match="lists"):
+        arrive(lists=pack(jnp.ones((1, 4), bool), 4).at(0))
+    with pytest.raises(Exception, match="lists"):
+        arrive(lists=pack(jnp.ones((1, 5), bool), 4).at(0))  # no room for one
+    later = state._replace(pre=visit.Archive.empty(5, 6, 4))
+    with pytest.raises(Exception, match="step"):
+        arrive(state=later)
+
+
+def test_rules_that_cannot_be_late():
+    synapses, *_ = network(5, 5, 6, 1.0)
+    each = np.linspace(0.1, 0.2, 6)[None]
+    for rule in (
+        hebbax.InhibitorySTDP(20.0 * u.ms, 0.1, 5.0 * u.Hz, 0.0, 1.0),
+        dataclasses.replace(RULES["additive"], a_plus=each),
+        dataclasses.replace(RULES["additive"], tau_minus=each * u.second),
+        dataclasses.replace(RULES["additive"], w_max=np.linspace(0, 1, synapses.nse)),
+    ):
+        assert _late.pair_rule(rule, synapses, DT, dendritic=False) is None

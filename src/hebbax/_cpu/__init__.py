@@ -37,7 +37,7 @@ def most_devices() -> int:
 
 def most_recent() -> int:
     """How many spikes of a postsynaptic neuron are kept between visits."""
-    return int(_visit.RECENT)
+    return int(_visit.most_recent())
 
 
 def kernels() -> dict:

@@ -18,9 +18,10 @@ from hebbax._cpu.calls cimport (
 )
 from hebbax._cpu.frames cimport attribute, from_xla
 from hebbax._cpu.pages cimport use_huge_pages
+from hebbax._cpu.pieces cimport RECENT, Change, Visit
 from hebbax._cpu.rows cimport OK, STOPPED, Status
 from hebbax._cpu.threads cimport Pool
-from hebbax._cpu.visit cimport RECENT, Change, Visit, visit
+from hebbax._cpu.visit cimport visit
 from hebbax._core.xla_ffi cimport (
     OUT_OF_RANGE, XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, answer_metadata, new_error, schedule,
 )
