@@ -1,8 +1,8 @@
 """The cache lines that a step of a node visits, and how long it takes to touch them and do nothing else.
 
 That is what memory allows a plastic network on arrays like hebbax's, whose synapses are visited at presynaptic spikes
-only, however it is programmed: every line counts once a step, in the order of the first visit, as if one pass served all
-projections, and all are known beforehand.
+only, however it is programmed: every line counts once a step, in the order of the first visit, as if one pass served
+all projections, and all are known beforehand.
 """
 
 from __future__ import annotations

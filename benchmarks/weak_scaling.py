@@ -296,9 +296,9 @@ def main(
         f"Tree: log2(nodes) latency + (nodes - 1) bytes / bandwidth, as MPI's recursive doubling. [messages.md]"
         f"(messages.md) has what two processes of one machine measured.",
         f"Touching: what memory allows on arrays like these, whatever the program: the lines of {LINE} bytes that "
-        "a step visits, of weights, structure and presynaptic neurons, each once a step, known beforehand, in the same order and by "
-        f"as many threads (`benchmarks/lines.c`), the quickest of {5 * rounds} rounds. Neurons, which a cache "
-        "holds, and messages are not among them.",
+        "a step visits, of weights, structure and presynaptic neurons, each once a step, known beforehand, in the same "
+        f"order and by as many threads (`benchmarks/lines.c`), the quickest of {5 * rounds} rounds. Postsynaptic "
+        "neurons, which a cache holds, and messages are not among them.",
         "Efficiency: a step of one node alone over a step on so many. Compute grows because the same number of "
         "synapses lies in ever more, ever shorter rows, each of which is found and fetched at a spike.",
     ]

@@ -20,6 +20,7 @@ LAYERS = [
     ["_core.lowering", "_core.fence"],
     ["_core.primitives"],
     ["_core.events", "_core.delivery", "_core.sent", "_core.logs"],
+    ["_core.visit"],
     ["_core.unitless"],
     ["_core.exchange"],
     ["_core.memory", "_core.connectivity"],

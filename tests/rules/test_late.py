@@ -39,7 +39,7 @@ def network(seed, n_pre, n_post, prob):
 
 def run(rule, synapses, weight, pre, post, *, dendritic, late, first=0, settled=()):
     """Weights that were sent at every step, and the last ones: by the rule's steps, or late."""
-    steps, n_pre = pre.shape
+    steps = len(pre)
     lists = pack(jnp.asarray(pre), pre.size)
     state = _late.start(synapses) if late else rule.init(synapses)
     numbers = _late.pair_rule(rule, synapses, DT, dendritic=dendritic)

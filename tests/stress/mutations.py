@@ -45,7 +45,11 @@ OF_RULES = [*_tests(RULES, "rules", "parameters"), *_tests(STRUCTURE, "sent")]
 # Parts of what is changed, with their share of the sample, and the tests that should see each file first.
 NEAR: dict[str, list[str]] = {
     "src/hebbax/_cpu/update.pyx": OF_UPDATES,
-    "src/hebbax/_cpu/powers.pxd": OF_UPDATES,
+    "src/hebbax/_cpu/bounds.pxd": OF_UPDATES,
+    "src/hebbax/_cpu/powers.pxd": [*_tests(RULES, "late"), *OF_UPDATES],
+    "src/hebbax/_cpu/pieces.pxd": _tests(RULES, "late"),
+    "src/hebbax/_cpu/visit.pyx": _tests(RULES, "late"),
+    "src/hebbax/_cpu/visits.pyx": _tests(RULES, "late"),
     "src/hebbax/_cpu/propagate.pyx": [
         *_tests(OPERATORS, "values", "threads", "out_of_range"), INPLACE, *_tests(TRANSFORMATIONS, "shared_weight"),
         *_tests(STRUCTURE, "sent"), *HOSTILE,

@@ -2,7 +2,7 @@
 
 Nobody reads a weight between two visits, if spikes are all that reads it. So a step need not go to the synapses of the
 neurons that spike behind them: what a synapse has missed is found when it is visited, in an `Archive` of the last
-spikes of its postsynaptic neuron, and of the last step and the trace of its presynaptic one, from which all traces since
+spikes of its postsynaptic neuron, and of the last step and the trace of its presynaptic one, from which all since
 follow. In the same visit the presynaptic spike changes the weight, and is sent. (This is how NEST does it: A. Morrison,
 A. Aertsen & M. Diesmann (2007), Neural Computation 19:1437-1467, doi:10.1162/neco.2007.19.6.1437.)
 
@@ -32,7 +32,7 @@ _NO_TRACE = int(np.float32(-1).view(np.int32))
 class Archive(NamedTuple):
     """Where what synapses have missed is found."""
 
-    rows: Any  # (n_pre, 2) int32: step of the last presynaptic spike, bits of its float32 trace before that; -1: of none
+    rows: Any  # (n_pre, 2) int32: step of the last presynaptic spike, bits of its trace before that; -1: of none
     recent: Any  # (kept, n_post) uint16: steps of the last postsynaptic spikes, the last one first; 0: none
     since: Any  # (1,) int32: from here on they count, this step being 1; all synapses have what was before
 

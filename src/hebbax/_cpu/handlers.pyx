@@ -18,8 +18,7 @@ from hebbax._cpu.logs cimport (
 from hebbax._cpu.threads cimport Pool, Watch
 from hebbax._cpu.tiles cimport TILE_OPERANDS, run_tile
 from hebbax._core.xla_ffi cimport (
-    OUT_OF_RANGE, XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, XLA_FFI_Scalar, answer_metadata, new_error,
-    schedule,
+    OUT_OF_RANGE, XLA_FFI_CallFrame, XLA_FFI_Error, answer_metadata, new_error, schedule,
 )
 from hebbax._core.dlpack cimport BFLOAT, BOOLEAN, FLOAT, INTEGER, Borrowed, DLTensor
 

@@ -1,8 +1,8 @@
 """XLA's door to `visit.pyx`.
 
-Operands: weight, rows, recent and since, which are updated in place; indices, indptr, message, postsynaptic spikes, their
-traces, and the steps of the pre- and of the postsynaptic spikes. Results: those four, and what arrives at the neurons.
-Attributes: bounds, decay, flags, and factor and exponent of either change.
+Operands: weight, rows, recent and since, which are updated in place; indices, indptr, message, postsynaptic spikes,
+their traces, and the steps of the pre- and of the postsynaptic spikes. Results: those four, and what arrives at the
+neurons. Attributes: bounds, decay, flags, and factor and exponent of either change.
 """
 
 from cpython.pycapsule cimport PyCapsule_New

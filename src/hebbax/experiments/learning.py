@@ -37,7 +37,7 @@ class Learning(Protocol):
     def arrive(
         self, synapses: hebbax.Synapses, weight: jax.Array, traces: Traces, pre_spike: Any, returned: Any, step: Any
     ) -> tuple[jax.Array, Traces, jax.Array]:
-        """What presynaptic spikes do, and bring; with a dendritic delay, postsynaptic ones of the step have returned."""
+        """What presynaptic spikes do, and bring; with a dendritic delay, the step's postsynaptic ones have returned."""
 
     def leave(
         self, synapses: hebbax.Synapses, weight: jax.Array, traces: Traces, pre_spike: Any, post_spike: Any, sent: Any

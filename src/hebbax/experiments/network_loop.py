@@ -272,8 +272,8 @@ def run_interval(
         nothing = jnp.zeros(state.own.shape[1], np.float32)
         excitation, inhibition = (functools.reduce(jnp.add, x or [nothing]) for x in received.values())
         of_neurons, spike = hebbax.fence(neurons.step(of_neurons, excitation, inhibition, drive))
-        for k, x in learning.items():
-            weights[k], traces[k] = x.leave(synapses[k], weights[k], traces[k], spikes_to(k), spike, arriving[k])
+        for k, own in learning.items():
+            weights[k], traces[k] = own.leave(synapses[k], weights[k], traces[k], spikes_to(k), spike, arriving[k])
         return (lists, of_neurons, tuple(weights.values()), tuple(traces.values())), spike
 
     returned = state.own[:delay] if network.dendritic else None

@@ -43,7 +43,8 @@ def simulate(
     -------
     Outcome
         Each member is as a run by itself, to rounding: what rules compute with constants that differ, a run by itself
-        computes in Python, in float64, and XLA may merge operations in another way.
+        computes in Python, in float64, or in a kernel (see `hebbax.experiments.learning`), and XLA may merge operations
+        in another way.
 
     Raises
     ------

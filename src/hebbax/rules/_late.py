@@ -97,9 +97,7 @@ def arrive(
     return weight, traces._replace(pre=archive), arriving
 
 
-def leave(
-    rule: Any, synapses: Synapses, traces: LateTraces, post_spike: jax.Array, dt: Any, after: Any
-) -> LateTraces:
+def leave(rule: Any, synapses: Synapses, traces: LateTraces, post_spike: jax.Array, dt: Any, after: Any) -> LateTraces:
     """The traces after the postsynaptic spikes of a step, when all of `after` is known."""
     minus = decay(rule, "tau_minus", dt, synapses, "post", _FLOAT32)
     post, _ = fence((traces.post, after))

@@ -208,9 +208,7 @@ def step_pairs(
 
     if not returned:
         weight, after = depressed(weight, after), None
-    weight = synapses.update_on_post(
-        weight, pre, post_spike, gain=potentiation.gain("post"), after=after, **options
-    )
+    weight = synapses.update_on_post(weight, pre, post_spike, gain=potentiation.gain("post"), after=after, **options)
     if returned:
         weight = depressed(weight, None)
     # New traces are written where the old ones were, which takes that the updates have read these.
