@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import hebbax
 from hebbax import _cpu
 from hebbax._core import visit
-from hebbax._core.sent import pack
+from hebbax._core.pytree import assemble
+from hebbax._core.sent import SpikeLists, pack
 from hebbax.rules import _late
 
 pytestmark = pytest.mark.skipif(_cpu.missing is not None, reason="needs the CPU kernels")
@@ -178,6 +179,10 @@ def test_what_is_wrong_is_said():
         arrive(lists=pack(jnp.ones((1, 4), bool), 4).at(0))
     with pytest.raises(Exception, match="lists"):
         arrive(lists=pack(jnp.ones((1, 5), bool), 4).at(0))  # no room for one
+    doubled = pack(jnp.ones((1, 5), bool), 5).at(0)
+    doubled = assemble(SpikeLists, dict(message=doubled.message.at[-1].set(3), sent=doubled.sent))  # 0, 1, 2, 3, 3
+    with pytest.raises(Exception, match="lists"):
+        arrive(lists=doubled)
     later = state._replace(pre=visit.Archive.empty(5, 6, 4))
     with pytest.raises(Exception, match="step"):
         arrive(state=later)

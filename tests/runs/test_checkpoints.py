@@ -101,6 +101,7 @@ def stopped(tmp_path):
         (dict(seed=1), "seed 0, and not 1"),
         (dict(plastic=False), "plastic True, and not False"),
         (dict(neurons=54), "neurons 53, and not 54"),
+        (dict(backend="jax"), r"learning \['late'\], and not \['at once'\]"),
         (dict(seconds=0.01), "seconds: got 100 steps, expected at least 270, where the checkpoint is"),
     ],
 )

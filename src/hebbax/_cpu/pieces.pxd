@@ -109,7 +109,7 @@ cdef struct Job:
 
 
 cdef inline Row row_of(const Visit* call, int64_t j) noexcept nogil:
-    """What is known of a neuron's last spike."""
+    """What is known of a neuron's last spike; one of more than 2^30 steps before `since` counts as of then."""
     cdef Row row = Row(0, 0, <int32_t> max(<int64_t> call.rows[2 * j] - call.since[0] + 1, <int64_t> NEVER), 0)
     memcpy(&row.trace, &call.rows[2 * j + 1], sizeof(float))
     return row

@@ -78,7 +78,7 @@ cdef inline inline_void raise_all(arith_t* x, int64_t n, arith_t mu) noexcept no
 cdef inline inline_void raise_and_fade(float* x, const float* age, int64_t n, float mu, bint raises) noexcept nogil:
     """Raise `n` numbers, of which none is negative, to the power `mu` > 0, if so told; divide each by 2 ** its age.
 
-    In float, by vectors twice as wide as those of double: within 2 ** -20 of itself where both exponents are below 16.
+    In float, by vectors twice as wide as those of double: within 2 ** -19 of itself where both exponents are below 16.
     (What it is for is a small part of what it is added to, whose own rounding is the larger.) In C a number is double.
     """
     cdef uint32_t root = float_bits_of(0.70710678), unit = float_bits_of(1.0), shifted

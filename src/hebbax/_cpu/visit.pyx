@@ -138,8 +138,11 @@ cdef void look_up(void* state, int64_t start, int64_t stop) noexcept nogil:
 
 
 cdef Status find_rows(Job* job) noexcept nogil:
-    """Find the rows of all neurons that spike; leave out those without synapses."""
-    cdef int64_t k, size
+    """Find the rows of all neurons that spike, none of which may be part of another; leave out those without synapses."""
+    cdef int64_t k, size, end = 0
+    for k in range(1, job.spikes.count):
+        if job.spikes.ids[k] <= job.spikes.ids[k - 1]:
+            return BAD_LISTS
     run_chunks(&job.call.network.pool, look_up, job, job.spikes.count,
                chunks_for(&job.call.network.pool, job.spikes.count, SPIKES, 1))
     if job.status != OK:
@@ -147,6 +150,9 @@ cdef Status find_rows(Job* job) noexcept nogil:
     job.count = job.elements = 0
     for k in range(job.spikes.count):
         size = job.rows[k].at
+        if job.rows[k].begin < end:
+            return BAD_INDPTR
+        end = job.rows[k].begin + size
         job.rows[job.count] = job.rows[k]
         job.rows[job.count].at = job.elements
         job.elements += size
@@ -175,7 +181,8 @@ cdef Status settle(Visit* call, int64_t since) noexcept nogil:
     cdef int64_t chunks = chunks_for(&call.network.pool, call.network.indices.size, GRAIN, 8)
     job.call, job.arrives, job.status = call, False, OK
     run_chunks(&call.network.pool, settle_task, &job, n_pre, min(chunks, max(n_pre, <int64_t> 1)))
-    memset(call.recent, 0, RECENT * call.network.n_other * sizeof(uint16_t))
+    if call.network.n_other:
+        memset(call.recent, 0, RECENT * call.network.n_other * sizeof(uint16_t))
     call.since[0] = <int32_t> since
     return job.status
 
@@ -219,30 +226,32 @@ cdef Status keep(Visit* call) noexcept nogil:
     return status
 
 
-cdef bint visit_rows(Job* job) noexcept nogil:
-    """Visit the rows, and add up what they send; False if there is no memory for that."""
+cdef void visit_rows(Job* job) noexcept nogil:
+    """Visit the rows, and add up what they send."""
     cdef Visit* call = job.call
     cdef int64_t n_post = call.network.n_other
     job.chunks = chunks_for(&call.network.pool, job.elements, GRAIN, 2)
     if job.chunks > 1:
         job.sent = <Sent*> malloc(PARTS * (job.elements * sizeof(Sent) + job.chunks * sizeof(int64_t)))
-        if job.sent == NULL:
-            return False
+    if job.sent == NULL:  # one thread then needs no memory
+        job.chunks = 1
+    else:
         job.counts = <int64_t*> (job.sent + PARTS * job.elements)
+        memset(job.counts, 0, PARTS * job.chunks * sizeof(int64_t))  # (a chunk may be all, where memory ends)
         while n_post - 1 >> job.shift >= PARTS:
             job.shift += 1
     run_chunks(&call.network.pool, arrive_task, job, job.elements, job.chunks)
     if job.sent != NULL and job.status == OK:
         run_chunks(&call.network.pool, add_task, job, PARTS, PARTS)
     free(job.sent)
-    return True
 
 
 cdef Status visit(Visit* call) noexcept nogil:
     """Keep the postsynaptic spikes, then visit the synapses of the presynaptic ones, or all."""
     cdef Job job
     cdef Status status = keep(call)
-    memset(call.out, 0, call.network.n_other * sizeof(float))
+    if call.network.n_other:
+        memset(call.out, 0, call.network.n_other * sizeof(float))
     if status != OK or call.all:
         return settle(call, call.step) if status == OK else status
     if call.network.indptr.size != rows_of(&call.network.lists) + 1:
@@ -253,8 +262,8 @@ cdef Status visit(Visit* call) noexcept nogil:
     if job.rows == NULL:
         return STOPPED
     job.status = find_rows(&job)
-    if job.status == OK and job.elements and not visit_rows(&job):
-        job.status = STOPPED
+    if job.status == OK and job.elements:
+        visit_rows(&job)
     free(job.rows)
     return job.status
 

@@ -7,7 +7,7 @@ their weights, and `leave` when the neurons have spiked.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import brainunit as u
 import jax
@@ -27,6 +27,10 @@ Traces = Any
 
 class Learning(Protocol):
     """Synapses that learn by a rule."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
 
     def start(self, synapses: hebbax.Synapses) -> Traces:
         """The traces of neurons that have not spiked yet."""
@@ -64,6 +68,7 @@ class AtOnce:
     dt: u.Quantity
     dendritic: bool
     backend: str | None
+    name: ClassVar[str] = "at once"
 
     def start(self, synapses: hebbax.Synapses) -> Traces:
         return self.rule.init(synapses, at_events=True)
@@ -106,6 +111,7 @@ class Late:
     rule: Any
     dt: u.Quantity
     numbers: PairRule
+    name: ClassVar[str] = "late"
 
     def start(self, synapses: hebbax.Synapses) -> Traces:
         return _late.start(synapses)

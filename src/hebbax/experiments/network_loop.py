@@ -124,9 +124,14 @@ class Split:
         own = zip(weight.addressable_shards, shard.indptr.addressable_shards, strict=True)
         return np.concatenate([np.asarray(x.data)[: int(indptr.data[-1])] for x, indptr in own])
 
+    @property
+    def how(self) -> list[str]:
+        """How each projection learns that does: what is kept of it goes by that."""
+        return [x.name for x in self.learning.values()]
+
     def settle(self, step: int) -> None:
         """Let all weights learn from all spikes before this step."""
-        self.state = self._settle(self.state, self.shards, np.int32(step))
+        self.state = jax.block_until_ready(self._settle(self.state, self.shards, np.int32(step)))
 
     @functools.cached_property
     def _settle(self) -> Callable:
@@ -331,7 +336,7 @@ def simulate(
     if keeper and jax.process_count() > 1 and any(s.count > JOINED for s in split._learning()):
         raise Refused(f"keeper: got one for more than {JOINED} weights of several processes, expected fewer")
     synapses = [shard.count for shard in split.shards]
-    options: Any = dict(seed=seed, delay=delay, synapses=synapses)
+    options: Any = dict(seed=seed, delay=delay, synapses=synapses, learning=split.how)
     journal = Journal(keeper, described(about[0], network.neurons.parameters, **about[1], **options), by_process=True)
     start = journal.steps // delay
     check_not_over(start * delay, intervals * delay, "seconds")
