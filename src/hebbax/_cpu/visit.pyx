@@ -138,7 +138,7 @@ cdef void look_up(void* state, int64_t start, int64_t stop) noexcept nogil:
 
 
 cdef Status find_rows(Job* job) noexcept nogil:
-    """Find the rows of all neurons that spike, none of which may be part of another; leave out those without synapses."""
+    """Find the rows of all neurons that spike, which may not overlap; leave out those without synapses."""
     cdef int64_t k, size, end = 0
     for k in range(1, job.spikes.count):
         if job.spikes.ids[k] <= job.spikes.ids[k - 1]:
