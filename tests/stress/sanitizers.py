@@ -26,8 +26,8 @@ MOST_SHOWN = 5  # reports in a row of the table
 
 # Where most can go wrong first: a shorter run does the first of them.
 TESTS = (
-    "operators/test_out_of_range.py", "operators/test_threads.py", "structure/test_sent.py", "outside_jax",
-    "structure/test_exchange.py",
+    "operators/test_out_of_range.py", "operators/test_threads.py", "rules/test_late.py", "structure/test_sent.py",
+    "outside_jax", "structure/test_exchange.py",
     "structure/test_split_batches.py", "transformations/test_vmap.py", "operators/test_values.py",
     "structure/test_apply.py", "structure/test_delayed_synapses.py", "structure/test_ring.py",
     "structure/test_sharding.py", "operators/test_soft_bound.py", "operators/test_semantics.py",
@@ -36,7 +36,7 @@ TESTS = (
     "operators/test_errors.py", "operators/test_hostile_calls.py", "operators/test_forks.py",
     "operators/test_huge_pages.py",
 )  # fmt: skip
-THREADED = 12  # of them, from the front, in which threads meet
+THREADED = 13  # of them, from the front, in which threads meet
 
 DOORS = ("ffi", "callback", "inplace", "lists")  # of the fuzzer
 CALLS = 20_000  # by each of them
