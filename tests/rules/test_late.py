@@ -140,7 +140,7 @@ def test_synapses_miss_more_spikes_than_are_kept(dendritic):
 
 
 def visited(steps, *, pre, post, dt=DT):
-    """The weight of one synapse, 0.5 at first, after these steps, with an axonal delay; it is settled in the end."""
+    """The weight of one synapse, 0.5 at first, after these steps, with a dendritic delay; it is settled in the end."""
     rule = RULES["unbounded"]
     synapses, weight = hebbax.Synapses.from_dense(np.full((1, 1), 0.5, np.float32))
     numbers, state = _late.pair_rule(rule, synapses, dt, dendritic=True), _late.start(synapses)
@@ -184,7 +184,7 @@ def test_what_is_wrong_is_said():
     with pytest.raises(Exception, match="lists"):
         arrive(lists=doubled)
     later = state._replace(pre=visit.Archive.empty(5, 6, 4))
-    with pytest.raises(Exception, match="step"):
+    with pytest.raises(Exception, match="post_spike: got spikes of step 3, expected none before step 4"):
         arrive(state=later)
 
 
