@@ -197,6 +197,7 @@ def rewire_within(
     values = _Values.checked(values, new, synapses.nse, pre.size)
     keep = jnp.asarray(_checked_keep(keep, synapses.nse))
     _check_size(synapses, pre.size)
+    building.csc_view(synapses, "rewire_within")
     views = tuple(getattr(synapses, name) for name in VIEWS)
     views, source, added, dropped = _compiled(views, synapses.shape, keep, pre, post, bool(multapses))
     fields = {**dict(zip(VIEWS, views, strict=True)), "shape": synapses.shape}

@@ -451,7 +451,7 @@ class Synapses:
 
     def __repr__(self) -> str:
         try:
-            size = sum(x.size * x.dtype.itemsize for name, x in vars(self).items() if name != "shape")
+            size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self))
             pairs = self.n_pre * self.n_post
             share = f", {self.nse / pairs:.3g} per pair" if pairs else ""
             return f"Synapses(shape={self.shape}, nse={self.nse}{share}, {self.indices.dtype}, {_in_bytes(size)})"
@@ -510,7 +510,7 @@ class Synapses:
         w_max: WithUnit | None = None, **options: Any,
     ) -> Any:  # fmt: skip
         """Call `hebbax.update_csr_on_binary_post` with this structure; `options` are its keywords."""
-        columns = self.csc_indices, self.csc_indptr, self.weight_indices
+        columns = building.csc_view(self, "update_on_post")
         return operators.update_csr_on_binary_post(
             weight, *columns, pre_trace, post_spike, w_min, w_max, shape=self.shape, **options
         )
@@ -529,7 +529,7 @@ class Synapses:
 
         `weight` may be one that all synapses share, as there.
         """
-        columns = self.csc_indices, self.csc_indptr, self.weight_indices
+        columns = building.csc_view(self, "propagate_on_post")
         return operators.propagate_csr_on_binary_post(weight, *columns, post_spike, shape=self.shape, **options)
 
     def apply_on_pre(

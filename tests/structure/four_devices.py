@@ -18,7 +18,7 @@ import hebbax
 import oracle
 from hebbax import sharding
 from hebbax._core.compat import shard_map
-from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE
+from hebbax._core.specs import PROPAGATE_POST, PROPAGATE_PRE, UPDATE_PRE
 from problems import DEGREES, DTYPES, SPECS, UPDATES, enable_x64, random_network
 
 pytestmark = [pytest.mark.together(1), pytest.mark.optimised]
@@ -689,6 +689,78 @@ def test_parts_of_a_list_bring_their_weights(rng, mesh):
     spike = rng.random(41) < 0.5
     current = sharded.join_post(sharded.propagate_on_pre(out, sharded.split_pre(spike)))
     np.testing.assert_array_equal(current / u.nS, synapses.propagate_on_pre(expected, spike) / u.nS)
+
+
+# -- without the CSC view
+
+
+@pytest.fixture(params=["split", "from_parts"])
+def of_rows(request, mesh):
+    """Synapses, and these split without and with the CSC view."""
+    options = {"indegree": 7, "multapses": True, "seed": 3}
+    synapses = hebbax.Synapses.random((41, 23), **options)
+
+    def split(csc):
+        if request.param == "split":
+            return sharding.split(synapses, mesh, csc=csc)
+        part = lambda *own: hebbax.Synapses.random((41, 23), **options, part=own)  # noqa: E731
+        return sharding.from_parts(part, (41, 23), mesh, csc=csc)
+
+    return synapses, split(False), split(True)
+
+
+def double(weight, pre, post):
+    return 2 * weight
+
+
+def test_without_the_csc_view_rows_are_the_same(of_rows, rng, mesh):
+    synapses, sharded, whole = of_rows
+    assert sharded.csc_indptr is sharded.csc_indices is sharded.weight_indices is None
+    np.testing.assert_array_equal(sharded.indptr, whole.indptr, strict=True)
+    np.testing.assert_array_equal(sharded.indices, whole.indices, strict=True)
+    assert repr(sharded) == repr(whole) and (sharded.post, sharded.nse) == (whole.post, whole.nse)
+    for spec in (UPDATE_PRE, PROPAGATE_PRE):
+        assert np.unique(check(spec, synapses, sharded, make_operands(spec, rng, synapses))).size > 5
+    weight = rng.uniform(1, 2, synapses.nse).astype(np.float32)
+    np.testing.assert_array_equal(sharded.join_weight(sharded.split_weight(weight)), weight)
+
+    def scaled(sharded, weight, spike):
+        return sharded.local().apply_on_pre(double, weight, spike)
+
+    run = shard_map(scaled, mesh=mesh, in_specs=(P("devices"), P("devices"), P()), out_specs=P("devices"))
+    spike = rng.random(41) < 0.5
+    given = sharded.split_weight(weight), sharded.split_pre(spike, replicated=True)
+    out = sharded.join_weight(jax.jit(run)(sharded, *given))
+    np.testing.assert_array_equal(out, synapses.apply_on_pre(double, weight, spike))
+
+
+def test_without_the_csc_view_who_reads_columns_is_refused(of_rows, rng):
+    _, sharded, whole = of_rows
+    rule = hebbax.PairSTDP(20.0, 20.0, 0.1, 0.1, 0.0, 1.0)
+
+    def readers(synapses):
+        n_pre, n_post = synapses.shape
+        weight, trace, pre, post = (jnp.ones(n) for n in (synapses.nse, n_pre, n_pre, n_post))
+        yield "update_on_post", lambda: synapses.update_on_post(weight, trace, post)
+        yield "propagate_on_post", lambda: synapses.propagate_on_post(weight, post)
+        yield "update_on_post", lambda: rule.step(synapses, weight, rule.init(synapses), pre, post, 1.0)
+        if isinstance(synapses, hebbax.Synapses):
+            none = jnp.full(3, -1)
+            yield "apply_on_post", lambda: synapses.apply_on_post(double, weight, post)
+            yield "rewire_within", lambda: hebbax.rewire_within(synapses, weight > 0, none, none)
+
+    def of_first_device(sharded):
+        return jax.tree.map(lambda x: jnp.asarray(x.reshape(SHARDS, -1)[0]), sharded).local()
+
+    for synapses, complete in ((sharded, whole), (of_first_device(sharded), of_first_device(whole))):
+        for (name, read), (_, fine) in zip(readers(synapses), readers(complete), strict=True):
+            fine()
+            with pytest.raises(TypeError, match=rf"^{name}: got synapses split with csc=False, expected csc=True"):
+                read()
+    assert re.fullmatch(r"Synapses\(shape=\(44, 6\), nse=42, .*, 348 B\)", repr(of_first_device(sharded)))
+
+
+# -- exchange
 
 
 def exchanged(mesh, spikes, function=hebbax.sharding.exchange, **options):

@@ -129,6 +129,7 @@ def test_what_split_refuses(synapses, mesh):
         (ValueError, "^axis: got None, expected one of the mesh's axes, 'a', 'b'", (synapses, several), {}),
         (ValueError, "^axis: got 'c', expected one of the mesh's axes, 'devices'", (synapses, mesh, "c"), {}),
         (hebbax.ShapeError, r"^recurrent: got synapses of shape \(3, 4\)", (synapses, mesh), {"recurrent": True}),
+        (TypeError, "^csc: got 1, expected True or False", (synapses, mesh), {"csc": 1}),
         (ValueError, "^pre: got a layout of 4 neurons on 1 shards, expected 3 on 1", (synapses, mesh), {"pre": layout}),
         (
             ValueError, "^post: got a layout of 4 neurons on 2 shards, expected 4 on 1", (synapses, mesh),

@@ -13,7 +13,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from hebbax._core.applying import Arguments, View, apply
-from hebbax._core.building import with_unit, without_unit
+from hebbax._core.building import csc_view, with_unit, without_unit
 from hebbax._core.compat import vary_alike
 from hebbax._core.fence import fence
 from hebbax._core.foreign import array_of
@@ -45,7 +45,8 @@ def apply_on(
     if side == "pre":
         view, ends = View(synapses.indptr, synapses.indices, None), ("pre", "post")
     else:
-        view, ends = View(synapses.csc_indptr, synapses.csc_indices, synapses.weight_indices), ("post", "pre")
+        indices, indptr, weight_indices = csc_view(synapses, "apply_on_post")
+        view, ends = View(indptr, indices, weight_indices), ("post", "pre")
     view, spike, given, program, shared = traced(function, view, spike, given)
     leaves, tree = jax.tree.flatten(given["per_synapse"])
     changes = [new is not old for new, old in zip(program.outvars, program.invars, strict=False)]

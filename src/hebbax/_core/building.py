@@ -29,6 +29,13 @@ def both_views(
     return {**fields, "shape": shape}
 
 
+def csc_view(synapses: Any, reader: str) -> tuple[Any, Any, Any]:
+    """The CSC view, as operators take it; a TypeError that names its `reader` where there is none."""
+    if synapses.csc_indptr is None:
+        raise TypeError(f"{reader}: got synapses split with csc=False, expected csc=True: it reads their CSC view")
+    return synapses.csc_indices, synapses.csc_indptr, synapses.weight_indices
+
+
 class Listed(NamedTuple):
     """Synapses in any order, known to lie in `shape`."""
 

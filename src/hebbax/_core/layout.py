@@ -190,9 +190,9 @@ def join_neurons(x: Any, layout: Layout) -> Any:
 
 
 def part_of_columns(
-    indptr: np.ndarray, indices: np.ndarray, places: np.ndarray, size: int, shape: tuple[int, int]
+    indptr: np.ndarray, indices: np.ndarray, places: np.ndarray, size: int, shape: tuple[int, int], csc: bool = True
 ) -> tuple[np.ndarray, ...]:
-    """CSR and CSC views, and weight indices, of the columns that begin and end at `indptr`, as a network of `shape`.
+    """CSR and, with `csc`, CSC view, of the columns that begin and end at `indptr`, as a network of `shape`.
 
     `places` are the rows' new numbers, in the same order; `size` is the number of elements with padding.
     """
@@ -201,6 +201,8 @@ def part_of_columns(
     starts[: indptr.size] = indptr - indptr[0]
     pre = places[indices[indptr[0] : indptr[-1]]]
     rows, post, order = connectivity.transposed(starts, pre, shape[::-1])
+    if not csc:
+        return rows, padded(post, size)
     weight_indices = np.arange(size, dtype=connectivity.index_dtype(size, shape))  # a permutation with the padding, too
     weight_indices[order] = weight_indices[:nse].copy()
     return rows, padded(post, size), starts, padded(pre, size), weight_indices

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from hebbax._core import unitless
-from hebbax._core.building import with_unit, without_unit
+from hebbax._core.building import csc_view, with_unit, without_unit
 from hebbax._core.compat import reshard, shard_map
 from hebbax._core.forks import check_jax
 from hebbax._core.layout import (
@@ -36,7 +36,8 @@ from hebbax.operators import Plain, WithUnit, check_bound_order, in_unit_of_prod
 from hebbax.synapses import Synapses
 
 T = TypeVar("T")
-FIELDS = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")
+CSR = ("indptr", "indices")
+CSC = ("csc_indptr", "csc_indices", "weight_indices")
 
 
 @pytree("pre", "post", "count", "mesh", "axis")
@@ -50,7 +51,8 @@ class ShardedSynapses:
     Attributes
     ----------
     indptr, indices, csc_indptr, csc_indices, weight_indices : Array
-        Those of every shard's `Synapses`, one shard after the other. All shards have all presynaptic neurons.
+        Those of every shard's `Synapses`, one shard after the other. All shards have all presynaptic neurons. The last
+        three are None where `csc=False` left them out.
     pre, post : Layout
         Where the neurons of either side are.
     count : int
@@ -63,9 +65,9 @@ class ShardedSynapses:
 
     indptr: jax.Array
     indices: jax.Array
-    csc_indptr: jax.Array
-    csc_indices: jax.Array
-    weight_indices: jax.Array
+    csc_indptr: jax.Array | None
+    csc_indices: jax.Array | None
+    weight_indices: jax.Array | None
     pre: Layout
     post: Layout
     count: int
@@ -109,6 +111,7 @@ class ShardedSynapses:
 
         Its presynaptic neurons are those of all shards, in the order in which `jax.lax.all_gather(..., tiled=True)`
         puts the parts of an array; its postsynaptic neurons are those of this device, with padding; so are the weights.
+        What reads the CSC view raises a TypeError where `csc=False` left that out.
 
         Raises
         ------
@@ -120,7 +123,7 @@ class ShardedSynapses:
                 f"local: got the synapses of all {self.shards} shards, expected those of one: call it inside "
                 f"jax.shard_map, on an argument whose spec is PartitionSpec({self.axis!r})"
             )
-        fields = {name: getattr(self, name) for name in FIELDS}
+        fields = {name: getattr(self, name) for name in (*CSR, *CSC)}
         return assemble(Synapses, {**fields, "shape": (self.n_pre, self.post.size)})
 
     def split_pre(self, x: WithUnit, *, replicated: bool = False) -> Any:
@@ -364,7 +367,7 @@ def _compiled(synapses: ShardedSynapses, operands: dict[str, Any], static: tuple
             numbers: Any = getattr(weight, "mantissa", weight)
             # The unitless operator returns the dtype that it adds in.
             part = unitless.OPERATORS[spec](
-                numbers, local.csc_indices, local.csc_indptr, local.weight_indices, operands["spike"],
+                numbers, *csc_view(local, "propagate_on_post"), operands["spike"],
                 shape=local.shape, gain=getattr(gain, "mantissa", gain), **dict(options),
             )  # fmt: skip
             return in_unit_of_product(jax.lax.psum(part, axis).astype(numbers.dtype), weight, gain)
