@@ -36,7 +36,7 @@ from hebbax._core.pytree import assemble
 from hebbax._core.reference import SENT_HEADER
 from hebbax._core.sent import merge, nobody, pack, second_half
 from hebbax._core.specs import Sent
-from hebbax.experiments import hpc, network, network_loop
+from hebbax.experiments import hpc, network, network_split
 from hebbax.experiments.learning import learning_of
 
 RESULTS = Path(__file__).parent / "results"
@@ -97,7 +97,7 @@ class Node:
         self.layout = hebbax.sharding.Layout.even(n, nodes)
         self.synapses = [own_part(x, n, self.layout) for x in self.network.projections]
         delay, size = self.network.delay, self.layout.size
-        capacity = math.ceil(network_loop.LISTED * delay * size)
+        capacity = math.ceil(network_split.LISTED * delay * size)
         self.sent = Sent(size, 2 * delay, capacity)
         rng, probability = np.random.default_rng(nodes), rate * 1e-4
         own = [rng.random((delay, size)) < probability for _ in range(PATTERNS)]
@@ -111,7 +111,7 @@ class Node:
         self.learning = learning_of(self.network, self.synapses, None, "cpu")
         traces = tuple(x.start(self.synapses[k]) for k, x in self.learning.items())
         kept = jnp.zeros((2 * delay, size), bool)
-        self.state = network_loop.State(None, kept, jnp.int32(0), self.network.neurons.start(ids), weights, traces)
+        self.state = network_split.State(None, kept, jnp.int32(0), self.network.neurons.start(ids), weights, traces)
         self.compiled = jax.jit(self._run, static_argnames="intervals", donate_argnums=0)
         self.timed(PATTERNS)  # compiles
 
@@ -134,8 +134,8 @@ class Node:
             messages[node, SENT_HEADER + 1 + steps :][: cells.size] = cells % size
         return messages.reshape(-1)
 
-    def _populations(self, node: int) -> network_loop.Own:
-        return network_loop.Own(jnp.arange(self.layout.size, dtype=jnp.int32), jnp.asarray(self.excitatory[node]))
+    def _populations(self, node: int) -> network_split.Own:
+        return network_split.Own(jnp.arange(self.layout.size, dtype=jnp.int32), jnp.asarray(self.excitatory[node]))
 
     def _run(
         self, state: Any, synapses: list, patterns: jax.Array, own: jax.Array, first: jax.Array, intervals: int
@@ -147,12 +147,12 @@ class Node:
             steps = k * delay + jnp.arange(delay, dtype=jnp.int32)
             arriving = merge(patterns[k % PATTERNS], self.nodes, self.sent)
             drive = self.network.neurons.drive(populations.ids, steps)
-            carry, spikes = network_loop.run_interval(
+            carry, spikes = network_split.run_interval(
                 self.network, synapses, self.learning, drive, state, arriving, steps
             )
             sent = pack(populations.by_population(spikes), self.sent.capacity).message  # which the exchange would send
             kept = hebbax.fence((jnp.concatenate([state.own[delay:], own[k % PATTERNS]]), sent))[0]
-            return network_loop.State(None, kept, state.crowded, *carry), None
+            return network_split.State(None, kept, state.crowded, *carry), None
 
         return jax.lax.scan(interval, state, first + jnp.arange(intervals, dtype=jnp.int32))[0]
 
@@ -290,7 +290,7 @@ def main(
         f"end): a step of `hebbax.experiments.hpc` on the first node's part, the loop of the experiments, neurons, "
         f"drive and three projections, one of which learns, at {rate:g} Hz, of {PATTERNS} intervals of spikes drawn "
         f"beforehand, in turn. Bytes: weights, traces, CSR and CSC structure (the latter no step reads).",
-        f"Assumed: {fabrics}; a message has room for one spike of each neuron in {1 / network_loop.LISTED:.0f} steps "
+        f"Assumed: {fabrics}; a message has room for one spike of each neuron in {1 / network_split.LISTED:.0f} steps "
         f"and is sent whole, once in the delay of {delay} steps; one process a node; no overlap of computing and "
         f"sending; no waiting for the slowest node. Ring: (nodes - 1) (latency + bytes / bandwidth), as Gloo does it. "
         f"Tree: log2(nodes) latency + (nodes - 1) bytes / bandwidth, as MPI's recursive doubling. [messages.md]"

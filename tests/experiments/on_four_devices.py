@@ -8,7 +8,7 @@ from small_networks import RUNS, echoes
 
 import hebbax
 from hebbax import _cpu
-from hebbax.experiments import network_loop, song2000
+from hebbax.experiments import network_loop, network_split, song2000
 
 pytestmark = pytest.mark.optimised
 
@@ -35,7 +35,7 @@ def test_the_same_bits_on_any_number_of_devices(name, monkeypatch):
 def test_spikes_without_room_in_lists_are_sent_as_bits(name, monkeypatch):
     """Between processes, where lists have little room."""
     every = RUNS[name](seconds=0.03, mesh=mesh(4))
-    monkeypatch.setattr(network_loop, "listed", lambda: 1 / 100)
+    monkeypatch.setattr(network_split, "listed", lambda: 1 / 100)
     some = RUNS[name](seconds=0.03, mesh=mesh(4))
     assert every.crowded == 0 and 0 < some.crowded < some.steps / some.network.delay
     for field in ("spike_step", "spike_neuron", "weight_end"):

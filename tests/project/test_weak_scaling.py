@@ -31,7 +31,7 @@ def test_a_ring_passes_every_part_through_every_node(weak_scaling):
 
 def test_a_node_has_its_part_of_the_whole_network(weak_scaling, monkeypatch):
     """Of four nodes the first; and what spikes of others arrive is what was drawn."""
-    monkeypatch.setattr(weak_scaling.network_loop, "LISTED", 1.0)
+    monkeypatch.setattr(weak_scaling.network_split, "LISTED", 1.0)
     node, whole = weak_scaling.Node(4, 30, 0.01, 500.0), weak_scaling.Node(1, 120, 0.01, 500.0)
     for own, every in zip(node.synapses, whole.synapses, strict=True):
         size = node.layout.size

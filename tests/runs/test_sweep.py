@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hebbax import cli
-from hebbax.experiments import brunel10k, cuba, hpc, network_loop, network_sweep, song2000, song2000_sweep, sweeping
+from hebbax.experiments import brunel10k, cuba, hpc, network_sweep, song2000, song2000_sweep, sweeping
 from hebbax.runs import sweep
 from hebbax.runs.ranges import grid, over
 
@@ -107,7 +107,7 @@ def test_a_member_of_song2000_is_the_run_by_itself(monkeypatch):
 
 
 def test_the_program_of_a_network_is_traced_once(monkeypatch):
-    traced, run_interval = [], network_loop.run_interval
+    traced, run_interval = [], network_sweep.run_interval
     monkeypatch.setattr(network_sweep, "run_interval", lambda *args: traced.append(args) or run_interval(*args))
     parameters = [cuba.Parameters(excitatory_weight=x * u.mV) for x in np.linspace(1, 2, 7)]
     networks = [cuba.build(p, neurons=50, plastic=False, seed=0) for p in parameters]

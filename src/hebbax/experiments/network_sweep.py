@@ -17,8 +17,9 @@ from hebbax._core.sent import nobody, pack
 from hebbax._core.specs import Sent
 from hebbax.experiments.learning import learning_of
 from hebbax.experiments.network import Network, check_senders
-from hebbax.experiments.network_loop import CHUNK_STEPS, Own, State, number, run_interval, steps_in
+from hebbax.experiments.network_loop import CHUNK_STEPS, steps_in
 from hebbax.experiments.network_report import SETTLED
+from hebbax.experiments.network_split import Own, State, number, run_interval
 from hebbax.experiments.sweeping import Outcome, check_memory, side_by_side
 
 
