@@ -38,6 +38,7 @@ from hebbax._core.sent import merge, nobody, pack, second_half
 from hebbax._core.specs import Sent
 from hebbax.experiments import hpc, network, network_split
 from hebbax.experiments.learning import learning_of
+from hebbax.sharding.sharded import CSC, CSR
 
 RESULTS = Path(__file__).parent / "results"
 NODES = [1, 4, 16, 64, 256, 1024]
@@ -95,7 +96,8 @@ class Node:
         self.network = hpc.build(p, scale=nodes * neurons / 11250, inputs=inputs, plastic=True, seed=0)
         self.nodes, n = nodes, self.network.excitatory.size
         self.layout = hebbax.sharding.Layout.even(n, nodes)
-        self.synapses = [own_part(x, n, self.layout) for x in self.network.projections]
+        self.learning = learning_of(self.network, None, "cpu")
+        self.synapses = [own_part(x, self.layout) for x in self.network.projections]
         delay, size = self.network.delay, self.layout.size
         capacity = math.ceil(network_split.LISTED * delay * size)
         self.sent = Sent(size, 2 * delay, capacity)
@@ -108,7 +110,6 @@ class Node:
         self.own = jnp.asarray(np.stack(own))
         ids = jnp.arange(size, dtype=jnp.int32)
         weights = tuple(jnp.full(s.nse, x.weight) for s, x in self._learning())
-        self.learning = learning_of(self.network, self.synapses, None, "cpu")
         traces = tuple(x.start(self.synapses[k]) for k, x in self.learning.items())
         kept = jnp.zeros((2 * delay, size), bool)
         self.state = network_split.State(None, kept, jnp.int32(0), self.network.neurons.start(ids), weights, traces)
@@ -194,15 +195,14 @@ class Node:
         )  # fmt: skip
 
 
-def own_part(projection: network.Projection, n: int, layout: hebbax.sharding.Layout) -> hebbax.Synapses:
-    """The synapses onto the first node's neurons, as that node has them."""
+def own_part(projection: network.Projection, layout: hebbax.sharding.Layout) -> hebbax.Synapses:
+    """The synapses onto the first node's neurons, as that node has them: by rows, which is what late learning reads."""
     drawn = projection.drawn(0, layout.size)
     columns = np.asarray(drawn.csc_indptr)[: layout.size + 1], np.asarray(drawn.csc_indices)
     shape = layout.length, layout.size
-    fields = part_of_columns(*columns, layout.places, int(columns[0][-1]), shape)
-    names = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")
-    arrays = {name: jnp.asarray(x, jnp.int32) for name, x in zip(names, fields, strict=True)}
-    return assemble(hebbax.Synapses, {**arrays, "shape": shape})
+    views = part_of_columns(*columns, layout.places.astype(np.int32), int(columns[0][-1]), shape, csc=False)
+    fields = {name: jnp.asarray(x, jnp.int32) for name, x in zip(CSR, views, strict=True)}
+    return assemble(hebbax.Synapses, {**fields, **dict.fromkeys(CSC), "shape": shape})
 
 
 def measure(
@@ -289,7 +289,7 @@ def main(
         f"Measured (median of {rounds}, each in turn with one node; load average {about['load_average'][0]:.1f} at the "
         f"end): a step of `hebbax.experiments.hpc` on the first node's part, the loop of the experiments, neurons, "
         f"drive and three projections, one of which learns, at {rate:g} Hz, of {PATTERNS} intervals of spikes drawn "
-        f"beforehand, in turn. Bytes: weights, traces, CSR and CSC structure (the latter no step reads).",
+        f"beforehand, in turn. Bytes: weights, traces, CSR structure.",
         f"Assumed: {fabrics}; a message has room for one spike of each neuron in {1 / network_split.LISTED:.0f} steps "
         f"and is sent whole, once in the delay of {delay} steps; one process a node; no overlap of computing and "
         f"sending; no waiting for the slowest node. Ring: (nodes - 1) (latency + bytes / bandwidth), as Gloo does it. "

@@ -1,5 +1,7 @@
 """What test_networks.py runs in a process of its own, in which JAX has four virtual CPU devices."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ from small_networks import RUNS, echoes
 
 import hebbax
 from hebbax import _cpu
-from hebbax.experiments import network_loop, network_split, song2000
+from hebbax._core import connectivity
+from hebbax.experiments import cuba, network_loop, network_split, song2000
+from problems import enable_x64
 
 pytestmark = pytest.mark.optimised
 
@@ -40,6 +44,28 @@ def test_spikes_without_room_in_lists_are_sent_as_bits(name, monkeypatch):
     assert every.crowded == 0 and 0 < some.crowded < some.steps / some.network.delay
     for field in ("spike_step", "spike_neuron", "weight_end"):
         np.testing.assert_array_equal(getattr(some, field), getattr(every, field), err_msg=field, strict=True)
+
+
+@pytest.mark.parametrize("asked", [None, "jax"])
+def test_the_csc_view_is_there_where_it_is_read(asked):
+    """Of a projection that learns at once; late or without learning, rows are all that is read."""
+    build = functools.partial(cuba.build, cuba.Parameters(), neurons=203, seed=0)
+    late = asked is None and _cpu.missing is None
+    for network, reads_csc in (
+        (build(plastic=True), [not late, False, False]),
+        (build(plastic=False), [False, False]),
+    ):
+        split = network_split.Split(network, mesh(4), 0, asked)
+        assert split.how == (["late" if late else "at once"] if network.projections[0].rule else [])
+        assert [shard.csc_indptr is not None for shard in split.shards] == reads_csc
+        assert all(shard.count for shard in split.shards)
+
+
+def test_more_synapses_on_a_device_than_late_ones_may_be_are_refused(monkeypatch):
+    monkeypatch.setattr(connectivity, "index_dtype", lambda *_: np.dtype(np.int64))
+    network = cuba.build(cuba.Parameters(), neurons=203, plastic=True, seed=0)
+    with enable_x64(True), pytest.raises(OverflowError, match=r"^mesh: got 4 devices, .* expected more devices"):
+        network_split.Split(network, mesh(4), 0, None)
 
 
 def test_neurons_with_inputs_of_their_own_are_the_same_on_any_number_of_devices():

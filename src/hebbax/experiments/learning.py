@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Protocol
 
 import brainunit as u
 import jax
-import numpy as np
 from jax.sharding import PartitionSpec as P
 
 import hebbax
@@ -31,6 +30,10 @@ class Learning(Protocol):
     @property
     def name(self) -> str:
         """What it is called."""
+
+    @property
+    def csc(self) -> bool:
+        """Whether it reads the CSC view of the synapses."""
 
     def start(self, synapses: hebbax.Synapses) -> Traces:
         """The traces of neurons that have not spiked yet."""
@@ -69,6 +72,7 @@ class AtOnce:
     dendritic: bool
     backend: str | None
     name: ClassVar[str] = "at once"
+    csc: ClassVar[bool] = True
 
     def start(self, synapses: hebbax.Synapses) -> Traces:
         return self.rule.init(synapses, at_events=True)
@@ -112,6 +116,7 @@ class Late:
     dt: u.Quantity
     numbers: PairRule
     name: ClassVar[str] = "late"
+    csc: ClassVar[bool] = False
 
     def start(self, synapses: hebbax.Synapses) -> Traces:
         return _late.start(synapses)
@@ -147,9 +152,7 @@ class Late:
         return _late.restored(kept, step)
 
 
-def learning_of(
-    network: Network, synapses: list, backend: str | None, platform: str | None = None
-) -> dict[int, Learning]:
+def learning_of(network: Network, backend: str | None, platform: str | None = None) -> dict[int, Learning]:
     """How each projection of a network learns that does, by its place; late only on a platform that is known."""
     dt, dendritic = network.neurons.time_step, network.dendritic
     late = platform == "cpu" and _cpu.missing is None
@@ -161,7 +164,6 @@ def learning_of(
         if dendritic and not _late.is_of_pairs(p.rule):
             got = type(p.rule).__name__
             raise TypeError(f"projections: got {got} with a dendritic delay, expected PairSTDP or PowerLawSTDP")
-        fits = late and synapses[k].indices.dtype == synapses[k].indptr.dtype == np.int32
-        numbers = _late.pair_rule(p.rule, synapses[k], dt, dendritic=dendritic) if fits else None
+        numbers = _late.pair_rule(p.rule, network, dt, dendritic=dendritic) if late else None
         found[k] = Late(p.rule, dt, numbers) if numbers else AtOnce(p.rule, dt, dendritic, backend)
     return found

@@ -114,6 +114,11 @@ class Network:
     dendritic: bool = False
     weight_unit: str = "mV"
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """That of the weight matrix of each projection."""
+        return 2 * (self.excitatory.size,)
+
 
 @dataclass(frozen=True)
 class Run:

@@ -66,19 +66,23 @@ class Split:
         self.network, self.backend, (self.axis,) = network, backend, mesh.axis_names
         self.layout = Layout.even(network.excitatory.size, mesh.size)
         layouts: Any = dict(pre=self.layout, post=self.layout)
-        shape = 2 * (self.layout.n,)
+        self.learning = learning_of(network, backend, mesh.devices.flat[0].platform)
+        reads_csc = {k for k, x in self.learning.items() if x.csc}  # (an update does; to send weights, CSR is enough)
         self.shards = [
-            hebbax.sharding.split(p.drawn, mesh, **layouts)
+            hebbax.sharding.split(p.drawn, mesh, **layouts, csc=k in reads_csc)
             if isinstance(p.drawn, hebbax.Synapses)
-            else hebbax.sharding.from_parts(p.drawn, shape, mesh, **layouts)
-            for p in network.projections
+            else hebbax.sharding.from_parts(p.drawn, network.shape, mesh, **layouts, csc=k in reads_csc)
+            for k, p in enumerate(network.projections)
         ]
+        for k in self.learning.keys() - reads_csc:
+            if self.shards[k].indices.dtype != np.int32:
+                got = f"{mesh.size} devices, one of which has 2^31 synapses of a projection that learns"
+                raise OverflowError(f"mesh: got {got}, expected more devices: indices are to fit int32")
         excitatory = np.zeros(self.layout.length, bool)
         excitatory[self.layout.places] = network.excitatory
         for p, shard in zip(network.projections, self.shards, strict=True):
             for part in shard.indptr.addressable_shards:
                 check_senders(p, np.asarray(part.data), excitatory)
-        self.learning = learning_of(network, self.shards, backend, mesh.devices.flat[0].platform)
         self.on_every_device = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
         delay, size = network.delay, self.layout.size
         part, whole, columns = P(self.axis), P(), P(None, self.axis)

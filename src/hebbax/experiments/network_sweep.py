@@ -89,7 +89,7 @@ def simulate(
             crowded=jnp.int32(0),
             neurons=own.neurons.start(jnp.asarray(everyone.ids)),
             weights=tuple(jnp.full(synapses[k].nse, number(own.projections[k].weight), jnp.float32) for k in learning),
-            traces=tuple(x.start(synapses[k]) for k, x in learning_of(own, synapses, backend).items()),
+            traces=tuple(x.start(synapses[k]) for k, x in learning_of(own, backend).items()),
         )
         return state, jnp.zeros(n, jnp.int32)
 
@@ -100,7 +100,7 @@ def simulate(
             state, counts = carry
             numbers = first + jnp.arange(delay, dtype=jnp.int32)
             drive = own.neurons.drive(jnp.asarray(everyone.ids), numbers)
-            learning = learning_of(own, synapses, backend)
+            learning = learning_of(own, backend)
             after, spikes = run_interval(own, synapses, learning, drive, state, state.arriving, numbers, backend)
             counted = (numbers >= settled) & (numbers < steps)
             counts = counts + jnp.sum(spikes & counted[:, None], axis=0, dtype=jnp.int32)

@@ -16,7 +16,7 @@ from hebbax._core.sent import SpikeLists, nobody
 from hebbax._core.specs import Sent
 from hebbax._core.visit import Archive, Change, PairRule, visit
 from hebbax.operators import in_unit
-from hebbax.rules._parameters import Factors
+from hebbax.rules._parameters import Factors, Shaped
 from hebbax.rules._traces import PairTraces, add_spikes, decay
 from hebbax.rules.pair import PairSTDP, step_pairs
 from hebbax.rules.power_law import PowerLawSTDP
@@ -44,7 +44,7 @@ def is_of_pairs(rule: Any) -> bool:
     return type(rule) in (PairSTDP, PowerLawSTDP)  # (one that is derived from them may do another thing)
 
 
-def pair_rule(rule: Any, synapses: Synapses, dt: Any, *, dendritic: bool) -> PairRule | None:
+def pair_rule(rule: Any, synapses: Shaped, dt: Any, *, dendritic: bool) -> PairRule | None:
     """A rule for weights that are plain numbers, if it is one of pairs with one number for all synapses."""
     if not is_of_pairs(rule):
         return None
