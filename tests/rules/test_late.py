@@ -165,7 +165,7 @@ def test_what_is_wrong_is_said():
     numbers, state = _late.pair_rule(RULES["additive"], synapses, DT, dendritic=True), _late.start(synapses)
     lists, spike = pack(jnp.ones((1, 5), bool), 5).at(0), jnp.ones(6, bool)
 
-    def arrive(state=state, lists=lists, indices=synapses.indices, indptr=synapses.indptr, step=3):
+    def arrive(state=state, lists=lists, indices=synapses.indices, indptr=synapses.indptr, step=3, spike=spike):
         wrong = SimpleNamespace(indices=indices, indptr=indptr)
         call = jax.jit(lambda weight, state: _late.arrive(numbers, wrong, weight, state, lists, spike, jnp.int32(step)))
         return jax.block_until_ready(call(weight, state))
@@ -183,6 +183,10 @@ def test_what_is_wrong_is_said():
     doubled = assemble(SpikeLists, dict(message=doubled.message.at[-1].set(3), sent=doubled.sent))  # 0, 1, 2, 3, 3
     with pytest.raises(Exception, match="lists"):
         arrive(lists=doubled)
+    silent = jnp.zeros(6, bool)  # (what is wrong is not that they would come too late)
+    for lost in (doubled, pack(jnp.ones((1, 5), bool), 4).at(0)):
+        with pytest.raises(Exception, match="lists"):
+            arrive(state=state._replace(pre=visit.Archive.empty(5, 6, 4)), lists=lost, spike=silent)
     later = state._replace(pre=visit.Archive.empty(5, 6, 4))
     with pytest.raises(Exception, match="post_spike: got spikes of step 3, expected none before step 4"):
         arrive(state=later)

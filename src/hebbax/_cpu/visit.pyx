@@ -187,7 +187,7 @@ cdef Status settle(Visit* call, int64_t since) noexcept nogil:
     return job.status
 
 
-cdef inline int64_t next_spike(const Visit* call, int64_t j) noexcept nogil:
+cdef int64_t next_spike(const Visit* call, int64_t j) noexcept nogil:
     """The next postsynaptic neuron from `j` on that spikes."""
     cdef int64_t n = call.network.n_other
     while True:
