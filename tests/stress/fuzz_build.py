@@ -20,10 +20,11 @@ import sanitized
 from record import ROOT
 
 HERE = Path(__file__).parent / "kernels"
-KINDS = tuple("update propagate collect deliver record fade tile pack merge exchange append tally sample".split())
+KINDS = tuple("update propagate collect deliver record fade tile pack merge exchange append tally sample visit".split())
 MODULES = (
     "_core.dlpack",
-    *(f"_cpu.{x}" for x in "threads rows update propagate collect calls tiles exchange logs handlers".split()),
+    *(f"_cpu.{x}" for x in "threads rows update propagate collect calls tiles exchange logs".split()),
+    *(f"_cpu.{x}" for x in "handlers visit visits".split()),
 )
 FUZZER, ADDRESS = "libclang_rt.fuzzer_no_main-x86_64.a", "libclang_rt.asan-x86_64.so"
 # Measures against threads and batches that small arrays would never reach: with these they take every path.
@@ -42,6 +43,8 @@ SMALL = {
     },
     "collect": {"GRAIN": 8},
     "calls": {"GRAIN": 8, "LARGE": 64, "FADED_AHEAD": 4},
+    "pieces": {"RECENT": 8, "PIECE": 16},
+    "visit": {"GRAIN": 8, "SPIKES": 2, "SPIKES_AHEAD": 2},
 }
 DOORS = {
     "threads": """
@@ -75,8 +78,10 @@ cdef public int hebbax_fuzz_call(
 cdef extern from *:
     '''
     void* hebbax_fuzz_exchange_handler(int kind);
+    void* hebbax_fuzz_visit_handler(void);
     '''
     void* hebbax_fuzz_exchange_handler(int kind) noexcept nogil
+    void* hebbax_fuzz_visit_handler() noexcept nogil
 
 cdef public void* hebbax_fuzz_handler(int kind) noexcept nogil:
     if kind == 0:
@@ -99,7 +104,20 @@ cdef public void* hebbax_fuzz_handler(int kind) noexcept nogil:
         return <void*> handle_tally
     if kind == 12:
         return <void*> handle_sample
+    if kind == 13:
+        return hebbax_fuzz_visit_handler()
     return hebbax_fuzz_exchange_handler(kind)
+""",
+    "visit": """
+cdef public int hebbax_fuzz_recent() noexcept nogil:
+    return RECENT
+
+cdef public int hebbax_fuzz_latest() noexcept nogil:
+    return LATEST
+""",
+    "visits": """
+cdef public void* hebbax_fuzz_visit_handler() noexcept nogil:
+    return <void*> handle_visit
 """,
     "exchange": """
 cdef public void* hebbax_fuzz_exchange_handler(int kind) noexcept nogil:

@@ -5,7 +5,7 @@
 extern "C" int hebbax_fuzz_call(int kind, const void* result, const void* operands, int flags, double mu, char* message);
 extern "C" void hebbax_fuzz_limit(long long threads);
 
-enum Kind { UPDATE, PROPAGATE, COLLECT, DELIVER, RECORD, FADE, TILE, PACK, MERGE, EXCHANGE, APPEND, TALLY, SAMPLE, KINDS };
+enum Kind { UPDATE, PROPAGATE, COLLECT, DELIVER, RECORD, FADE, TILE, PACK, MERGE, EXCHANGE, APPEND, TALLY, SAMPLE, VISIT, KINDS };
 enum Answer { DONE, FAILED, WRONG, NOT_FIT };
 
 struct Counts {

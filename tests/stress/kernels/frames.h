@@ -106,29 +106,35 @@ inline const XLA_FFI_Api* api() {
 using Handler = XLA_FFI_Error* (*)(XLA_FFI_CallFrame*);
 
 // Call a handler; return what went wrong, "" if nothing did.
-inline const char* call_xla(
-    Handler handler, Machine& machine, const Buffer* operands, int count, const Buffer& result, int32_t flags, double mu,
-    int attributes
+inline const char* call_frame(
+    Handler handler, Machine& machine, const Buffer* operands, int count, const Buffer* results, int returned,
+    XLA_FFI_Scalar* scalars, int attributes
 ) {
-    XLA_FFI_Buffer buffers[16] = {};
-    void *args[16], *rets[1];
-    for (int k = 0; k <= count; k++) {
-        const Buffer& from = k < count ? operands[k] : result;
+    XLA_FFI_Buffer buffers[24] = {};
+    void *args[16], *rets[8], *attrs[16];
+    for (int k = 0; k < count + returned; k++) {
+        const Buffer& from = k < count ? operands[k] : results[k - count];
         buffers[k].struct_size = sizeof(XLA_FFI_Buffer);
         buffers[k].dtype = (XLA_FFI_DataType)from.dtype, buffers[k].data = from.data;
         buffers[k].rank = from.rank, buffers[k].dims = (int64_t*)from.dims;
-        (k < count ? args[k] : rets[0]) = &buffers[k];
+        (k < count ? args[k] : rets[k - count]) = &buffers[k];
     }
-    XLA_FFI_Scalar scalars[2] = {{XLA_FFI_DataType_S32, &flags}, {XLA_FFI_DataType_F64, &mu}};
-    void* attrs[2] = {&scalars[0], &scalars[1]};
+    for (int k = 0; k < attributes; k++) attrs[k] = &scalars[k];
     XLA_FFI_CallFrame frame = {};
     frame.struct_size = sizeof frame, frame.api = api(), frame.ctx = (XLA_FFI_ExecutionContext*)&machine;
     frame.stage = XLA_FFI_ExecutionStage_EXECUTE;
     frame.args.size = count, frame.args.args = args;
-    frame.rets.size = 1, frame.rets.rets = rets;
+    frame.rets.size = returned, frame.rets.rets = rets;
     frame.attrs.size = attributes, frame.attrs.attrs = attrs;
     XLA_FFI_Error* error = handler(&frame);
     return error ? ((Error*)error)->message : "";
+}
+inline const char* call_xla(
+    Handler handler, Machine& machine, const Buffer* operands, int count, const Buffer& result, int32_t flags, double mu,
+    int attributes
+) {
+    XLA_FFI_Scalar scalars[2] = {{XLA_FFI_DataType_S32, &flags}, {XLA_FFI_DataType_F64, &mu}};
+    return call_frame(handler, machine, operands, count, &result, 1, scalars, attributes);
 }
 // Threads that were asked come after all is done.
 inline void let_late_ones_come(Machine& machine) {

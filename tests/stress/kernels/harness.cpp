@@ -5,7 +5,7 @@
 #include <fstream>
 #include <iterator>
 
-#include "logs.h"
+#include "visits.h"
 
 extern "C" void* hebbax_fuzz_handler(int kind);
 
@@ -14,6 +14,7 @@ static void start() {
     if (started) return;
     started = true;
     open_arenas();
+    open_visited();
     threads.start();
     for (int k = 0; k < KINDS; k++) {
         handlers[k] = (Handler)hebbax_fuzz_handler(k);
@@ -30,7 +31,8 @@ static void one_input(const uint8_t* data, size_t size) {
     Draw draw{data, data + size};
     counts.inputs++;
     int which = draw.byte();
-    if (which < 176) NetworkCase(draw, which % 4).run();
+    if (which < 168) NetworkCase(draw, which % 4).run();
+    else if (which < 176) VisitCase(draw).run();
     else if (which < 188) run_tile(draw);
     else if (which < 200) run_fade(draw);
     else if (which < 208) run_record(draw);

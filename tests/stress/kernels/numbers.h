@@ -6,12 +6,12 @@
 #include <cstring>
 #include <limits>
 
-enum DType { BOOL = 1, INT32 = 4, INT64 = 5, FLOAT16 = 10, FLOAT32 = 11, FLOAT64 = 12, BFLOAT16 = 16 };
+enum DType { BOOL = 1, INT32 = 4, INT64 = 5, UINT16 = 7, FLOAT16 = 10, FLOAT32 = 11, FLOAT64 = 12, BFLOAT16 = 16 };
 
 inline int itemsize(int dtype) {
     switch (dtype) {
         case BOOL: return 1;
-        case FLOAT16: case BFLOAT16: return 2;
+        case UINT16: case FLOAT16: case BFLOAT16: return 2;
         case INT64: case FLOAT64: return 8;
         default: return 4;
     }
