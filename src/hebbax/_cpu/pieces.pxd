@@ -109,8 +109,9 @@ cdef struct Job:
 
 
 cdef inline Row row_of(const Visit* call, int64_t j) noexcept nogil:
-    """What is known of a neuron's last spike; one of more than 2^30 steps before `since` counts as of then."""
-    cdef Row row = Row(0, 0, <int32_t> max(<int64_t> call.rows[2 * j] - call.since[0] + 1, <int64_t> NEVER), 0)
+    """What is known of a neuron's last spike; one of more than 2^30 steps before or after `since` counts as of then."""
+    cdef int64_t before = <int64_t> call.rows[2 * j] - call.since[0] + 1
+    cdef Row row = Row(0, 0, <int32_t> min(max(before, <int64_t> NEVER), -<int64_t> NEVER), 0)
     memcpy(&row.trace, &call.rows[2 * j + 1], sizeof(float))
     return row
 
