@@ -53,7 +53,8 @@ class Synapses:
     csc_indptr, csc_indices : Array, shape (n_post + 1,) and (nse,)
         The same column by column: where each postsynaptic neuron's synapses start, and their presynaptic neurons.
     weight_indices : Array, shape (nse,)
-        Position in CSR order of every synapse in CSC order.
+        Position in CSR order of every synapse in CSC order. All three are None in a part of synapses that were split
+        with `csc=False` (see `hebbax.sharding.split`).
     shape : tuple of int
         `(n_pre, n_post)`.
 
@@ -90,9 +91,9 @@ class Synapses:
 
     indptr: jax.Array
     indices: jax.Array
-    csc_indptr: jax.Array
-    csc_indices: jax.Array
-    weight_indices: jax.Array
+    csc_indptr: Any
+    csc_indices: Any
+    weight_indices: Any
     shape: tuple[int, int]
 
     def __init__(self, indptr: Integers, indices: Integers, *, shape: tuple[int, int], multapses: bool = False) -> None:
@@ -454,7 +455,8 @@ class Synapses:
             size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self))
             pairs = self.n_pre * self.n_post
             share = f", {self.nse / pairs:.3g} per pair" if pairs else ""
-            return f"Synapses(shape={self.shape}, nse={self.nse}{share}, {self.indices.dtype}, {_in_bytes(size)})"
+            memory = f"{_in_bytes(size)}{building.without_csc_view(self)}"
+            return f"Synapses(shape={self.shape}, nse={self.nse}{share}, {self.indices.dtype}, {memory})"
         except (AttributeError, TypeError):  # JAX, or a function in `jax.tree.map`, put other things there than arrays
             return f"Synapses({', '.join(f'{name}={x!r}' for name, x in vars(self).items())})"
 

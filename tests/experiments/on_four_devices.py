@@ -61,6 +61,7 @@ def test_the_csc_view_is_there_where_it_is_read(asked):
         assert all(shard.count for shard in split.shards)
 
 
+@pytest.mark.skipif(_cpu.missing is not None, reason="nothing is late without kernels")
 def test_more_synapses_on_a_device_than_late_ones_may_be_are_refused(monkeypatch):
     monkeypatch.setattr(connectivity, "index_dtype", lambda *_: np.dtype(np.int64))
     network = cuba.build(cuba.Parameters(), neurons=203, plastic=True, seed=0)

@@ -160,6 +160,19 @@ def test_a_spike_may_be_long_ago():
     assert got == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_spike_of_the_far_future_is_no_earlier_one():
+    """Such as nobody keeps; its step overflows no number."""
+    synapses, weight, _ = network(4, 5, 6, 1.0)
+    numbers, state = _late.pair_rule(RULES["additive"], synapses, DT, dendritic=True), _late.start(synapses)
+    numbers = dataclasses.replace(numbers, down=dataclasses.replace(numbers.down, factor=0.0))
+    archive = visit.Archive.empty(5, 6, -1)
+    rows = archive.rows.at[:, 0].set(2**31 - 1).at[:, 1].set(int(np.float32(1).view(np.int32)))
+    state = state._replace(pre=archive._replace(rows=rows))
+    lists, spike = pack(jnp.ones((1, 5), bool), 5).at(0), jnp.ones(6, bool)
+    after, *_ = jax.jit(lambda *x: _late.arrive(numbers, synapses, *x, lists, spike, jnp.int32(100)))(weight, state)
+    np.testing.assert_array_equal(after, weight)
+
+
 def test_what_is_wrong_is_said():
     synapses, weight, _ = network(4, 5, 6, 1.0)
     numbers, state = _late.pair_rule(RULES["additive"], synapses, DT, dendritic=True), _late.start(synapses)

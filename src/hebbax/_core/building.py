@@ -36,6 +36,11 @@ def csc_view(synapses: Any, reader: str) -> tuple[Any, Any, Any]:
     return synapses.csc_indices, synapses.csc_indptr, synapses.weight_indices
 
 
+def without_csc_view(synapses: Any) -> str:
+    """What their `repr` says where they have none."""
+    return ", without CSC view" if synapses.csc_indptr is None else ""
+
+
 class Listed(NamedTuple):
     """Synapses in any order, known to lie in `shape`."""
 

@@ -76,8 +76,8 @@ class Split:
         ]
         for k in self.learning.keys() - reads_csc:
             if self.shards[k].indices.dtype != np.int32:
-                got = f"{mesh.size} devices, one of which has 2^31 synapses of a projection that learns"
-                raise OverflowError(f"mesh: got {got}, expected more devices: indices are to fit int32")
+                got = f"{mesh.size} devices, one of which has 64-bit indices in a projection that learns"
+                raise OverflowError(f"mesh: got {got}, expected more devices, or backend='jax', which takes those")
         excitatory = np.zeros(self.layout.length, bool)
         excitatory[self.layout.places] = network.excitatory
         for p, shard in zip(network.projections, self.shards, strict=True):

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from hebbax._core import unitless
-from hebbax._core.building import csc_view, with_unit, without_unit
+from hebbax._core.building import csc_view, with_unit, without_csc_view, without_unit
 from hebbax._core.compat import reshard, shard_map
 from hebbax._core.forks import check_jax
 from hebbax._core.layout import (
@@ -102,7 +102,8 @@ class ShardedSynapses:
     def __repr__(self) -> str:
         try:
             network = f"shape={(self.pre.n, self.post.n)}, nse={self.count}"
-            return f"ShardedSynapses({network}, shards={self.shards}, room for {self.nse // self.shards} each)"
+            room = f"room for {self.nse // self.shards} each{without_csc_view(self)}"
+            return f"ShardedSynapses({network}, shards={self.shards}, {room})"
         except (AttributeError, TypeError):  # JAX, or a function in `jax.tree.map`, put other things there than arrays
             return f"ShardedSynapses({', '.join(f'{name}={x!r}' for name, x in vars(self).items())})"
 

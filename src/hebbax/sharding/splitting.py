@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hebbax._core import connectivity
-from hebbax._core.building import weight_numbers, with_unit
+from hebbax._core.building import csc_view, weight_numbers, with_unit
 from hebbax._core.layout import Layout, padded, part_of_columns, place
 from hebbax._core.pytree import assemble
 from hebbax._core.unitless import check_options
@@ -51,9 +51,10 @@ def split(
         same population. By default presynaptic neurons are shared out in equal numbers, postsynaptic ones so that the
         largest number of synapses of a shard, plus its neurons, is as small as contiguous ranges allow.
     csc : bool, default True
-        Whether to build the CSC view, too. Without it a synapse takes 4 bytes in place of 12 (of 32-bit indices), and
-        what reads it raises a TypeError: `update_on_post`, thus the steps of most rules, `propagate_on_post`, and of
-        `local()` also `apply_on_post` and `hebbax.rewire_within`.
+        Whether to keep the CSC view, too. Without it a synapse takes 4 bytes in place of 12 (of 32-bit indices) in the
+        end, though not while it is built. What reads the view then raises a TypeError: `update_on_post`, thus the steps
+        of most rules, `propagate_on_post`, and of `local()` also `apply_on_post` and `hebbax.rewire_within`, and
+        `split` and `from_parts` if they are given it.
 
     Returns
     -------
@@ -97,7 +98,7 @@ def split(
         raise TypeError(f"synapses: got {type(synapses).__name__}, expected a hebbax.Synapses")
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(synapses)):
         raise TypeError("synapses: got traced arrays, expected concrete ones: call split outside jit")
-    indptr, indices = (np.asarray(x) for x in (synapses.csc_indptr, synapses.csc_indices))
+    indices, indptr, _ = map(np.asarray, csc_view(synapses, "split"))
     balanced = functools.partial(Layout.balanced, np.diff(indptr))
     where = _where(synapses.shape, mesh, axis, recurrent, pre, post, csc, balanced)
     starts = where.post.starts
@@ -121,8 +122,8 @@ def from_parts(
 ) -> Any:
     """Split synapses as `split` does, without the whole network: each process builds the parts of its own devices.
 
-    All processes of the mesh call it together. What one of them keeps is its parts, and while it builds, about as much
-    again.
+    All processes of the mesh call it together. What one of them keeps is its parts. While it builds, there is also what
+    `part` returns and, of one shard at a time, what is made of that: about three times what parts take with both views.
 
     Parameters
     ----------
@@ -252,7 +253,7 @@ def _checked(part: Callable[[int, int], Any], shape: tuple[int, int], first: int
         raise TypeError(f"{call} {type(returned).__name__}, expected a hebbax.Synapses, or one and its weights")
     if synapses.shape != shape:
         raise ShapeError(f"{call} synapses of shape {synapses.shape}, expected {shape}, that of the whole network")
-    indptr = np.asarray(synapses.csc_indptr)
+    indices, indptr, _ = map(np.asarray, csc_view(synapses, "from_parts: part"))
     if indptr[first] or indptr[stop] < indptr[-1]:
         degrees = np.diff(indptr)
         degrees[first:stop] = 0
@@ -262,7 +263,7 @@ def _checked(part: Callable[[int, int], Any], shape: tuple[int, int], first: int
     if weights:
         numbers, unit = weight_numbers("part: weight", weights[0], (synapses.nse,))
         numbers = numbers[: int(indptr[-1])]  # without free places
-    return _Part(indptr[first : stop + 1].copy(), np.asarray(synapses.csc_indices), numbers, unit)
+    return _Part(indptr[first : stop + 1].copy(), indices, numbers, unit)
 
 
 def _agreed(parts: dict[int, _Part], where: _Where, failure: Exception | None) -> np.ndarray:

@@ -267,10 +267,12 @@ struct VisitCase {
         double fades = std::exp2(-std::min(decay * (step - pre[j].step), 300.0));
         pre[j] = Pre{step, (float)(after(pre[j]) * fades)};
     }
-    // (in whatever order they are added: a share of the sum of what is sent)
+    // (in the order of the synapses, whoever visits them: to the bit, if what is sent is)
     void send(int64_t i, const Guess& x) {
-        out[i].x += x.x;
-        out[i].slack += x.slack + 64 * FLT_EPSILON * std::fabs(x.x);
+        Guess& sum = out[i];
+        sum.slack += x.slack;
+        if (sum.slack) sum.slack += 2 * FLT_EPSILON * (std::fabs(sum.x) + std::fabs(x.x));
+        sum.x += x.x;
     }
     static void compare(const char* what, float now, const Guess& expected, int64_t k) {
         if (!std::isfinite(expected.x) && expected.slack) return;
