@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 import hebbax
+from hebbax._core.building import CSC, CSR
 from hebbax._core.layout import part_of_columns
 from hebbax._core.pytree import assemble
 from hebbax._core.reference import SENT_HEADER
@@ -38,7 +39,6 @@ from hebbax._core.sent import merge, nobody, pack, second_half
 from hebbax._core.specs import Sent
 from hebbax.experiments import hpc, network, network_split
 from hebbax.experiments.learning import learning_of
-from hebbax.sharding.sharded import CSC, CSR
 
 RESULTS = Path(__file__).parent / "results"
 NODES = [1, 4, 16, 64, 256, 1024]

@@ -21,7 +21,7 @@ from hebbax.errors import ShapeError
 from hebbax.operators import Plain, in_unit
 from hebbax.synapses import Integers, Synapses
 
-VIEWS = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")
+VIEWS = (*building.CSR, *building.CSC)
 AGAIN = (
     "add_pre[{k}], add_post[{k}]: got {pre}, {post}, where a synapse is kept or added already "
     "(multapses=True would keep both)"

@@ -15,6 +15,9 @@ from hebbax._core.forks import check_jax
 from hebbax._core.unitless import WEIGHT_DTYPES, arithmetic_dtype
 from hebbax.errors import ShapeError
 
+CSR = ("indptr", "indices")  # fields of `Synapses`, which are rows,
+CSC = ("csc_indptr", "csc_indices", "weight_indices")  # and columns
+
 
 def both_views(
     indptr: np.ndarray, indices: np.ndarray, shape: tuple[int, int], by_column: bool = False
@@ -23,9 +26,8 @@ def both_views(
     check_jax()
     dtype = connectivity.index_dtype(indices.size, shape)
     views = connectivity.views_of_columns if by_column else connectivity.views_of_rows
-    names = ("indptr", "indices", "csc_indptr", "csc_indices", "weight_indices")
     with jax.ensure_compile_time_eval():  # concrete arrays also where somebody's `jit` is tracing
-        fields = {n: jnp.array(x, dtype) for n, x in zip(names, views(indptr, indices, shape), strict=True)}
+        fields = {n: jnp.array(x, dtype) for n, x in zip((*CSR, *CSC), views(indptr, indices, shape), strict=True)}
     return {**fields, "shape": shape}
 
 

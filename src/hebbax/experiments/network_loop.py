@@ -64,6 +64,8 @@ def simulate(
     ValueError
         `seconds` is not a positive number, takes too many steps, or fewer than were kept; or several processes have too
         many weights to keep them.
+    OverflowError
+        A device has more synapses of a projection that learns than the CPU kernels number, 2^31 - 1.
     """
     if not (math.isfinite(seconds) and seconds > 0):
         raise ValueError(f"seconds: got {seconds}, expected a positive number")

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from hebbax._core import unitless
-from hebbax._core.building import csc_view, with_unit, without_csc_view, without_unit
+from hebbax._core.building import CSC, CSR, csc_view, with_unit, without_csc_view, without_unit
 from hebbax._core.compat import reshard, shard_map
 from hebbax._core.forks import check_jax
 from hebbax._core.layout import (
@@ -36,8 +36,6 @@ from hebbax.operators import Plain, WithUnit, check_bound_order, in_unit_of_prod
 from hebbax.synapses import Synapses
 
 T = TypeVar("T")
-CSR = ("indptr", "indices")
-CSC = ("csc_indptr", "csc_indices", "weight_indices")
 
 
 @pytree("pre", "post", "count", "mesh", "axis")

@@ -14,12 +14,12 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hebbax._core import connectivity
-from hebbax._core.building import csc_view, weight_numbers, with_unit
+from hebbax._core.building import CSC, CSR, csc_view, weight_numbers, with_unit
 from hebbax._core.layout import Layout, padded, part_of_columns, place
 from hebbax._core.pytree import assemble
 from hebbax._core.unitless import check_options
 from hebbax.errors import ShapeError
-from hebbax.sharding.sharded import CSC, CSR, ShardedSynapses
+from hebbax.sharding.sharded import ShardedSynapses
 from hebbax.synapses import Synapses
 
 
