@@ -41,7 +41,8 @@ stress: $(VENV)/.with-stress
 
 # Against NEST and Brian2 too.
 test-agreement: $(VENV)/.with-agreement
-	$(PYTEST) tests/rules/test_agreement.py tests/rules/test_nest.py tests/rules/test_brian2.py -rP $(PYTEST_ARGS)
+	$(PYTEST) tests/rules/test_agreement.py tests/rules/test_nest.py tests/rules/test_nest_network.py \
+		tests/rules/test_brian2.py -rP $(PYTEST_ARGS)
 
 # Arrays of PyTorch in hebbax.inplace and in the JAX functions.
 test-torch: $(VENV)/.with-torch

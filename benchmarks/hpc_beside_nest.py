@@ -2,7 +2,8 @@
 
     python benchmarks/hpc_beside_nest.py [--scale 1] [--seconds 0.3] [--static]
 
-Prints two Markdown tables, the second one of how rates go on: as weights grow, this network synchronises. It takes `pip install hebbax[simulators]`, and at scale 1 some minutes and 5 GB.
+Prints two Markdown tables, the second one of how rates go on: as weights grow, this network synchronises. It takes `pip
+install hebbax[simulators]`, and at scale 1 some minutes and 5 GB.
 """
 
 from __future__ import annotations
