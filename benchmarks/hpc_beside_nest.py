@@ -70,12 +70,12 @@ def course(times: np.ndarray, neurons: int, seconds: float) -> list[float]:
 
 
 def described(excitatory: np.ndarray, inhibitory: np.ndarray, variation: np.ndarray, weight: np.ndarray) -> dict:
-    changed = {"weight, pA": float(weight.mean(dtype=np.float64)), "its SD": float(weight.std(dtype=np.float64))}
+    of_all = {"weight, pA": np.mean, "its SD": np.std} if weight.size else {}
     return {
         "E rate, Hz": float(excitatory.mean()),
         "I rate, Hz": float(inhibitory.mean()),
         "CV of intervals": float(variation.mean()) if variation.size else float("nan"),
-        **(changed if weight.size else {}),
+        **{name: float(number(weight, dtype=np.float64)) for name, number in of_all.items()},
     }
 
 
