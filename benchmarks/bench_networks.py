@@ -28,6 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 RESULTS = Path(__file__).parent / "results"
 SCRIPTS = Path(__file__).parent / "networks"
+RATE_TOLERANCE = 0.1  # networks whose rates differ by more are not the same
 SYNAPSES_TOLERANCE = 0.01  # nor are those whose numbers of plastic synapses, which are drawn, do
 
 
@@ -51,15 +52,13 @@ class Row(NamedTuple):
     two_threads: float  # times as fast as one
     plastic: float | None = None  # times as long as static, at most
     options: tuple[str, ...] = ()
-    rate_tolerance: float = 0.1  # networks whose rates differ by more are not the same
 
 
 ROWS = (
     Row("cuba4000", "4 000 neurons × 80", 1.0, 0.2, 2.5, 0.95, plastic=1.4),
     Row("cuba40000", "40 000 neurons × 800", 0.5, 0.05, 4.0, 1.6),
     Row("brunel10k", "10 000 neurons × 1 000", 0.3, 0.02, 4.0, 1.6, plastic=1.6),
-    # Its rate grows as its weights do, and when is up to the seed (docs/agreement.md).
-    Row("hpc", "11 250 neurons × 11 250", 0.3, 0.01, 4.0, 1.6, options=("--scale", "1"), rate_tolerance=0.3),
+    Row("hpc", "11 250 neurons × 11 250", 0.3, 0.01, 4.0, 1.6, options=("--scale", "1")),
 )
 
 
@@ -174,7 +173,7 @@ def other_rates(row: Row, found: dict, timeout: float) -> list[str]:
     return [
         name
         for name, outcomes in found.items()
-        if abs(rate(outcomes) / expected[outcomes["plastic"][0]["seconds"]] - 1) > row.rate_tolerance
+        if abs(rate(outcomes) / expected[outcomes["plastic"][0]["seconds"]] - 1) > RATE_TOLERANCE
         or abs(synapses[name] / synapses[ours.name] - 1) > SYNAPSES_TOLERANCE
     ]
 
