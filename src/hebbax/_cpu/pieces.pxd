@@ -1,6 +1,6 @@
 """A piece of the rows that `visit.pyx` visits: synapses that are worked on together, by vectors.
 
-Of up to 128 synapses, those that have missed a spike are listed, among these those that have missed another one before
+Of up to 512 synapses, those that have missed a spike are listed, among these those that have missed another one before
 that, and so on. Then lists are worked off from the last one to the first: so every synapse takes its spikes in their
 order. It takes the same ones whoever visits it, and in whatever piece.
 """
@@ -46,8 +46,8 @@ cdef struct Visit:
 
 
 cdef enum:
-    PIECE = 128      # synapses that are visited together: a multiple of
-    LANES = 16       # numbers of the largest vectors
+    PIECE = 512      # synapses that are visited together: a multiple of
+    LANES = 8        # numbers of the largest vectors
     BLOCK = 8        # synapses that are copied together
     LINE = 16        # indices, or weights, in a cache line
     SOME = 3         # lines that are fetched at a time
