@@ -2,9 +2,9 @@
 
     python benchmarks/hpc_beside_numpy.py [--scale 1] [--inputs 1] [--seconds 0.4]
 
-The network is chaotic: a rounding moves one spike by a step, and some milliseconds later all of them. So NumPy's neurons
-are reset where hebbax's have spiked, and nowhere else; each must have been at the threshold then, and at no other time,
-and by these spikes the weights must have become what they are. At scale 1 it takes some minutes and 4 GB.
+The network is chaotic: a rounding moves one spike by a step, and some milliseconds later all of them. So NumPy's
+neurons are reset where hebbax's have spiked, and nowhere else; each must have been at the threshold then, and at no
+other time, and by these spikes the weights must have become what they are. At scale 1 it takes some minutes and 4 GB.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Found:
     """What a run comes to beside NumPy."""
 
     spikes: int
-    wrong: list[tuple[int, int, float]]  # step, neuron, and how far from the threshold (mV): a spike too many, or missing
+    wrong: list[tuple[int, int, float]]  # step, neuron, how far (mV) from the threshold: spikes too many, or missing
     close: int  # how often a neuron was within 0.001 mV of the threshold
     weights: int  # of which all were compared
     weight: float  # their mean, pA,
@@ -57,9 +57,7 @@ class Weights:
         for row, j in zip(self.number, neurons, strict=True):
             row[:] = np.bincount(self._targets(j), minlength=neurons.size)
         self.up, self.down, self.mu = p.learning_rate, p.learning_rate * p.depression_ratio, p.exponent
-        self.pre_decay, self.post_decay = (
-            np.exp(-(p.time_step / x)) for x in (p.potentiation_time, p.depression_time)
-        )
+        self.pre_decay, self.post_decay = (np.exp(-(p.time_step / x)) for x in (p.potentiation_time, p.depression_time))
         self.pre_trace, self.post_trace = np.zeros(neurons.size), np.zeros(neurons.size)
 
     def _targets(self, neuron: int) -> np.ndarray:
@@ -110,10 +108,10 @@ def check(run: Run, p: hpc.Parameters) -> Found:
         if k % BLOCK == 0:
             drive = np.asarray(network.neurons.drive(ids, jnp.arange(k, k + BLOCK, dtype=jnp.int32)))
         moved = v_v * voltage + v_i * current + v_r * rise
-        spike = np.zeros(n, bool)
+        spike, awake = np.zeros(n, bool), refractory == 0
         spike[spikes[k]] = True
-        wrong += [(k, j, moved[j] - threshold) for j in np.flatnonzero(spike != ((refractory == 0) & (moved >= threshold)))]
-        close += np.count_nonzero((refractory == 0) & (np.abs(moved - threshold) < 1e-3))
+        wrong += [(k, j, moved[j] - threshold) for j in np.flatnonzero(spike != (awake & (moved >= threshold)))]
+        close += np.count_nonzero(awake & (np.abs(moved - threshold) < 1e-3))
         voltage = np.where(spike | (refractory > 0), 0.0, moved)
         current, rise = i_i * current + i_r * rise, r_r * rise
         refractory = np.where(spike, rest, np.maximum(refractory - 1, 0))
