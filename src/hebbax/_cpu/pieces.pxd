@@ -3,6 +3,9 @@
 Of up to 512 synapses, those that have missed a spike are listed, among these those that have missed another one before
 that, and so on. Then lists are worked off from the last one to the first: so every synapse takes its spikes in their
 order. It takes the same ones whoever visits it, and in whatever piece.
+
+A piece lies on the stack, 151 KiB. (With pieces of 128, and vectors of 16, a step of `hebbax.experiments.hpc` took 1.15
+to 1.3 times as long: where rows are short, one that has missed many spikes makes as many lists, most nearly empty.)
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
