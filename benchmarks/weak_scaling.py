@@ -152,7 +152,8 @@ class Node:
                 self.network, synapses, self.learning, drive, state, arriving, steps
             )
             sent = pack(populations.by_population(spikes), self.sent.capacity).message  # which the exchange would send
-            kept = hebbax.fence((jnp.concatenate([state.own[delay:], own[k % PATTERNS]]), sent))[0]
+            spikes = jnp.roll(own[k % PATTERNS], k // PATTERNS, axis=1)  # (nobody is to spike more than others do)
+            kept = hebbax.fence((jnp.concatenate([state.own[delay:], spikes]), sent))[0]
             return network_split.State(None, kept, state.crowded, *carry), None
 
         return jax.lax.scan(interval, state, first + jnp.arange(intervals, dtype=jnp.int32))[0]

@@ -38,8 +38,11 @@ def network(seed, n_pre, n_post, prob):
     return synapses, weight, rng
 
 
-def run(rule, synapses, weight, pre, post, *, dendritic, late, first=0, settled=()):
-    """Weights that were sent at every step, and the last ones: by the rule's steps, or late."""
+def run(rule, synapses, weight, pre, post, *, dendritic, late, first=0, settled=(), passes=None):
+    """Weights that were sent at every step, and the last ones: by the rule's steps, or late.
+
+    To `passes` is added how far rows have taken what they missed before they are told to.
+    """
     steps = len(pre)
     lists = pack(jnp.asarray(pre), pre.size)
     state = _late.start(synapses) if late else rule.init(synapses)
@@ -68,6 +71,8 @@ def run(rule, synapses, weight, pre, post, *, dendritic, late, first=0, settled=
         inputs = jnp.arange(start, end), jnp.asarray(pre[start:end]), jnp.asarray(post[start:end])
         carry, some = jax.jit(lambda carry, inputs: jax.lax.scan(step, carry, inputs))(carry, inputs)
         sent.append(some)
+        if passes is not None:
+            passes.append(np.asarray(carry[1].pre.settling) - [first, first, first, 0, 0])
         if late:
             carry = settle(*carry, first + end)
         start = end
@@ -139,6 +144,71 @@ def test_synapses_miss_more_spikes_than_are_kept(dendritic):
         np.testing.assert_allclose(got, x, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("dendritic", [False, True])
+def test_rows_take_a_share_at_every_step(dendritic):
+    """Before there is no room for a spike, without all rows having to wait for all: the same bits.
+
+    Some weights are out of bounds at first, where they stay until they change: a spike that is not to be taken yet does
+    not bring them back.
+    """
+    synapses, weight, rng = network(7, 300, 30, 0.5)
+    weight = weight.at[::7].set(1.5)
+    steps, passes = 500, []
+    pre, post = spikes(rng, steps, 300, 0.004), spikes(rng, steps, 30, np.where(np.arange(30) % 6, 0.001, 0.3))
+    options = dict(dendritic=dendritic, late=True)
+    sent, last = run(RULES["power law"], synapses, weight, pre, post, passes=passes, **options)
+    base, passed, began, following, share = passes[0]
+    assert base == 0 and 300 < passed <= began <= steps and (share == 0 or 0 < following < 300)
+    often = range(10, steps, 10)
+    for first in (0, 1_999_999_000):
+        expected = run(RULES["power law"], synapses, weight, pre, post, first=first, settled=often, **options)
+        np.testing.assert_array_equal(sent, expected[0])
+        np.testing.assert_array_equal(last, expected[1])
+    assert (last == 1.5).any() and (last[::7] < 1.5).any()
+
+
+@pytest.mark.parametrize("dendritic", [False, True])
+def test_steps_are_more_than_16_bits_count(dendritic):
+    """Of neurons that spike rarely: the archive counts anew from where rows have taken what was before.
+
+    Shortly before it does, there are spikes which one row has yet to take.
+    """
+    rule = hebbax.PairSTDP(50.0 * u.ms, 50.0 * u.ms, 0.5, 0.1, -np.inf, np.inf)
+    synapses, weight, rng = network(8, 6, 5, 1.0)
+    steps, passes = 90_000, []
+    pre, post = spikes(rng, steps, 6, 1e-4), spikes(rng, steps, 5, 2e-4)
+    pre[64_900:, 0], post[64_000:65_100], post[64_950] = False, False, True
+    pre[[64_900, 80_000], 0] = True
+    sent, last = run(rule, synapses, weight, pre, post, late=True, dendritic=dendritic, passes=passes)
+    base, passed, *_ = passes[0]
+    assert 0 < base <= passed < steps
+    expected = run(rule, synapses, weight, pre, post, late=False, dendritic=dendritic)
+    np.testing.assert_allclose(sent, expected[0], rtol=2e-4, atol=2e-5)
+    np.testing.assert_allclose(last, expected[1], rtol=2e-4, atol=2e-5)
+
+
+def test_all_rows_take_what_they_missed_where_shares_are_too_small():
+    """As where steps are left out: what has not been taken by then is taken before a spike is lost."""
+    synapses, weight = hebbax.Synapses.from_dense(np.full((4000, 1), 0.5, np.float32))
+    numbers = _late.pair_rule(RULES["unbounded"], synapses, DT, dendritic=True)
+    arrive = jax.jit(lambda *args: _late.arrive(numbers, synapses, *args))
+    settle = jax.jit(lambda *args: _late.settle(numbers, synapses, *args))
+    results = []
+    for often in (False, True):
+        state, new = _late.start(synapses), weight
+        for k in range(80):
+            lists = pack(jnp.full((1, 4000), k in (0, 79)), 4000).at(0)
+            new, state, _ = arrive(new, state, lists, jnp.array([True]), jnp.int32(100 * k))
+            if often and k % 10 == 0:
+                new, state = settle(new, state, jnp.int32(100 * k + 1))
+            if not often and k == 63:
+                assert state.pre.settling[0] == 0 and state.pre.settling[4] > 0
+        assert state.pre.settling[0] > 0
+        results.append(settle(new, state, jnp.int32(8000))[0])
+    assert results[0][0] > 0.5
+    np.testing.assert_array_equal(*results)
+
+
 def visited(steps, *, pre, post, dt=DT):
     """The weight of one synapse, 0.5 at first, after these steps, with a dendritic delay; it is settled in the end."""
     rule = RULES["unbounded"]
@@ -203,6 +273,9 @@ def test_what_is_wrong_is_said():
     later = state._replace(pre=visit.Archive.empty(5, 6, 4))
     with pytest.raises(Exception, match="post_spike: got spikes of step 3, expected none before step 4"):
         arrive(state=later)
+    for wrong in ([0, 0, 0, 6, 1], [0, 0, 0, -1, 1], [0, 0, 0, 0, -1], [0, 2, 1, 0, 0], [1, 0, 0, 0, 0]):
+        with pytest.raises(Exception, match="lists"):
+            arrive(state=state._replace(pre=state.pre._replace(settling=jnp.array(wrong, jnp.int32))))
 
 
 def test_rules_that_cannot_be_late():

@@ -44,7 +44,7 @@ SMALL = {
     "collect": {"GRAIN": 8},
     "calls": {"GRAIN": 8, "LARGE": 64, "FADED_AHEAD": 4},
     "pieces": {"RECENT": 8, "PIECE": 16},
-    "visit": {"GRAIN": 8, "SPIKES": 2, "SPIKES_AHEAD": 2},
+    "visit": {"GRAIN": 8, "SPIKES": 2, "SPIKES_AHEAD": 2, "AGE": 16, "LONGEST": 8, "LAST": 4, "ROWS": 4},
 }
 DOORS = {
     "threads": """
@@ -111,9 +111,6 @@ cdef public void* hebbax_fuzz_handler(int kind) noexcept nogil:
     "visit": """
 cdef public int hebbax_fuzz_recent() noexcept nogil:
     return RECENT
-
-cdef public int hebbax_fuzz_latest() noexcept nogil:
-    return LATEST
 """,
     "visits": """
 cdef public void* hebbax_fuzz_visit_handler() noexcept nogil:

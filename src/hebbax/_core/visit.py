@@ -34,7 +34,8 @@ class Archive(NamedTuple):
 
     rows: Any  # (n_pre, 2) int32: step of the last presynaptic spike, bits of its trace before that; -1: of none
     recent: Any  # (kept, n_post) uint16: steps of the last postsynaptic spikes, the last one first; 0: none
-    since: Any  # (1,) int32: from here on they count, this step being 1; all synapses have what was before
+    settling: Any  # (5,) int32: from which step on they count, this being 1; before which all synapses have taken them;
+    # those of the first rows, before which; how many rows these are, and how many more will be in a step
 
     @classmethod
     def empty(cls, n_pre: int, n_post: int, step: Any = 0) -> Archive:
@@ -45,7 +46,8 @@ class Archive(NamedTuple):
     @staticmethod
     def settled(n_post: int, step: Any) -> tuple[jax.Array, jax.Array]:
         """The other two where all synapses have taken what was before this step."""
-        return jnp.zeros((_cpu.most_recent(), n_post), jnp.uint16), jnp.full(1, step, jnp.int32)
+        settling = jnp.stack([jnp.asarray(x, jnp.int32) for x in (step, step, step, 0, 0)])
+        return jnp.zeros((_cpu.most_recent(), n_post), jnp.uint16), settling
 
 
 @dataclass(frozen=True)

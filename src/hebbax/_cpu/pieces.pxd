@@ -28,11 +28,20 @@ cdef struct Change:
     int kind     # as in `bounds.pxd`
 
 
+# What is done about spikes that are to be kept no longer: a share of the rows, at every step, takes what it has missed.
+cdef struct Pass:
+    int32_t base     # the step from which the archive counts, this being 1
+    int32_t settled  # all synapses have taken what was before this step,
+    int32_t began    # those of rows before the next one what was before this one: a pass ends when they are all rows
+    int32_t next
+    int32_t share    # rows a step; 0: no pass is under way
+
+
 cdef struct Visit:
     Network network   # `weight` is updated in place
     int32_t* rows     # (n_pre, 2): step of the neuron's last spike, and bits of its trace before that; -1: of none
     uint16_t* recent  # (RECENT / TOGETHER, n_post, TOGETHER): steps of the last spikes, the last one first; 0: none
-    int32_t* since    # from here on they count, this being 1; all synapses have what was before
+    Pass* settling
     int64_t step      # in which the presynaptic spikes arrive
     const uint8_t* spike  # postsynaptic ones, to be kept,
     int64_t spike_step    # of this step
@@ -53,7 +62,7 @@ cdef enum:
     LANES = 8        # numbers of the largest vectors
     BLOCK = 8        # synapses that are copied together
     LINE = 16        # indices, or weights, in a cache line
-    SOME = 3         # lines that are fetched at a time
+    SOME = 12        # lines that are fetched at a time
     PARTS = 4        # of the neurons, for each of which one thread adds up what is sent
     NEVER = -(1 << 30)   # a step
 
@@ -67,7 +76,7 @@ cdef struct Piece:
     int64_t begin[PIECE]      # first synapse,
     int64_t size[PIECE]       # and how many there are,
     int32_t before[PIECE]     # step of the presynaptic spike before,
-    int32_t first[PIECE]      # and of the first postsynaptic one that can have been missed
+    int32_t first[PIECE]      # and of the first postsynaptic one that was not taken
     float trace[PIECE]        # presynaptic trace before the former,
     float more[PIECE]         # and after it
     uint16_t missed[(RECENT + 1) * PIECE]  # synapses that have missed a spike, then those that missed another one
@@ -78,8 +87,9 @@ cdef struct Piece:
 cdef struct Row:
     int64_t begin    # first synapse
     int64_t at       # synapses of those before it; behind the last one, of all
-    int32_t before   # step of its spike before, counted from `since`, that being 1
-    float trace      # before that one; -1: there was none
+    int32_t before   # step of its spike before, as the archive counts,
+    float trace      # and its trace before that one; -1: there was none
+    int32_t first    # step of the first postsynaptic spike that its synapses have not taken
 
 
 # How far what is coming has been fetched.
@@ -103,7 +113,7 @@ cdef struct Job:
     Row* rows
     int64_t count     # of them,
     int64_t elements  # and of their synapses
-    bint arrives      # whether spikes do
+    int32_t until     # step of the first postsynaptic spike that synapses are not to take, as the archive counts
     int64_t chunks    # into which the synapses are divided
     int shift         # of a neuron's number, by which chunks divide what they send into parts
     Sent* sent        # by parts, and within each as synapses are; NULL: there is one chunk, which adds it up itself
@@ -111,10 +121,16 @@ cdef struct Job:
     Status status
 
 
+cdef inline int32_t counted(const Visit* call, int64_t step) noexcept nogil:
+    """A step as the archive counts; one of more than 2^30 steps earlier or later counts as of then."""
+    return <int32_t> min(max(step - call.settling.base + 1, <int64_t> NEVER), -<int64_t> NEVER)
+
+
 cdef inline Row row_of(const Visit* call, int64_t j) noexcept nogil:
-    """What is known of a neuron's last spike; one of more than 2^30 steps before or after `since` counts as of then."""
-    cdef int64_t before = <int64_t> call.rows[2 * j] - call.since[0] + 1
-    cdef Row row = Row(0, 0, <int32_t> min(max(before, <int64_t> NEVER), -<int64_t> NEVER), 0)
+    """What is known of a neuron's last spike."""
+    cdef Row row = Row(0, 0, counted(call, call.rows[2 * j]), 0, 0)
+    row.first = counted(call, call.settling.began if j < call.settling.next else call.settling.settled)
+    row.first = max(row.before + call.returned, row.first)
     memcpy(&row.trace, &call.rows[2 * j + 1], sizeof(float))
     return row
 
@@ -142,9 +158,9 @@ cdef inline inline_void fetch(const Visit* call, Ahead* ahead, int64_t lines) no
 
 
 cdef inline inline_void potentiate(
-    const Visit* call, Piece* piece, int64_t first, int64_t count, int kind
+    const Visit* call, Piece* piece, int64_t first, int64_t count, int32_t until, int kind, bint arrives
 ) noexcept nogil:
-    """Let listed synapses take the spikes that are listed with them."""
+    """Let listed synapses take the spikes that are listed with them, if these are not too late."""
     cdef float base[PIECE]
     cdef float amount[PIECE]
     cdef float age[PIECE]
@@ -167,11 +183,16 @@ cdef inline inline_void potentiate(
     for k in range(count):
         x = piece.weight[missed[k]] + amount[k] * base[k]
         x = low if x < low else x
-        piece.weight[missed[k]] = high if x > high else x
+        x = high if x > high else x
+        if arrives:  # (none is too late then)
+            piece.weight[missed[k]] = x
+        elif <int32_t> step[k] < until:
+            piece.weight[missed[k]] = x
 
 
-cdef inline inline_void take_missed(const Visit* call, Piece* piece, Ahead* ahead, int kind) noexcept nogil:
+cdef inline inline_void take_missed(Job* job, Piece* piece, Ahead* ahead, int kind, bint arrives) noexcept nogil:
     """Let all synapses of the piece take what they have missed."""
+    cdef const Visit* call = job.call
     cdef int64_t starts[RECENT + 2]
     cdef const uint16_t* recent = call.recent
     cdef int64_t k, count = 0, last, n_post = call.network.n_other
@@ -195,7 +216,7 @@ cdef inline inline_void take_missed(const Visit* call, Piece* piece, Ahead* ahea
         fetch(call, ahead, SOME)
     while level >= 0:
         fetch(call, ahead, SOME)
-        potentiate(call, piece, starts[level], starts[level + 1] - starts[level], kind)
+        potentiate(call, piece, starts[level], starts[level + 1] - starts[level], job.until, kind, arrives)
         level -= 1
 
 
@@ -238,7 +259,9 @@ cdef inline inline_void send(Job* job, const Piece* piece, Sent** sent) noexcept
         sent[post >> job.shift] = place + 1
 
 
-cdef inline inline_void finish(Job* job, Piece* piece, Ahead* ahead, Sent** sent, int up, int down) noexcept nogil:
+cdef inline inline_void finish(
+    Job* job, Piece* piece, Ahead* ahead, Sent** sent, int up, int down, bint arrives
+) noexcept nogil:
     """Do with a piece of synapses all that is to be done, and empty it."""
     cdef const Visit* call = job.call
     cdef float* weight = <float*> call.network.weight.data
@@ -250,8 +273,8 @@ cdef inline inline_void finish(Job* job, Piece* piece, Ahead* ahead, Sent** sent
         set_status(&job.status, BAD_ELEMENT)
         piece.count = piece.rows = 0
         return
-    take_missed(call, piece, ahead, up)
-    if job.arrives:
+    take_missed(job, piece, ahead, up, arrives)
+    if arrives:
         if not call.returned:
             send(job, piece, sent)
         if down == POWER:
@@ -298,7 +321,8 @@ cdef inline inline_void copy_synapses(
 
 
 cdef inline inline_void add_synapses(
-    Job* job, Piece* piece, Row source, int64_t begin, int64_t end, Ahead* ahead, Sent** sent, int up, int down
+    Job* job, Piece* piece, Row source, int64_t begin, int64_t end, Ahead* ahead, Sent** sent, int up, int down,
+    bint arrives
 ) noexcept nogil:
     """Add synapses `begin` to `end`, of a row, to the piece, which is worked on whenever it is full."""
     cdef const Visit* call = job.call
@@ -308,11 +332,11 @@ cdef inline inline_void add_synapses(
     while begin < end:
         size, row = min(end - begin, PIECE - piece.count), piece.rows
         piece.begin[row], piece.size[row] = begin, size
-        piece.before[row], piece.first[row] = source.before, max(source.before + call.returned, 1)
+        piece.before[row], piece.first[row] = source.before, source.first
         piece.trace[row], piece.more[row] = source.trace, trace_after(call, source.trace)
         copy_synapses(piece, indices + begin, weight + begin, size, nse - begin)
         piece.count += size
         piece.rows += 1
         begin += size
         if piece.count == PIECE:
-            finish(job, piece, ahead, sent, up, down)
+            finish(job, piece, ahead, sent, up, down, arrives)

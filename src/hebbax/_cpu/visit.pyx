@@ -5,18 +5,22 @@ Until its own row is visited nobody reads a weight, so that the spikes it has mi
 and all of one thread's rows lead to the same neurons: their steps stay in a core's cache, and a row comes line by line.
 In the same visit the presynaptic spike depresses the synapse, and is sent.
 
+So many postsynaptic spikes are kept, and no more. Before one is lost that a synapse has yet to take, rows that have not
+been visited for long take theirs: a share of the rows at every step. (To stop for all of them at once took a second at
+10^8 synapses, for which, on a cluster, all other nodes would wait, at every node's own time.)
+
 What must move per presynaptic spike: where its row is, its last step and trace, and the row's indices and weights.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint16_t
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint16_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from hebbax._cpu.bounds cimport HARD, LINEAR, POWER
 from hebbax._cpu.buffers cimport hot_void, inline_void, prefetch_at
 from hebbax._cpu.pieces cimport (
-    PARTS, PIECE, RECENT, TOGETHER, Ahead, Job, Piece, Row, Sent, Visit, add_synapses, fetch, finish, row_of,
-    trace_after,
+    NEVER, PARTS, PIECE, RECENT, TOGETHER, Ahead, Job, Pass, Piece, Row, Sent, Visit, add_synapses, counted, fetch,
+    finish, row_of, trace_after,
 )
 from hebbax._cpu.powers cimport exp2_of
 from hebbax._cpu.rows cimport (
@@ -29,6 +33,12 @@ cdef enum:
     SPIKES = 1024        # presynaptic ones whose rows are worth another thread to find,
     SPIKES_AHEAD = 24    # and between a prefetch and the use
     LATEST = 65000       # a step that 16 bits hold
+    HALF = RECENT // 2   # of the room for spikes: when they take more, or
+    AGE = 16384          # synapses may have missed spikes of so many steps ago, a pass of the rows begins,
+    LONGEST = 8192       # which takes so many steps at most
+    LAST = 8             # spikes by which the rate of a neuron is known
+    ROWS = 4096          # that take together what they have missed
+    AMPLE = 1 << 30      # steps
 
 
 cdef inline int64_t row_with(const Job* job, int64_t element) noexcept nogil:
@@ -43,7 +53,7 @@ cdef inline int64_t row_with(const Job* job, int64_t element) noexcept nogil:
     return low
 
 
-cdef inline inline_void arrive(Job* job, int64_t start, int64_t stop, int up) noexcept nogil:
+cdef inline inline_void work_on(Job* job, int64_t start, int64_t stop, int up, bint arrives) noexcept nogil:
     cdef int64_t k = row_with(job, start), chunk = (start * job.chunks + job.elements - 1) // job.elements
     cdef const Row* row = &job.rows[k]
     cdef const Row* last = &job.rows[job.count]
@@ -58,9 +68,9 @@ cdef inline inline_void arrive(Job* job, int64_t start, int64_t stop, int up) no
     ahead.limit = min(start + 2 * PIECE, stop)
     while row != last and row.at < stop:
         add_synapses(job, &piece, row[0], row.begin + max(start - row.at, <int64_t> 0),
-                     row.begin + min(stop, row[1].at) - row.at, &ahead, sent, up, down)
+                     row.begin + min(stop, row[1].at) - row.at, &ahead, sent, up, down, arrives)
         row += 1
-    finish(job, &piece, &ahead, sent, up, down)
+    finish(job, &piece, &ahead, sent, up, down, arrives)
     if job.sent != NULL:
         for part in range(PARTS):
             job.counts[part * job.chunks + chunk] = sent[part] - (job.sent + part * job.elements + start)
@@ -69,39 +79,25 @@ cdef inline inline_void arrive(Job* job, int64_t start, int64_t stop, int up) no
 cdef hot_void arrive_span(Job* job, int64_t start, int64_t stop) noexcept nogil:
     """Visit the batch's synapses `start` to `stop`."""
     if job.call.up.kind == POWER:  # (what is constant in a call is constant in the code of its branch)
-        arrive(job, start, stop, POWER)
+        work_on(job, start, stop, POWER, True)
     elif job.call.up.kind == LINEAR:
-        arrive(job, start, stop, LINEAR)
+        work_on(job, start, stop, LINEAR, True)
     else:
-        arrive(job, start, stop, HARD)
+        work_on(job, start, stop, HARD, True)
 
 
 cdef void arrive_task(void* state, int64_t start, int64_t stop) noexcept nogil:
     arrive_span(<Job*> state, start, stop)
 
 
-cdef inline inline_void settle_rows(Job* job, int64_t start, int64_t stop, int up) noexcept nogil:
-    cdef const int32_t* indptr = <const int32_t*> job.call.network.indptr.data
-    cdef int64_t j, nse = job.call.network.indices.size
-    cdef Ahead ahead = Ahead(NULL, 0, 0, 0, 0)  # (memory sees what is coming by itself)
-    cdef Piece piece
-    piece.count = piece.rows = 0
-    for j in range(start, stop):
-        if indptr[j] < 0 or indptr[j + 1] < indptr[j] or indptr[j + 1] > nse:
-            set_status(&job.status, BAD_INDPTR)
-        elif indptr[j] < indptr[j + 1]:
-            add_synapses(job, &piece, row_of(job.call, j), indptr[j], indptr[j + 1], &ahead, NULL, up, HARD)
-    finish(job, &piece, &ahead, NULL, up, HARD)
-
-
 cdef hot_void settle_span(Job* job, int64_t start, int64_t stop) noexcept nogil:
-    """Let all synapses of neurons `start` to `stop` take what they have missed."""
+    """Let the batch's synapses `start` to `stop` take what they have missed."""
     if job.call.up.kind == POWER:
-        settle_rows(job, start, stop, POWER)
+        work_on(job, start, stop, POWER, False)
     elif job.call.up.kind == LINEAR:
-        settle_rows(job, start, stop, LINEAR)
+        work_on(job, start, stop, LINEAR, False)
     else:
-        settle_rows(job, start, stop, HARD)
+        work_on(job, start, stop, HARD, False)
 
 
 cdef void settle_task(void* state, int64_t start, int64_t stop) noexcept nogil:
@@ -174,17 +170,72 @@ cdef void add_task(void* state, int64_t start, int64_t stop) noexcept nogil:
                 out[sent[k].post] += sent[k].weight
 
 
+cdef Status take_up(Visit* call, int64_t first, int64_t last, int32_t until) noexcept nogil:
+    """Let synapses of rows `first` to `last` take what they have missed before a step, as the archive counts."""
+    cdef Job job
+    cdef const int32_t* indptr = <const int32_t*> call.network.indptr.data
+    cdef int64_t j, nse = call.network.indices.size
+    job.call, job.status, job.sent, job.count, job.elements, job.until = call, OK, NULL, 0, 0, until
+    job.rows = <Row*> malloc((last - first + 1) * sizeof(Row))
+    if job.rows == NULL:
+        return STOPPED
+    for j in range(first, last):
+        if indptr[j] < 0 or indptr[j + 1] < indptr[j] or indptr[j + 1] > nse:
+            job.status = BAD_INDPTR
+            break
+        job.rows[job.count] = row_of(call, j)
+        job.rows[job.count].begin, job.rows[job.count].at = indptr[j], job.elements
+        if job.rows[job.count].first < until and indptr[j] < indptr[j + 1]:
+            job.elements += indptr[j + 1] - indptr[j]
+            job.count += 1
+    job.rows[job.count].at = job.elements
+    job.chunks = chunks_for(&call.network.pool, job.elements, GRAIN, 8)
+    if job.status == OK and job.elements:
+        run_chunks(&call.network.pool, settle_task, &job, job.elements, job.chunks)
+    free(job.rows)
+    return job.status
+
+
 cdef Status settle(Visit* call, int64_t since) noexcept nogil:
     """Let all synapses take what they have missed, keep no spike, and count steps from another one."""
-    cdef Job job
-    cdef int64_t n_pre = call.network.indptr.size - 1
-    cdef int64_t chunks = chunks_for(&call.network.pool, call.network.indices.size, GRAIN, 8)
-    job.call, job.arrives, job.status = call, False, OK
-    run_chunks(&call.network.pool, settle_task, &job, n_pre, min(chunks, max(n_pre, <int64_t> 1)))
+    cdef int64_t n_pre = call.network.indptr.size - 1, j = 0
+    cdef Status status = OK
+    while j < n_pre and status == OK:
+        status = take_up(call, j, min(j + ROWS, n_pre), -NEVER)
+        j += ROWS
     if call.network.n_other:
         memset(call.recent, 0, RECENT * call.network.n_other * sizeof(uint16_t))
-    call.since[0] = <int32_t> since
-    return job.status
+    call.settling[0] = Pass(<int32_t> since, <int32_t> since, <int32_t> since, 0, 0)
+    return status
+
+
+cdef Status proceed(Visit* call) noexcept nogil:
+    """Let the next share of the rows take what they have missed, if a pass is under way."""
+    cdef Pass* settling = call.settling
+    cdef int64_t n_pre = call.network.indptr.size - 1, last = min(<int64_t> settling.next + settling.share, n_pre)
+    cdef Status status = OK
+    if settling.share:
+        status = take_up(call, settling.next, last, counted(call, settling.began))
+        settling.next = <int32_t> last
+        if last == n_pre:
+            settling.settled, settling.share = settling.began, 0
+    return status
+
+
+cdef void hurry(Visit* call, int64_t time) noexcept nogil:
+    """Begin a pass if there is need for one, or have larger shares in it, so that it ends within this time.
+
+    Rows take what was before half of that time ago: of those that were visited since, nothing is to be done.
+    """
+    cdef Pass* settling = call.settling
+    cdef int64_t n_pre = call.network.indptr.size - 1, settled = settling.settled
+    if settling.share == 0 and time == AMPLE and call.spike_step - settled < AGE:
+        return
+    time = min(max(time, <int64_t> 1), <int64_t> LONGEST)
+    if settling.share == 0:
+        settling.began = <int32_t> min(max(call.spike_step + 1 - time // 2, settled), <int64_t> INT32_MAX)
+        settling.next = 0
+    settling.share = max(settling.share, <int32_t> ((n_pre - settling.next + time - 1) // time))
 
 
 cdef int64_t next_spike(const Visit* call, int64_t j) noexcept nogil:
@@ -197,32 +248,61 @@ cdef int64_t next_spike(const Visit* call, int64_t j) noexcept nogil:
         j += 1
 
 
+cdef inline uint16_t* kept(const Visit* call, int64_t j, int64_t k) noexcept nogil:
+    """Where the step of a neuron's `k`-th last spike stands."""
+    return call.recent + k // TOGETHER * TOGETHER * call.network.n_other + TOGETHER * j + k % TOGETHER
+
+
+cdef int64_t time_left(const Visit* call, int64_t j) noexcept nogil:
+    """Half of the steps in which a neuron that spikes now will have no room, as it spikes; 0: there is none now.
+
+    While less than half of its room is taken, time is ample.
+    """
+    cdef int32_t settled = counted(call, call.settling.settled)
+    cdef int64_t k = HALF
+    if kept(call, j, HALF - 1)[0] < settled:
+        return AMPLE
+    while k < RECENT and kept(call, j, k)[0] >= settled:
+        k += 1
+    if k == RECENT:
+        return 0
+    return max((RECENT - k) * (counted(call, call.spike_step) - kept(call, j, LAST - 1)[0]) // (2 * LAST), <int64_t> 1)
+
+
+cdef void count_anew(Visit* call) noexcept nogil:
+    """Let the archive count from where all synapses have taken what was before."""
+    cdef int64_t k, steps = call.settling.settled - call.settling.base
+    for k in range(RECENT * call.network.n_other):
+        call.recent[k] = <uint16_t> (call.recent[k] - min(<int64_t> call.recent[k], steps))
+    call.settling.base = call.settling.settled
+
+
 cdef Status keep(Visit* call) noexcept nogil:
     """Keep the postsynaptic spikes; where there is no room for one, all synapses take theirs first."""
-    cdef int64_t n = call.network.n_other, first = next_spike(call, 0), j = first, k
-    cdef int64_t late = call.spike_step - call.since[0]
-    cdef bint full = late >= LATEST
+    cdef Pass* settling = call.settling
+    cdef int64_t n = call.network.n_other, first = next_spike(call, 0), j = first, time = AMPLE, k
     cdef uint16_t step, older
     cdef uint16_t* recent
     cdef Status status = OK
-    if first >= n and late < LATEST:
-        return OK
-    if late < 0:
+    if first < n and call.spike_step < settling.began:
         return BAD_LISTS
-    while j < n and not full:
-        full = call.recent[(RECENT - TOGETHER) * n + TOGETHER * j + TOGETHER - 1] != 0
+    if call.spike_step - settling.base >= LATEST:
+        count_anew(call)
+    while j < n and time:
+        time = min(time, time_left(call, j))
         j = next_spike(call, j + 1)
-    if full:
+    if time == 0 or call.spike_step - settling.base >= LATEST:
         status = settle(call, call.spike_step)
-    step = <uint16_t> (call.spike_step - call.since[0] + 1)
+    step = <uint16_t> (call.spike_step - settling.base + 1)
     j = first
     while j < n:
         recent, older = call.recent + TOGETHER * j, step
-        while older:
+        while older and recent < call.recent + RECENT * n:
             for k in range(TOGETHER):
                 recent[k], older = older, recent[k]
             recent += TOGETHER * n
         j = next_spike(call, j + 1)
+    hurry(call, time)
     return status
 
 
@@ -246,17 +326,24 @@ cdef void visit_rows(Job* job) noexcept nogil:
     free(job.sent)
 
 
+cdef bint is_settling(const Visit* call) noexcept nogil:
+    """Whether the pass is one that can be: an array may hold anything."""
+    cdef const Pass* settling = call.settling
+    return (settling.base <= settling.settled <= settling.began and settling.share >= 0
+            and 0 <= settling.next <= call.network.indptr.size - 1)
+
+
 cdef Status visit(Visit* call) noexcept nogil:
     """Keep the postsynaptic spikes, then visit the synapses of the presynaptic ones, or all."""
     cdef Job job
-    cdef Status status = keep(call)
+    cdef Status status = keep(call) if is_settling(call) else BAD_LISTS
     if call.network.n_other:
         memset(call.out, 0, call.network.n_other * sizeof(float))
     if status != OK or call.all:
         return settle(call, call.step) if status == OK else status
     if call.network.indptr.size != rows_of(&call.network.lists) + 1:
         return BAD_LISTS
-    job.call, job.arrives, job.status, job.sent, job.shift = call, True, OK, NULL, 0
+    job.call, job.status, job.sent, job.shift, job.until = call, OK, NULL, 0, -NEVER
     job.spikes = list_of(&call.network.lists, 0)
     job.rows = <Row*> malloc((job.spikes.count + 1) * sizeof(Row))
     if job.rows == NULL:
@@ -265,7 +352,7 @@ cdef Status visit(Visit* call) noexcept nogil:
     if job.status == OK and job.elements:
         visit_rows(&job)
     free(job.rows)
-    return job.status
+    return proceed(call) if job.status == OK else job.status
 
 
 def most_recent():

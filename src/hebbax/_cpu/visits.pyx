@@ -1,6 +1,6 @@
 """XLA's door to `visit.pyx`.
 
-Operands: weight, rows, recent and since, which are updated in place; indices, indptr, message, postsynaptic spikes,
+Operands: weight, rows, recent and settling, which are updated in place; indices, indptr, message, postsynaptic spikes,
 their traces, and the steps of the pre- and of the postsynaptic spikes. Results: those four, and what arrives at the
 neurons. Attributes: bounds, decay, flags, and factor and exponent of either change.
 """
@@ -18,7 +18,7 @@ from hebbax._cpu.calls cimport (
 )
 from hebbax._cpu.frames cimport attribute, from_xla
 from hebbax._cpu.pages cimport use_huge_pages
-from hebbax._cpu.pieces cimport RECENT, Change, Visit
+from hebbax._cpu.pieces cimport RECENT, Change, Pass, Visit
 from hebbax._cpu.rows cimport BAD_LISTS, OK, STOPPED, Status
 from hebbax._cpu.threads cimport Pool
 from hebbax._cpu.visit cimport next_spike, visit
@@ -33,7 +33,7 @@ cdef enum:
     WEIGHT
     ROWS
     RECENT_STEPS
-    SINCE
+    SETTLING
     INDICES
     INDPTR
     SPIKES
@@ -41,6 +41,9 @@ cdef enum:
     TRACE
     STEPS
     OPERANDS
+
+cdef enum:
+    STANDS = sizeof(Pass) // sizeof(int32_t)  # integers that say how far a pass is
 
 cdef enum:
     OUT = INDICES  # the last result, behind those that are updated
@@ -78,7 +81,7 @@ cdef bint fit(const XLA_FFI_CallFrame* frame) noexcept nogil:
     nse, n_pre, n_post = (
         from_xla(given[INDICES]).size, from_xla(given[INDPTR]).size - 1, from_xla(given[POST_SPIKE]).size)
     return (n_pre >= 0 and fits(given[WEIGHT], FLOAT32, nse, -1) and fits(given[ROWS], INT32, n_pre, 2)
-            and fits(given[RECENT_STEPS], UINT16, RECENT, n_post) and fits(given[SINCE], INT32, 1, -1)
+            and fits(given[RECENT_STEPS], UINT16, RECENT, n_post) and fits(given[SETTLING], INT32, STANDS, -1)
             and fits(given[SPIKES], INT32, -1, -1) and fits(given[TRACE], FLOAT32, n_post, -1)
             and fits(given[STEPS], INT32, 2, -1) and fits(frame.rets.rets[OUT], FLOAT32, n_post, -1))
 
@@ -100,6 +103,7 @@ cdef XLA_FFI_Error* handle_visit(XLA_FFI_CallFrame* frame) noexcept nogil:
     cdef char message[MESSAGE]
     cdef Status status
     cdef int flags
+    cdef int32_t earliest
     if answer_metadata(frame, 0):
         return NULL
     if not fit(frame):
@@ -114,7 +118,7 @@ cdef XLA_FFI_Error* handle_visit(XLA_FFI_CallFrame* frame) noexcept nogil:
     call.network.n_other = from_xla(frame.args.args[POST_SPIKE]).size
     call.rows = <int32_t*> from_xla(frame.rets.rets[ROWS]).data
     call.recent = <uint16_t*> from_xla(frame.rets.rets[RECENT_STEPS]).data
-    call.since = <int32_t*> from_xla(frame.rets.rets[SINCE]).data
+    call.settling = <Pass*> from_xla(frame.rets.rets[SETTLING]).data
     call.spike = <const uint8_t*> from_xla(frame.args.args[POST_SPIKE]).data
     call.trace = <const float*> from_xla(frame.args.args[TRACE]).data
     call.out = <float*> from_xla(frame.rets.rets[OUT]).data
@@ -130,15 +134,16 @@ cdef XLA_FFI_Error* handle_visit(XLA_FFI_CallFrame* frame) noexcept nogil:
     use_huge_pages(operands[0].data, operands[0].size * sizeof(float))
     use_huge_pages(operands[1].data, operands[1].size * sizeof(int32_t))
     use_huge_pages(call.rows, 2 * (operands[2].size - 1) * sizeof(int32_t))
+    earliest = call.settling.began
     if status == OK:
         status = visit(&call)
     if succeeded(status, &call.network, b"visit", flags, message):
         return NULL
     if status == STOPPED:
         snprintf(message, MESSAGE, b"visit: no memory")
-    elif status == BAD_LISTS and call.spike_step < call.since[0] and next_spike(&call, 0) < call.network.n_other:
+    elif status == BAD_LISTS and call.spike_step < earliest and next_spike(&call, 0) < call.network.n_other:
         snprintf(message, MESSAGE, b"visit: post_spike: got spikes of step %lld, expected none before step %lld",
-                 <long long> call.spike_step, <long long> call.since[0])
+                 <long long> call.spike_step, <long long> earliest)
     return new_error(frame.api, message, OUT_OF_RANGE)
 
 

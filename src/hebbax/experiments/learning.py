@@ -122,7 +122,7 @@ class Late:
         return _late.start(synapses)
 
     def specs(self, part: P) -> Traces:
-        archive = Archive(rows=P(), recent=P(None, *part), since=part)
+        archive = Archive(rows=P(), recent=P(None, *part), settling=part)
         return _late.LateTraces(archive, post=part, spike=part)
 
     def arrive(
