@@ -152,7 +152,7 @@ class Node:
                 self.network, synapses, self.learning, drive, state, arriving, steps
             )
             sent = pack(populations.by_population(spikes), self.sent.capacity).message  # which the exchange would send
-            spikes = jnp.roll(own[k % PATTERNS], k // PATTERNS, axis=1)  # (nobody is to spike more than others do)
+            spikes = jnp.roll(own[k % PATTERNS], k // PATTERNS, axis=1)  # (others spike often in each turn)
             kept = hebbax.fence((jnp.concatenate([state.own[delay:], spikes]), sent))[0]
             return network_split.State(None, kept, state.crowded, *carry), None
 

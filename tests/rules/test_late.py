@@ -41,7 +41,7 @@ def network(seed, n_pre, n_post, prob):
 def run(rule, synapses, weight, pre, post, *, dendritic, late, first=0, settled=(), passes=None):
     """Weights that were sent at every step, and the last ones: by the rule's steps, or late.
 
-    To `passes` is added how far rows have taken what they missed before they are told to.
+    To `passes` is added how far rows have taken what they missed before they are told to, and the shares of all steps.
     """
     steps = len(pre)
     lists = pack(jnp.asarray(pre), pre.size)
@@ -55,13 +55,14 @@ def run(rule, synapses, weight, pre, post, *, dendritic, late, first=0, settled=
         if late:
             returned = post_spike if dendritic else None
             weight, state, sent = _late.arrive(numbers, synapses, weight, state, named, returned, first + k)
-            return (weight, _late.leave(rule, synapses, state, post_spike, DT, sent)), sent
+            share = state.pre.settling[4]
+            return (weight, _late.leave(rule, synapses, state, post_spike, DT, sent)), (sent, share)
         if dendritic:
             new, state = _late.step_returned(rule, synapses, weight, state, pre_spike, post_spike, DT, None)
         else:
             new, state = rule.step(synapses, weight, state, pre_spike, post_spike, DT)
         sent = synapses.propagate_on_pre(new if dendritic else weight, pre_spike)
-        return (new, state), sent
+        return (new, state), (sent, 0)
 
     if late:
         state = state._replace(pre=visit.Archive.empty(*synapses.shape, first))
@@ -69,10 +70,10 @@ def run(rule, synapses, weight, pre, post, *, dendritic, late, first=0, settled=
     carry, sent, start = (weight, state), [], 0
     for end in (*settled, steps):
         inputs = jnp.arange(start, end), jnp.asarray(pre[start:end]), jnp.asarray(post[start:end])
-        carry, some = jax.jit(lambda carry, inputs: jax.lax.scan(step, carry, inputs))(carry, inputs)
+        carry, (some, shares) = jax.jit(lambda carry, inputs: jax.lax.scan(step, carry, inputs))(carry, inputs)
         sent.append(some)
         if passes is not None:
-            passes.append(np.asarray(carry[1].pre.settling) - [first, first, first, 0, 0])
+            passes.append((*np.asarray(carry[1].pre.settling[:4]) - [first, first, first, 0], np.asarray(shares)))
         if late:
             carry = settle(*carry, first + end)
         start = end
@@ -157,8 +158,9 @@ def test_rows_take_a_share_at_every_step(dendritic):
     pre, post = spikes(rng, steps, 300, 0.004), spikes(rng, steps, 30, np.where(np.arange(30) % 6, 0.001, 0.3))
     options = dict(dendritic=dendritic, late=True)
     sent, last = run(RULES["power law"], synapses, weight, pre, post, passes=passes, **options)
-    base, passed, began, following, share = passes[0]
-    assert base == 0 and 300 < passed <= began <= steps and (share == 0 or 0 < following < 300)
+    base, passed, began, following, shares = passes[0]
+    assert base == 0 and 300 < passed <= began <= steps and (shares[-1] == 0 or 0 < following < 300)
+    assert 0 < shares.max() < 30
     often = range(10, steps, 10)
     for first in (0, 1_999_999_000):
         expected = run(RULES["power law"], synapses, weight, pre, post, first=first, settled=often, **options)
@@ -203,6 +205,8 @@ def test_all_rows_take_what_they_missed_where_shares_are_too_small():
                 new, state = settle(new, state, jnp.int32(100 * k + 1))
             if not often and k == 63:
                 assert state.pre.settling[0] == 0 and state.pre.settling[4] > 0
+            if not often and k == 64:
+                assert state.pre.settling.tolist() == [6400, 6400, 6400, 0, 0]
         assert state.pre.settling[0] > 0
         results.append(settle(new, state, jnp.int32(8000))[0])
     assert results[0][0] > 0.5

@@ -34,8 +34,7 @@ class Archive(NamedTuple):
 
     rows: Any  # (n_pre, 2) int32: step of the last presynaptic spike, bits of its trace before that; -1: of none
     recent: Any  # (kept, n_post) uint16: steps of the last postsynaptic spikes, the last one first; 0: none
-    settling: Any  # (5,) int32: from which step on they count, this being 1; before which all synapses have taken them;
-    # those of the first rows, before which; how many rows these are, and how many more will be in a step
+    settling: Any  # (5,) int32: the step that these count as 1, and how far rows have taken them (`pieces.pxd`: Pass)
 
     @classmethod
     def empty(cls, n_pre: int, n_post: int, step: Any = 0) -> Archive:
@@ -104,7 +103,7 @@ def visit(
         As it is at the presynaptic spikes.
     step, post_step : int
         Of the presynaptic and of the postsynaptic spikes: the same if these are `returned`, else the one before is the
-        last one that can be. No call may have earlier ones than the call before.
+        last one that can be. Later ones than those of the call before.
     everyone : bool
         Let all synapses take what they have missed until `step`, and let no presynaptic spike arrive.
 

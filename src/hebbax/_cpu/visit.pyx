@@ -19,7 +19,7 @@ from libc.string cimport memcpy, memset
 from hebbax._cpu.bounds cimport HARD, LINEAR, POWER
 from hebbax._cpu.buffers cimport hot_void, inline_void, prefetch_at
 from hebbax._cpu.pieces cimport (
-    NEVER, PARTS, PIECE, RECENT, TOGETHER, Ahead, Job, Pass, Piece, Row, Sent, Visit, add_synapses, counted, fetch,
+    PARTS, PIECE, RECENT, TOGETHER, Ahead, Job, Pass, Piece, Row, Sent, Visit, add_synapses, counted, fetch,
     finish, row_of, trace_after,
 )
 from hebbax._cpu.powers cimport exp2_of
@@ -33,12 +33,13 @@ cdef enum:
     SPIKES = 1024        # presynaptic ones whose rows are worth another thread to find,
     SPIKES_AHEAD = 24    # and between a prefetch and the use
     LATEST = 65000       # a step that 16 bits hold
-    HALF = RECENT // 2   # of the room for spikes: when they take more, or
-    AGE = 16384          # synapses may have missed spikes of so many steps ago, a pass of the rows begins,
-    LONGEST = 8192       # which takes so many steps at most
+    # A pass of the rows begins when a neuron's spikes take more than
+    HALF = RECENT // 2   # of their room, or
+    AGE = 16384          # steps lie behind those of which all synapses have taken the spikes. It takes
+    LONGEST = 8192       # steps at most, so that it ends before steps are more than 16 bits hold
     LAST = 8             # spikes by which the rate of a neuron is known
-    ROWS = 4096          # that take together what they have missed
-    AMPLE = 1 << 30      # steps
+    ROWS = 4096          # that are found before they take what they have missed
+    EVER = 1 << 30       # steps: more than any
 
 
 cdef inline int64_t row_with(const Job* job, int64_t element) noexcept nogil:
@@ -170,39 +171,43 @@ cdef void add_task(void* state, int64_t start, int64_t stop) noexcept nogil:
                 out[sent[k].post] += sent[k].weight
 
 
-cdef Status take_up(Visit* call, int64_t first, int64_t last, int32_t until) noexcept nogil:
-    """Let synapses of rows `first` to `last` take what they have missed before a step, as the archive counts."""
-    cdef Job job
-    cdef const int32_t* indptr = <const int32_t*> call.network.indptr.data
-    cdef int64_t j, nse = call.network.indices.size
-    job.call, job.status, job.sent, job.count, job.elements, job.until = call, OK, NULL, 0, 0, until
-    job.rows = <Row*> malloc((last - first + 1) * sizeof(Row))
-    if job.rows == NULL:
-        return STOPPED
+cdef Status find_late(Job* job, int64_t first, int64_t last) noexcept nogil:
+    """Find those of rows `first` to `last` that have synapses, and of which a spike can have been missed."""
+    cdef const int32_t* indptr = <const int32_t*> job.call.network.indptr.data
+    cdef int64_t j, nse = job.call.network.indices.size
+    job.count = job.elements = 0
     for j in range(first, last):
         if indptr[j] < 0 or indptr[j + 1] < indptr[j] or indptr[j + 1] > nse:
-            job.status = BAD_INDPTR
-            break
-        job.rows[job.count] = row_of(call, j)
+            return BAD_INDPTR
+        job.rows[job.count] = row_of(job.call, j)
         job.rows[job.count].begin, job.rows[job.count].at = indptr[j], job.elements
-        if job.rows[job.count].first < until and indptr[j] < indptr[j + 1]:
+        if job.rows[job.count].first < job.until and indptr[j] < indptr[j + 1]:
             job.elements += indptr[j + 1] - indptr[j]
             job.count += 1
     job.rows[job.count].at = job.elements
-    job.chunks = chunks_for(&call.network.pool, job.elements, GRAIN, 8)
-    if job.status == OK and job.elements:
-        run_chunks(&call.network.pool, settle_task, &job, job.elements, job.chunks)
+    return OK
+
+
+cdef Status take_up(Visit* call, int64_t first, int64_t last, int32_t until) noexcept nogil:
+    """Let synapses of rows `first` to `last` take what they have missed before a step, as the archive counts."""
+    cdef Job job
+    job.call, job.status, job.sent, job.until = call, OK, NULL, until
+    job.rows = <Row*> malloc((min(<int64_t> ROWS, last - first) + 1) * sizeof(Row))
+    if job.rows == NULL:
+        return STOPPED
+    while first < last and job.status == OK:
+        job.status = find_late(&job, first, min(first + ROWS, last))
+        job.chunks = chunks_for(&call.network.pool, job.elements, GRAIN, 8)
+        if job.status == OK and job.elements:
+            run_chunks(&call.network.pool, settle_task, &job, job.elements, job.chunks)
+        first += ROWS
     free(job.rows)
     return job.status
 
 
 cdef Status settle(Visit* call, int64_t since) noexcept nogil:
     """Let all synapses take what they have missed, keep no spike, and count steps from another one."""
-    cdef int64_t n_pre = call.network.indptr.size - 1, j = 0
-    cdef Status status = OK
-    while j < n_pre and status == OK:
-        status = take_up(call, j, min(j + ROWS, n_pre), -NEVER)
-        j += ROWS
+    cdef Status status = take_up(call, 0, call.network.indptr.size - 1, EVER)
     if call.network.n_other:
         memset(call.recent, 0, RECENT * call.network.n_other * sizeof(uint16_t))
     call.settling[0] = Pass(<int32_t> since, <int32_t> since, <int32_t> since, 0, 0)
@@ -229,7 +234,7 @@ cdef void hurry(Visit* call, int64_t time) noexcept nogil:
     """
     cdef Pass* settling = call.settling
     cdef int64_t n_pre = call.network.indptr.size - 1, settled = settling.settled
-    if settling.share == 0 and time == AMPLE and call.spike_step - settled < AGE:
+    if settling.share == 0 and time == EVER and call.spike_step - settled < AGE:
         return
     time = min(max(time, <int64_t> 1), <int64_t> LONGEST)
     if settling.share == 0:
@@ -254,14 +259,14 @@ cdef inline uint16_t* kept(const Visit* call, int64_t j, int64_t k) noexcept nog
 
 
 cdef int64_t time_left(const Visit* call, int64_t j) noexcept nogil:
-    """Half of the steps in which a neuron that spikes now will have no room, as it spikes; 0: there is none now.
+    """Half of the steps until a neuron, which spikes now, will have no room, at its present rate; 0: it has none.
 
-    While less than half of its room is taken, time is ample.
+    EVER, if not more than half of its room is taken.
     """
     cdef int32_t settled = counted(call, call.settling.settled)
     cdef int64_t k = HALF
     if kept(call, j, HALF - 1)[0] < settled:
-        return AMPLE
+        return EVER
     while k < RECENT and kept(call, j, k)[0] >= settled:
         k += 1
     if k == RECENT:
@@ -271,7 +276,7 @@ cdef int64_t time_left(const Visit* call, int64_t j) noexcept nogil:
 
 cdef void count_anew(Visit* call) noexcept nogil:
     """Let the archive count from where all synapses have taken what was before."""
-    cdef int64_t k, steps = call.settling.settled - call.settling.base
+    cdef int64_t k, steps = <int64_t> call.settling.settled - call.settling.base
     for k in range(RECENT * call.network.n_other):
         call.recent[k] = <uint16_t> (call.recent[k] - min(<int64_t> call.recent[k], steps))
     call.settling.base = call.settling.settled
@@ -280,7 +285,7 @@ cdef void count_anew(Visit* call) noexcept nogil:
 cdef Status keep(Visit* call) noexcept nogil:
     """Keep the postsynaptic spikes; where there is no room for one, all synapses take theirs first."""
     cdef Pass* settling = call.settling
-    cdef int64_t n = call.network.n_other, first = next_spike(call, 0), j = first, time = AMPLE, k
+    cdef int64_t n = call.network.n_other, first = next_spike(call, 0), j = first, time = EVER, k
     cdef uint16_t step, older
     cdef uint16_t* recent
     cdef Status status = OK
@@ -293,6 +298,7 @@ cdef Status keep(Visit* call) noexcept nogil:
         j = next_spike(call, j + 1)
     if time == 0 or call.spike_step - settling.base >= LATEST:
         status = settle(call, call.spike_step)
+        time = EVER
     step = <uint16_t> (call.spike_step - settling.base + 1)
     j = first
     while j < n:
@@ -343,7 +349,7 @@ cdef Status visit(Visit* call) noexcept nogil:
         return settle(call, call.step) if status == OK else status
     if call.network.indptr.size != rows_of(&call.network.lists) + 1:
         return BAD_LISTS
-    job.call, job.status, job.sent, job.shift, job.until = call, OK, NULL, 0, -NEVER
+    job.call, job.status, job.sent, job.shift = call, OK, NULL, 0
     job.spikes = list_of(&call.network.lists, 0)
     job.rows = <Row*> malloc((job.spikes.count + 1) * sizeof(Row))
     if job.rows == NULL:

@@ -43,7 +43,7 @@ cdef enum:
     OPERANDS
 
 cdef enum:
-    STANDS = sizeof(Pass) // sizeof(int32_t)  # integers that say how far a pass is
+    OF_PASS = sizeof(Pass) // sizeof(int32_t)  # integers
 
 cdef enum:
     OUT = INDICES  # the last result, behind those that are updated
@@ -81,7 +81,7 @@ cdef bint fit(const XLA_FFI_CallFrame* frame) noexcept nogil:
     nse, n_pre, n_post = (
         from_xla(given[INDICES]).size, from_xla(given[INDPTR]).size - 1, from_xla(given[POST_SPIKE]).size)
     return (n_pre >= 0 and fits(given[WEIGHT], FLOAT32, nse, -1) and fits(given[ROWS], INT32, n_pre, 2)
-            and fits(given[RECENT_STEPS], UINT16, RECENT, n_post) and fits(given[SETTLING], INT32, STANDS, -1)
+            and fits(given[RECENT_STEPS], UINT16, RECENT, n_post) and fits(given[SETTLING], INT32, OF_PASS, -1)
             and fits(given[SPIKES], INT32, -1, -1) and fits(given[TRACE], FLOAT32, n_post, -1)
             and fits(given[STEPS], INT32, 2, -1) and fits(frame.rets.rets[OUT], FLOAT32, n_post, -1))
 
