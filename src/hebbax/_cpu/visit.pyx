@@ -332,17 +332,10 @@ cdef void visit_rows(Job* job) noexcept nogil:
     free(job.sent)
 
 
-cdef bint is_settling(const Visit* call) noexcept nogil:
-    """Whether the pass is one that can be: an array may hold anything."""
-    cdef const Pass* settling = call.settling
-    return (settling.base <= settling.settled <= settling.began and settling.share >= 0
-            and 0 <= settling.next <= call.network.indptr.size - 1)
-
-
 cdef Status visit(Visit* call) noexcept nogil:
     """Keep the postsynaptic spikes, then visit the synapses of the presynaptic ones, or all."""
     cdef Job job
-    cdef Status status = keep(call) if is_settling(call) else BAD_LISTS
+    cdef Status status = keep(call)
     if call.network.n_other:
         memset(call.out, 0, call.network.n_other * sizeof(float))
     if status != OK or call.all:

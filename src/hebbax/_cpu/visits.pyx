@@ -86,6 +86,12 @@ cdef bint fit(const XLA_FFI_CallFrame* frame) noexcept nogil:
             and fits(given[STEPS], INT32, 2, -1) and fits(frame.rets.rets[OUT], FLOAT32, n_post, -1))
 
 
+cdef inline bint can_be(const Pass* settling, int64_t n_pre) noexcept nogil:
+    """Whether a pass is one that can be: an array may hold anything."""
+    return (settling.base <= settling.settled <= settling.began and settling.share >= 0
+            and 0 <= settling.next <= n_pre)
+
+
 cdef inline float number(const XLA_FFI_CallFrame* frame, int i) noexcept nogil:
     return <float> (<double*> attribute(frame, i))[0]
 
@@ -119,6 +125,9 @@ cdef XLA_FFI_Error* handle_visit(XLA_FFI_CallFrame* frame) noexcept nogil:
     call.rows = <int32_t*> from_xla(frame.rets.rets[ROWS]).data
     call.recent = <uint16_t*> from_xla(frame.rets.rets[RECENT_STEPS]).data
     call.settling = <Pass*> from_xla(frame.rets.rets[SETTLING]).data
+    if not can_be(call.settling, operands[2].size - 1):
+        return new_error(frame.api, b"visit: settling: got what no pass can be at, expected what the last call left",
+                         OUT_OF_RANGE)
     call.spike = <const uint8_t*> from_xla(frame.args.args[POST_SPIKE]).data
     call.trace = <const float*> from_xla(frame.args.args[TRACE]).data
     call.out = <float*> from_xla(frame.rets.rets[OUT]).data
