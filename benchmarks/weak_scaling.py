@@ -178,7 +178,7 @@ class Node:
             for s, projection in zip(self.synapses, self.network.projections, strict=True):
                 spiking = inhibited if projection.inhibitory else excited
                 rows(lines, s, weight if s is plastic else None, spiking)
-            lines.visit(neurons, 2 * excited, 2 * excited + 2, writes=True)
+            lines.visit(neurons, 4 * excited, 4 * excited + 4, writes=True)
             steps.append(lines.step())
         return steps, lines.size
 

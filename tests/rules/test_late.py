@@ -65,7 +65,7 @@ def run(rule, synapses, weight, pre, post, *, dendritic, late, first=0, settled=
         return (new, state), (sent, 0)
 
     if late:
-        state = state._replace(pre=visit.Archive.empty(*synapses.shape, first))
+        state = state._replace(pre=visit.Archive.empty(synapses, first))
     settle = jax.jit(lambda weight, state, step: _late.settle(numbers, synapses, weight, state, step))
     carry, sent, start = (weight, state), [], 0
     for end in (*settled, steps):
@@ -239,8 +239,8 @@ def test_a_spike_of_the_far_future_is_no_earlier_one():
     synapses, weight, _ = network(4, 5, 6, 1.0)
     numbers, state = _late.pair_rule(RULES["additive"], synapses, DT, dendritic=True), _late.start(synapses)
     numbers = dataclasses.replace(numbers, down=dataclasses.replace(numbers.down, factor=0.0))
-    archive = visit.Archive.empty(5, 6, -1)
-    rows = archive.rows.at[:, 0].set(2**31 - 1).at[:, 1].set(int(np.float32(1).view(np.int32)))
+    archive = visit.Archive.empty(synapses, -1)
+    rows = archive.rows.at[:, 2].set(2**31 - 1).at[:, 3].set(int(np.float32(1).view(np.int32)))
     state = state._replace(pre=archive._replace(rows=rows))
     lists, spike = pack(jnp.ones((1, 5), bool), 5).at(0), jnp.ones(6, bool)
     after, *_ = jax.jit(lambda *x: _late.arrive(numbers, synapses, *x, lists, spike, jnp.int32(100)))(weight, state)
@@ -260,8 +260,13 @@ def test_what_is_wrong_is_said():
     arrive()
     with pytest.raises(Exception, match=r"indices\[7\] = 6, expected a neuron in \[0, 6\)"):
         arrive(indices=synapses.indices.at[7].set(6))
+    far = synapses.indptr.at[2].set(31)
+    rows = visit.Archive.rows_with(SimpleNamespace(indptr=far), state.pre.rows[:, 2:])
+    moved = state._replace(pre=state.pre._replace(rows=rows))
     with pytest.raises(Exception, match=r"indptr\[1 : 3\] = \[6, 31\]"):
-        arrive(indptr=synapses.indptr.at[2].set(31))
+        arrive(state=moved, indptr=far)
+    with pytest.raises(Exception, match=r"rows\[1, :2\] = \[6, 31\], expected what indptr says, \[6, 12\]"):
+        arrive(state=moved)
     with pytest.raises(Exception, match="lists"):
         arrive(lists=pack(jnp.ones((1, 4), bool), 4).at(0))
     with pytest.raises(Exception, match="lists"):
@@ -273,8 +278,8 @@ def test_what_is_wrong_is_said():
     silent = jnp.zeros(6, bool)  # (what is wrong is not that they would come too late)
     for lost in (doubled, pack(jnp.ones((1, 5), bool), 4).at(0)):
         with pytest.raises(Exception, match="lists"):
-            arrive(state=state._replace(pre=visit.Archive.empty(5, 6, 4)), lists=lost, spike=silent)
-    later = state._replace(pre=visit.Archive.empty(5, 6, 4))
+            arrive(state=state._replace(pre=visit.Archive.empty(synapses, 4)), lists=lost, spike=silent)
+    later = state._replace(pre=visit.Archive.empty(synapses, 4))
     with pytest.raises(Exception, match="post_spike: got spikes of step 3, expected none before step 4"):
         arrive(state=later)
     for wrong in ([0, 0, 0, 6, 1], [0, 0, 0, -1, 1], [0, 0, 0, 0, -1], [0, 2, 1, 0, 0], [1, 0, 0, 0, 0]):

@@ -44,7 +44,17 @@ SMALL = {
     "collect": {"GRAIN": 8},
     "calls": {"GRAIN": 8, "LARGE": 64, "FADED_AHEAD": 4},
     "pieces": {"RECENT": 8, "PIECE": 16},
-    "visit": {"GRAIN": 8, "SPIKES": 2, "SPIKES_AHEAD": 2, "AGE": 16, "LONGEST": 8, "LATEST": 64, "LAST": 4, "ROWS": 4},
+    "visit": {
+        "GRAIN": 8,
+        "FEW": 2,
+        "SPIKES": 2,
+        "SPIKES_AHEAD": 2,
+        "AGE": 16,
+        "LONGEST": 8,
+        "LATEST": 64,
+        "LAST": 4,
+        "ROWS": 4,
+    },
 }
 DOORS = {
     "threads": """

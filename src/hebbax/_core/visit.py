@@ -32,15 +32,21 @@ _NO_TRACE = int(np.float32(-1).view(np.int32))
 class Archive(NamedTuple):
     """Where what synapses have missed is found."""
 
-    rows: Any  # (n_pre, 2) int32: step of the last presynaptic spike, bits of its trace before that; -1: of none
+    rows: Any  # (n_pre, 4) int32: where a neuron's synapses begin and end, its last step, bits of its trace before that
     recent: Any  # (kept, n_post) uint16: steps of the last postsynaptic spikes, the last one first; 0: none
     settling: Any  # (5,) int32: the step that these count as 1, and how far rows have taken them (`pieces.pxd`: Pass)
 
     @classmethod
-    def empty(cls, n_pre: int, n_post: int, step: Any = 0) -> Archive:
+    def empty(cls, synapses: Any, step: Any = 0) -> Archive:
         """The archive of neurons that have not spiked before this step."""
-        rows = jnp.stack([jnp.full(n_pre, _NEVER, jnp.int32), jnp.full(n_pre, _NO_TRACE, jnp.int32)], axis=1)
-        return cls(rows, *cls.settled(n_post, step))
+        n_pre, n_post = synapses.shape
+        spikes = jnp.broadcast_to(jnp.array([_NEVER, _NO_TRACE], jnp.int32), (n_pre, 2))
+        return cls(cls.rows_with(synapses, spikes), *cls.settled(n_post, step))
+
+    @staticmethod
+    def rows_with(synapses: Any, spikes: jax.Array) -> jax.Array:
+        """The rows of neurons whose last spikes, `(n_pre, 2)`, are known."""
+        return jnp.column_stack([synapses.indptr[:-1], synapses.indptr[1:], spikes])
 
     @staticmethod
     def settled(n_post: int, step: Any) -> tuple[jax.Array, jax.Array]:

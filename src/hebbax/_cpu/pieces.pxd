@@ -38,9 +38,18 @@ cdef struct Pass:
     int32_t share    # rows a call; 0: no pass is under way
 
 
+# What is known of a presynaptic neuron, in one cache line.
+cdef struct Neuron:
+    int32_t begin  # its first synapse, and
+    int32_t end    # the one behind its last,
+    int32_t step   # of its last spike,
+    float trace    # and its trace before that; -1: it has not spiked
+
+
 cdef struct Visit:
     Network network   # `weight` is updated in place
-    int32_t* rows     # (n_pre, 2): step of the neuron's last spike, and bits of its trace before that; -1: of none
+    Neuron* neurons   # presynaptic ones
+    int64_t n_pre
     uint16_t* recent  # (RECENT / TOGETHER, n_post, TOGETHER): steps of the last spikes, the last one first; 0: none
     Pass* settling
     int64_t step      # in which the presynaptic spikes arrive
@@ -64,7 +73,7 @@ cdef enum:
     BLOCK = 8        # synapses that are copied together
     LINE = 16        # indices, or weights, in a cache line
     SOME = 12        # lines that are fetched at a time (by 3, most come at the end: 1 024 nodes took 3 to 9% longer)
-    PARTS = 4        # of the neurons, for each of which one thread adds up what is sent
+    PARTS = 4        # of the neurons, at most: threads add up at once what is sent to different ones
     NEVER = -(1 << 30)   # a step
 
 
@@ -108,6 +117,13 @@ cdef struct Sent:
     float weight
 
 
+# What a chunk has sent to one part.
+cdef struct Handed:
+    Sent* sent
+    int64_t count
+    int64_t awaited  # of two things: that the chunk is done, and that what the chunk before it has sent is added up
+
+
 cdef struct Job:
     Visit* call
     List spikes
@@ -117,8 +133,9 @@ cdef struct Job:
     int32_t until     # step of the first postsynaptic spike that synapses are not to take, as the archive counts
     int64_t chunks    # into which the synapses are divided
     int shift         # of a neuron's number, by which chunks divide what they send into parts
-    Sent* sent        # by parts, and within each as synapses are; NULL: there is one chunk, which adds it up itself
-    int64_t* counts   # how many each chunk has sent to each part
+    int64_t parts     # of the neurons, to each of which things are sent apart; 0: one chunk adds them up itself
+    Sent* sent        # by chunks, in each by parts, and in each of these as synapses are
+    Handed* handed    # by chunks, and in each by parts
     Status status
 
 
@@ -128,12 +145,17 @@ cdef inline int32_t counted(const Visit* call, int64_t step) noexcept nogil:
 
 
 cdef inline Row row_of(const Visit* call, int64_t j) noexcept nogil:
-    """What is known of a neuron's last spike."""
-    cdef Row row = Row(0, 0, counted(call, call.rows[2 * j]), 0, 0)
+    """A neuron's row, of which `at` is yet to be known."""
+    cdef Neuron* neuron = &call.neurons[j]
+    cdef Row row = Row(neuron.begin, 0, counted(call, neuron.step), neuron.trace, 0)
     row.first = counted(call, call.settling.began if j < call.settling.next else call.settling.settled)
     row.first = max(row.before + call.returned, row.first)
-    memcpy(&row.trace, &call.rows[2 * j + 1], sizeof(float))
     return row
+
+
+cdef inline bint is_row(const Visit* call, int64_t j) noexcept nogil:
+    """Whether a neuron's row can be one: an array may hold anything."""
+    return 0 <= call.neurons[j].begin <= call.neurons[j].end <= call.network.indices.size
 
 
 cdef inline float trace_after(const Visit* call, float before) noexcept nogil:
@@ -247,9 +269,14 @@ cdef inline inline_void send(Job* job, const Piece* piece, Sent** sent) noexcept
     cdef int32_t post
     cdef float* out = job.call.out
     cdef Sent* place
-    if job.sent == NULL:
+    if job.parts == 0:
         for k in range(piece.count):
             out[piece.post[k]] += piece.weight[k]
+        return
+    if job.parts == 1:
+        for k in range(piece.count):
+            sent[0][k].post, sent[0][k].weight = piece.post[k], piece.weight[k]
+        sent[0] += piece.count
         return
     for k in range(piece.count):
         post = piece.post[k]

@@ -60,5 +60,6 @@ cdef enum:
     LOOK = 1 << 16
 
 
+cdef int64_t most_threads() noexcept nogil
 cdef int64_t chunks_for(const Pool* pool, int64_t work, int64_t grain, int64_t per_thread) noexcept nogil
 cdef void run_chunks(const Pool* pool, Task task, void* state, int64_t size, int64_t chunks) noexcept nogil

@@ -66,6 +66,10 @@ def get_num_threads():
     return get(&limit)
 
 
+cdef int64_t most_threads() noexcept nogil:
+    return get(&limit)
+
+
 def look_every(double seconds):
     """For tests: how often a call by Python's main thread looks for signals."""
     global interval

@@ -9,27 +9,29 @@ So many postsynaptic spikes are kept, and no more. Before one is lost that a syn
 been visited for long take theirs: a share of the rows at every step. (To stop for all of them at once took a second at
 10^8 synapses, for which, on a cluster, all other nodes would wait, at every node's own time.)
 
-What must move per presynaptic spike: where its row is, its last step and trace, and the row's indices and weights.
+What must move per presynaptic spike: what is known of its neuron, a cache line, and its row's indices and weights.
 """
 
 from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint16_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from hebbax._cpu.bounds cimport HARD, LINEAR, POWER
 from hebbax._cpu.buffers cimport hot_void, inline_void, prefetch_at
 from hebbax._cpu.pieces cimport (
-    PARTS, PIECE, RECENT, TOGETHER, Ahead, Job, Pass, Piece, Row, Sent, Visit, add_synapses, counted, fetch,
-    finish, row_of, trace_after,
+    PARTS, PIECE, RECENT, TOGETHER, Ahead, Handed, Job, Neuron, Pass, Piece, Row, Sent, Visit, add_synapses, counted,
+    fetch, finish, is_row, row_of, trace_after,
 )
 from hebbax._cpu.powers cimport exp2_of
 from hebbax._cpu.rows cimport (
     BAD_INDPTR, BAD_LISTS, OK, STOPPED, Status, list_of, rows_of, set_status, skip_silent,
 )
-from hebbax._cpu.threads cimport chunks_for, run_chunks
+from hebbax._cpu.threads cimport Pool, add_and_get, chunks_for, most_threads, run_chunks
 
 cdef enum:
     GRAIN = 8192         # synapses that are worth another thread
+    CHUNKS = 8           # of synapses, for each thread
+    FEW = 4              # threads, for which one at a time is enough to add up what is sent
     SPIKES = 1024        # presynaptic ones whose rows are worth another thread to find,
     SPIKES_AHEAD = 24    # and between a prefetch and the use
     LATEST = 65000       # a step that 16 bits hold
@@ -54,8 +56,24 @@ cdef inline int64_t row_with(const Job* job, int64_t element) noexcept nogil:
     return low
 
 
+cdef void hand_on(Job* job, int64_t chunk, int64_t part) noexcept nogil:
+    """One of the two things is done that a chunk awaits; after both, what it has sent is added up, and so on.
+
+    So all is added in the order of the synapses, whoever has visited them, and no thread waits for another.
+    """
+    cdef Handed* handed = &job.handed[chunk * job.parts + part]
+    cdef float* out = job.call.out
+    cdef int64_t k
+    while chunk < job.chunks and add_and_get(&handed.awaited, -1) == 0:
+        for k in range(handed.count):
+            out[handed.sent[k].post] += handed.sent[k].weight
+        chunk += 1
+        handed += job.parts
+
+
 cdef inline inline_void work_on(Job* job, int64_t start, int64_t stop, int up, bint arrives) noexcept nogil:
     cdef int64_t k = row_with(job, start), chunk = (start * job.chunks + job.elements - 1) // job.elements
+    cdef Handed* handed = &job.handed[chunk * job.parts]
     cdef const Row* row = &job.rows[k]
     cdef const Row* last = &job.rows[job.count]
     cdef int part, down = job.call.down.kind
@@ -63,8 +81,8 @@ cdef inline inline_void work_on(Job* job, int64_t start, int64_t stop, int up, b
     cdef Ahead ahead = Ahead(row, start - row.at, start, min(start + PIECE, stop), stop)
     cdef Piece piece
     piece.count = piece.rows = 0
-    for part in range(PARTS):
-        sent[part] = job.sent + part * job.elements + start if job.sent != NULL else NULL
+    for part in range(job.parts):
+        handed[part].sent = sent[part] = job.sent + job.parts * start + part * (stop - start)
     fetch(job.call, &ahead, PIECE)
     ahead.limit = min(start + 2 * PIECE, stop)
     while row != last and row.at < stop:
@@ -72,9 +90,9 @@ cdef inline inline_void work_on(Job* job, int64_t start, int64_t stop, int up, b
                      row.begin + min(stop, row[1].at) - row.at, &ahead, sent, up, down, arrives)
         row += 1
     finish(job, &piece, &ahead, sent, up, down, arrives)
-    if job.sent != NULL:
-        for part in range(PARTS):
-            job.counts[part * job.chunks + chunk] = sent[part] - (job.sent + part * job.elements + start)
+    for part in range(job.parts):
+        handed[part].count = sent[part] - handed[part].sent
+        hand_on(job, chunk, part)
 
 
 cdef hot_void arrive_span(Job* job, int64_t start, int64_t stop) noexcept nogil:
@@ -110,28 +128,25 @@ cdef void look_up(void* state, int64_t start, int64_t stop) noexcept nogil:
     cdef Job* job = <Job*> state
     cdef Visit* call = job.call
     cdef const int32_t* ids = job.spikes.ids
-    cdef const int32_t* indptr = <const int32_t*> call.network.indptr.data
-    cdef int64_t k, j, n_pre = call.network.indptr.size - 1, nse = call.network.indices.size, steps
+    cdef Neuron* neuron
+    cdef int64_t k, steps
     cdef double age
-    cdef float trace
     for k in range(start, stop):
         if k + SPIKES_AHEAD < stop:
-            prefetch_at(indptr, ids[k + SPIKES_AHEAD], 0)
-            prefetch_at(call.rows, 2 * <int64_t> ids[k + SPIKES_AHEAD], 1)
-        j = ids[k]
-        if not 0 <= j < n_pre:
+            prefetch_at(<int32_t*> call.neurons, 4 * <int64_t> ids[k + SPIKES_AHEAD], 1)
+        if not 0 <= ids[k] < call.n_pre:
             set_status(&job.status, BAD_LISTS)
             continue
-        if indptr[j] < 0 or indptr[j + 1] < indptr[j] or indptr[j + 1] > nse:
+        if not is_row(call, ids[k]):
             set_status(&job.status, BAD_INDPTR)
             continue
-        job.rows[k] = row_of(call, j)
-        job.rows[k].begin, job.rows[k].at = indptr[j], indptr[j + 1] - indptr[j]
-        steps = max(call.step - call.rows[2 * j], <int64_t> 0)
+        neuron = &call.neurons[ids[k]]
+        job.rows[k] = row_of(call, ids[k])
+        job.rows[k].at = neuron.end - neuron.begin
+        steps = max(call.step - neuron.step, <int64_t> 0)
         age = call.decay * steps
-        trace = <float> (trace_after(call, job.rows[k].trace) * exp2_of(-age if age < 300.0 else -300.0))
-        call.rows[2 * j] = <int32_t> call.step
-        memcpy(&call.rows[2 * j + 1], &trace, sizeof(float))
+        neuron.trace = <float> (trace_after(call, neuron.trace) * exp2_of(-age if age < 300.0 else -300.0))
+        neuron.step = <int32_t> call.step
 
 
 cdef Status find_rows(Job* job) noexcept nogil:
@@ -158,31 +173,19 @@ cdef Status find_rows(Job* job) noexcept nogil:
     return OK
 
 
-cdef void add_task(void* state, int64_t start, int64_t stop) noexcept nogil:
-    """Add up what was sent to the neurons of some parts, in the order of the synapses, whoever has visited them."""
-    cdef Job* job = <Job*> state
-    cdef const Sent* sent
-    cdef float* out = job.call.out
-    cdef int64_t part, chunk, k
-    for part in range(start, stop):
-        for chunk in range(job.chunks):
-            sent = job.sent + part * job.elements + job.elements * chunk // job.chunks
-            for k in range(job.counts[part * job.chunks + chunk]):
-                out[sent[k].post] += sent[k].weight
-
-
 cdef Status find_late(Job* job, int64_t first, int64_t last) noexcept nogil:
     """Find those of rows `first` to `last` that have synapses, and of which a spike can have been missed."""
-    cdef const int32_t* indptr = <const int32_t*> job.call.network.indptr.data
-    cdef int64_t j, nse = job.call.network.indices.size
+    cdef int64_t j, size, end = 0
     job.count = job.elements = 0
     for j in range(first, last):
-        if indptr[j] < 0 or indptr[j + 1] < indptr[j] or indptr[j + 1] > nse:
+        size = job.call.neurons[j].end - job.call.neurons[j].begin
+        if not is_row(job.call, j) or job.call.neurons[j].begin < end:
             return BAD_INDPTR
+        end = job.call.neurons[j].end
         job.rows[job.count] = row_of(job.call, j)
-        job.rows[job.count].begin, job.rows[job.count].at = indptr[j], job.elements
-        if job.rows[job.count].first < job.until and indptr[j] < indptr[j + 1]:
-            job.elements += indptr[j + 1] - indptr[j]
+        job.rows[job.count].at = job.elements
+        if size and job.rows[job.count].first < job.until:
+            job.elements += size
             job.count += 1
     job.rows[job.count].at = job.elements
     return OK
@@ -191,7 +194,7 @@ cdef Status find_late(Job* job, int64_t first, int64_t last) noexcept nogil:
 cdef Status take_up(Visit* call, int64_t first, int64_t last, int32_t until) noexcept nogil:
     """Let synapses of rows `first` to `last` take what they have missed before a step, as the archive counts."""
     cdef Job job
-    job.call, job.status, job.sent, job.until = call, OK, NULL, until
+    job.call, job.status, job.until, job.parts, job.sent, job.handed = call, OK, until, 0, NULL, NULL
     job.rows = <Row*> malloc((min(<int64_t> ROWS, last - first) + 1) * sizeof(Row))
     if job.rows == NULL:
         return STOPPED
@@ -207,7 +210,7 @@ cdef Status take_up(Visit* call, int64_t first, int64_t last, int32_t until) noe
 
 cdef Status settle(Visit* call, int64_t since) noexcept nogil:
     """Let all synapses take what they have missed, keep no spike, and count steps from another one."""
-    cdef Status status = take_up(call, 0, call.network.indptr.size - 1, EVER)
+    cdef Status status = take_up(call, 0, call.n_pre, EVER)
     if call.network.n_other:
         memset(call.recent, 0, RECENT * call.network.n_other * sizeof(uint16_t))
     call.settling[0] = Pass(<int32_t> since, <int32_t> since, <int32_t> since, 0, 0)
@@ -217,12 +220,12 @@ cdef Status settle(Visit* call, int64_t since) noexcept nogil:
 cdef Status proceed(Visit* call) noexcept nogil:
     """Let the next share of the rows take what they have missed, if a pass is under way."""
     cdef Pass* settling = call.settling
-    cdef int64_t n_pre = call.network.indptr.size - 1, last = min(<int64_t> settling.next + settling.share, n_pre)
+    cdef int64_t last = min(<int64_t> settling.next + settling.share, call.n_pre)
     cdef Status status = OK
     if settling.share:
         status = take_up(call, settling.next, last, counted(call, settling.began))
         settling.next = <int32_t> last
-        if last == n_pre:
+        if last == call.n_pre:
             settling.settled, settling.share = settling.began, 0
     return status
 
@@ -233,14 +236,14 @@ cdef void hurry(Visit* call, int64_t time) noexcept nogil:
     Rows take what was before half of that time ago: of those that were visited since, nothing is to be done.
     """
     cdef Pass* settling = call.settling
-    cdef int64_t n_pre = call.network.indptr.size - 1, settled = settling.settled
+    cdef int64_t settled = settling.settled
     if settling.share == 0 and time == EVER and call.spike_step - settled < AGE:
         return
     time = min(max(time, <int64_t> 1), <int64_t> LONGEST)
     if settling.share == 0:
         settling.began = <int32_t> min(max(call.spike_step + 1 - time // 2, settled), <int64_t> INT32_MAX)
         settling.next = 0
-    settling.share = max(settling.share, <int32_t> ((n_pre - settling.next + time - 1) // time))
+    settling.share = max(settling.share, <int32_t> ((call.n_pre - settling.next + time - 1) // time))
 
 
 cdef int64_t next_spike(const Visit* call, int64_t j) noexcept nogil:
@@ -313,23 +316,25 @@ cdef Status keep(Visit* call) noexcept nogil:
 
 
 cdef void visit_rows(Job* job) noexcept nogil:
-    """Visit the rows, and add up what they send."""
+    """Visit the rows; what they send is added up."""
     cdef Visit* call = job.call
-    cdef int64_t n_post = call.network.n_other
-    job.chunks = chunks_for(&call.network.pool, job.elements, GRAIN, 2)
+    cdef const Pool* pool = &call.network.pool
+    cdef int64_t k
+    cdef Sent* sent = NULL
+    job.chunks = chunks_for(pool, job.elements, GRAIN, CHUNKS)
+    job.parts = job.shift = 0
     if job.chunks > 1:
-        job.sent = <Sent*> malloc(PARTS * (job.elements * sizeof(Sent) + job.chunks * sizeof(int64_t)))
-    if job.sent == NULL:  # one thread then needs no memory
-        job.chunks = 1
-    else:
-        job.counts = <int64_t*> (job.sent + PARTS * job.elements)
-        memset(job.counts, 0, PARTS * job.chunks * sizeof(int64_t))  # (a chunk may be all, where memory ends)
-        while n_post - 1 >> job.shift >= PARTS:
-            job.shift += 1
-    run_chunks(&call.network.pool, arrive_task, job, job.elements, job.chunks)
-    if job.sent != NULL and job.status == OK:
-        run_chunks(&call.network.pool, add_task, job, PARTS, PARTS)
-    free(job.sent)
+        job.parts = PARTS if most_threads() > FEW else 1
+        sent = <Sent*> malloc(job.parts * (job.elements * sizeof(Sent) + job.chunks * sizeof(Handed)))
+    if sent == NULL:  # one thread then needs no memory
+        job.chunks, job.parts = 1, 0
+    job.sent, job.handed = sent, <Handed*> (sent + job.parts * job.elements)
+    for k in range(job.chunks * job.parts):
+        job.handed[k] = Handed(NULL, 0, 1 if k < job.parts else 2)
+    while job.parts and call.network.n_other - 1 >> job.shift >= job.parts:
+        job.shift += 1
+    run_chunks(pool, arrive_task, job, job.elements, job.chunks)
+    free(sent)
 
 
 cdef Status visit(Visit* call) noexcept nogil:
@@ -340,9 +345,9 @@ cdef Status visit(Visit* call) noexcept nogil:
         memset(call.out, 0, call.network.n_other * sizeof(float))
     if status != OK or call.all:
         return settle(call, call.step) if status == OK else status
-    if call.network.indptr.size != rows_of(&call.network.lists) + 1:
+    if call.n_pre != rows_of(&call.network.lists):
         return BAD_LISTS
-    job.call, job.status, job.sent, job.shift = call, OK, NULL, 0
+    job.call, job.status = call, OK
     job.spikes = list_of(&call.network.lists, 0)
     job.rows = <Row*> malloc((job.spikes.count + 1) * sizeof(Row))
     if job.rows == NULL:

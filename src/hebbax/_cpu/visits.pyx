@@ -1,8 +1,8 @@
 """XLA's door to `visit.pyx`.
 
-Operands: weight, rows, recent and settling, which are updated in place; indices, indptr, message, postsynaptic spikes,
-their traces, and the steps of the pre- and of the postsynaptic spikes. Results: those four, and what arrives at the
-neurons. Attributes: bounds, decay, flags, and factor and exponent of either change.
+Operands: weight, rows, recent and settling (see `_core.visit.Archive`), which are updated in place; indices, indptr,
+message, postsynaptic spikes, their traces, and the steps of the pre- and of the postsynaptic spikes. Results: those
+four, and what arrives at the neurons. Attributes: bounds, decay, flags, and factor and exponent of either change.
 """
 
 from cpython.pycapsule cimport PyCapsule_New
@@ -18,8 +18,8 @@ from hebbax._cpu.calls cimport (
 )
 from hebbax._cpu.frames cimport attribute, from_xla
 from hebbax._cpu.pages cimport use_huge_pages
-from hebbax._cpu.pieces cimport RECENT, Change, Pass, Visit
-from hebbax._cpu.rows cimport BAD_LISTS, OK, STOPPED, Status
+from hebbax._cpu.pieces cimport RECENT, Change, Neuron, Pass, Visit
+from hebbax._cpu.rows cimport BAD_ELEMENT, BAD_INDPTR, BAD_LISTS, OK, STOPPED, Status
 from hebbax._cpu.threads cimport Pool
 from hebbax._cpu.visit cimport next_spike, visit
 from hebbax._core.xla_ffi cimport (
@@ -42,8 +42,9 @@ cdef enum:
     STEPS
     OPERANDS
 
-cdef enum:
-    OF_PASS = sizeof(Pass) // sizeof(int32_t)  # integers
+cdef enum:  # integers
+    OF_PASS = sizeof(Pass) // sizeof(int32_t)
+    OF_NEURON = sizeof(Neuron) // sizeof(int32_t)
 
 cdef enum:
     OUT = INDICES  # the last result, behind those that are updated
@@ -80,7 +81,7 @@ cdef bint fit(const XLA_FFI_CallFrame* frame) noexcept nogil:
         return False
     nse, n_pre, n_post = (
         from_xla(given[INDICES]).size, from_xla(given[INDPTR]).size - 1, from_xla(given[POST_SPIKE]).size)
-    return (n_pre >= 0 and fits(given[WEIGHT], FLOAT32, nse, -1) and fits(given[ROWS], INT32, n_pre, 2)
+    return (n_pre >= 0 and fits(given[WEIGHT], FLOAT32, nse, -1) and fits(given[ROWS], INT32, n_pre, OF_NEURON)
             and fits(given[RECENT_STEPS], UINT16, RECENT, n_post) and fits(given[SETTLING], INT32, OF_PASS, -1)
             and fits(given[SPIKES], INT32, -1, -1) and fits(given[TRACE], FLOAT32, n_post, -1)
             and fits(given[STEPS], INT32, 2, -1) and fits(frame.rets.rets[OUT], FLOAT32, n_post, -1))
@@ -90,6 +91,18 @@ cdef inline bint can_be(const Pass* settling, int64_t n_pre) noexcept nogil:
     """Whether a pass is one that can be: an array may hold anything."""
     return (settling.base <= settling.settled <= settling.began and settling.share >= 0
             and 0 <= settling.next <= n_pre)
+
+
+cdef bint disagree(const Visit* call, char* message) noexcept nogil:
+    """Whether rows are not where `indptr` says, and which."""
+    cdef const int32_t* indptr = <const int32_t*> call.network.indptr.data
+    cdef int64_t j
+    for j in range(call.n_pre):
+        if call.neurons[j].begin != indptr[j] or call.neurons[j].end != indptr[j + 1]:
+            snprintf(message, MESSAGE, b"visit: rows[%lld, :2] = [%d, %d], expected what indptr says, [%d, %d]",
+                     <long long> j, call.neurons[j].begin, call.neurons[j].end, indptr[j], indptr[j + 1])
+            return True
+    return False
 
 
 cdef inline float number(const XLA_FFI_CallFrame* frame, int i) noexcept nogil:
@@ -122,10 +135,11 @@ cdef XLA_FFI_Error* handle_visit(XLA_FFI_CallFrame* frame) noexcept nogil:
     status = set_network(&call.network, &pool, operands, flags)
     call.network.shared = False
     call.network.n_other = from_xla(frame.args.args[POST_SPIKE]).size
-    call.rows = <int32_t*> from_xla(frame.rets.rets[ROWS]).data
+    call.neurons = <Neuron*> from_xla(frame.rets.rets[ROWS]).data
+    call.n_pre = operands[2].size - 1
     call.recent = <uint16_t*> from_xla(frame.rets.rets[RECENT_STEPS]).data
     call.settling = <Pass*> from_xla(frame.rets.rets[SETTLING]).data
-    if not can_be(call.settling, operands[2].size - 1):
+    if not can_be(call.settling, call.n_pre):
         return new_error(frame.api, b"visit: settling: got what no pass can be at, expected what the last call left",
                          OUT_OF_RANGE)
     call.spike = <const uint8_t*> from_xla(frame.args.args[POST_SPIKE]).data
@@ -142,10 +156,12 @@ cdef XLA_FFI_Error* handle_visit(XLA_FFI_CallFrame* frame) noexcept nogil:
     call.returned, call.sets, call.all = (flags & RETURNED) != 0, (flags & NEAREST) != 0, (flags & ALL) != 0
     use_huge_pages(operands[0].data, operands[0].size * sizeof(float))
     use_huge_pages(operands[1].data, operands[1].size * sizeof(int32_t))
-    use_huge_pages(call.rows, 2 * (operands[2].size - 1) * sizeof(int32_t))
+    use_huge_pages(call.neurons, call.n_pre * sizeof(Neuron))
     earliest = call.settling.began
     if status == OK:
         status = visit(&call)
+    if (status == BAD_INDPTR or status == BAD_ELEMENT) and disagree(&call, message):
+        return new_error(frame.api, message, OUT_OF_RANGE)
     if succeeded(status, &call.network, b"visit", flags, message):
         return NULL
     if status == STOPPED:

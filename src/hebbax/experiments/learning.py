@@ -59,7 +59,10 @@ class Learning(Protocol):
     def kept(self, traces: Traces) -> Any:
         """Traces of a settled weight as arrays whose last axis is one of neurons."""
 
-    def restored(self, kept: Any, step: Any) -> Traces:
+    def kept_specs(self, part: P) -> Any:
+        """How these lie on devices."""
+
+    def restored(self, synapses: hebbax.Synapses, kept: Any, step: Any) -> Traces:
         """What `kept` was made of."""
 
 
@@ -104,7 +107,10 @@ class AtOnce:
     def kept(self, traces: Traces) -> Any:
         return traces
 
-    def restored(self, kept: Any, step: Any) -> Traces:
+    def kept_specs(self, part: P) -> Any:
+        return self.specs(part)
+
+    def restored(self, synapses: hebbax.Synapses, kept: Any, step: Any) -> Traces:
         return kept
 
 
@@ -122,7 +128,7 @@ class Late:
         return _late.start(synapses)
 
     def specs(self, part: P) -> Traces:
-        archive = Archive(rows=P(), recent=P(None, *part), settling=part)
+        archive = Archive(rows=part, recent=P(None, *part), settling=part)
         return _late.LateTraces(archive, post=part, spike=part)
 
     def arrive(
@@ -148,8 +154,11 @@ class Late:
     def kept(self, traces: Traces) -> Any:
         return _late.kept(traces)
 
-    def restored(self, kept: Any, step: Any) -> Traces:
-        return _late.restored(kept, step)
+    def kept_specs(self, part: P) -> Any:
+        return _late.Kept(rows=P(), post=part, spike=part)
+
+    def restored(self, synapses: hebbax.Synapses, kept: Any, step: Any) -> Traces:
+        return _late.restored(synapses, kept, step)
 
 
 def learning_of(network: Network, backend: str | None, platform: str | None = None) -> dict[int, Learning]:

@@ -156,20 +156,31 @@ class Split:
         def send(own: Own, spikes: jax.Array) -> hebbax.sharding.SpikeLists:
             return exchange(own.by_population(spikes), self.axis, capacity=self.capacity)
 
-        def restored(kept: tuple, step: jax.Array) -> tuple:
-            return tuple(x.restored(y, step) for x, y in zip(self.learning.values(), kept, strict=True))
+        def restored(shards: list, kept: tuple, step: jax.Array) -> tuple:
+            learning = zip(self.learning.values(), shards, kept, strict=True)
+            return tuple(x.restored(s.local(), y, step) for x, s, y in learning)
 
         send_all = jax.jit(self.on_every_device(send, in_specs=(part, columns), out_specs=P()))
         arriving = send_all(self.own, state.own[-delay:])
-        specs = jax.tree.map(lambda x: x.sharding.spec, state.traces)
-        restore_all = self.on_every_device(restored, in_specs=(specs, P()), out_specs=self.specs.traces)
-        traces = jax.jit(restore_all)(state.traces, np.int32(step))
+        options: Any = dict(in_specs=(part, self._kept_specs(), P()), out_specs=self.specs.traces)
+        restore_all = self.on_every_device(restored, **options)
+        traces = jax.jit(restore_all)(self._learning(), state.traces, np.int32(step))
         self.state = state._replace(arriving=arriving, weights=weights, traces=traces)
 
     def _neurons(self, state: State) -> State:
         """What is kept of a state that is one number for each neuron, or for all."""
-        kept = tuple(x.kept(traces) for x, traces in zip(self.learning.values(), state.traces, strict=True))
-        return state._replace(arriving=(), weights=(), traces=kept)
+        return state._replace(arriving=(), weights=(), traces=self._kept(state.traces))
+
+    def _kept_specs(self) -> tuple:
+        return tuple(x.kept_specs(P(self.axis)) for x in self.learning.values())
+
+    @functools.cached_property
+    def _kept(self) -> Callable:
+
+        def kept(traces: tuple) -> tuple:
+            return tuple(x.kept(y) for x, y in zip(self.learning.values(), traces, strict=True))
+
+        return jax.jit(self.on_every_device(kept, in_specs=(self.specs.traces,), out_specs=self._kept_specs()))
 
     def _learning(self) -> list[Any]:
         return [self.shards[k] for k in self.learning]

@@ -35,8 +35,8 @@ class LateTraces(NamedTuple):
 
 def start(synapses: Synapses) -> LateTraces:
     """The traces of neurons that have not spiked yet."""
-    n_pre, n_post = synapses.shape
-    return LateTraces(Archive.empty(n_pre, n_post), jnp.zeros(n_post), jnp.zeros(n_post, bool))
+    n_post = synapses.shape[1]
+    return LateTraces(Archive.empty(synapses), jnp.zeros(n_post), jnp.zeros(n_post, bool))
 
 
 def is_of_pairs(rule: Any) -> bool:
@@ -128,10 +128,10 @@ class Kept(NamedTuple):
 
 def kept(traces: LateTraces) -> Kept:
     """Settled traces, to be kept."""
-    return Kept(traces.pre.rows.T, traces.post, traces.spike)
+    return Kept(traces.pre.rows[:, 2:].T, traces.post, traces.spike)
 
 
-def restored(kept: Kept, step: Any) -> LateTraces:
+def restored(synapses: Synapses, kept: Kept, step: Any) -> LateTraces:
     """What `kept` was made of, at this step."""
-    archive = Archive(kept.rows.T, *Archive.settled(kept.post.size, step))
+    archive = Archive(Archive.rows_with(synapses, kept.rows.T), *Archive.settled(kept.post.size, step))
     return LateTraces(archive, kept.post, kept.spike)

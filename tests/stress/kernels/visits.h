@@ -122,7 +122,7 @@ struct VisitCase {
     }
     void make() {
         auto table = [](Array& x, int dtype, int64_t first, int64_t second) { shape(x, dtype, first), x.rank = 2, x.dims[1] = second; };
-        shape(visited[WEIGHT], FLOAT32, nse), table(visited[ROWS], INT32, n_pre, 2);
+        shape(visited[WEIGHT], FLOAT32, nse), table(visited[ROWS], INT32, n_pre, 4);
         table(visited[RECENT], UINT16, hebbax_fuzz_recent(), n_post), shape(visited[SETTLING], INT32, 5);
         shape(visited[INDICES], INT32, nse), shape(visited[INDPTR], INT32, n_pre + 1);
         shape(visited[MESSAGE], INT32, 6 + steps + capacity), shape(visited[SPIKE], BOOL, n_post);
@@ -135,7 +135,7 @@ struct VisitCase {
         }
         for (int64_t k = 0; k < nse; k++) indices.push_back(draw.below(n_post)), of<float>(WEIGHT)[k] = draw_float<float>(draw, floats);
         pre.resize(n_pre), kept.resize(n_post);
-        for (int64_t j = 0; j < n_pre; j++) of<int32_t>(ROWS)[2 * j] = -(1 << 30), of<float>(ROWS)[2 * j + 1] = -1;
+        for (int64_t j = 0; j < n_pre; j++) of<int32_t>(ROWS)[4 * j + 2] = -(1 << 30), of<float>(ROWS)[4 * j + 3] = -1;
         memset(of<uint8_t>(RECENT), 0, visited[RECENT].bytes());
         for (auto& x : pre) x.taken = step;
         *of<Pass>(SETTLING) = settling;
@@ -150,6 +150,7 @@ struct VisitCase {
         post_step = std::max<int64_t>({post_step, step - !is(RETURNED) - (is(RETURNED) || how < 248 ? 0 : 2), INT32_MIN});
         of<int32_t>(STEPS)[0] = step, of<int32_t>(STEPS)[1] = post_step;
         std::copy(indices.begin(), indices.end(), of<int32_t>(INDICES)), std::copy(indptr.begin(), indptr.end(), of<int32_t>(INDPTR));
+        place_rows();
         bool silent = is_first && post_step < settling.began && draw.of(8);
         for (int64_t i = 0; i < n_post; i++) {
             of<uint8_t>(SPIKE)[i] = silent || draw.below(1 << often_post) ? 0 : 1 + draw.below(255);
@@ -167,18 +168,23 @@ struct VisitCase {
             if (draw.below(n_pre - j) < left) ids[others + count - left--] = j;
         for (int k = 0; k < IN_PLACE; k++) before[k].assign(of<uint8_t>(k), of<uint8_t>(k) + visited[k].bytes());
     }
+    // Rows say where synapses begin and end, as `indptr` does.
+    void place_rows() {
+        for (int64_t j = 0; j < n_pre; j++)
+            for (int k = 0; k < 2; k++) of<int32_t>(ROWS)[4 * j + k] = of<int32_t>(INDPTR)[j + k];
+    }
     // A call as nobody should make it.
     void spoil() {
         int how = draw.of(16), where = draw.byte();
         auto at = [&](int64_t size) { return size ? where % size : 0; };
         auto x = of<int32_t>(MESSAGE);
-        if (how < 3) of<int32_t>(INDPTR)[at(n_pre + 1)] = hostile(draw, nse);
+        if (how < 3) of<int32_t>(INDPTR)[at(n_pre + 1)] = hostile(draw, nse), place_rows();
         else if (how < 6 && nse) of<int32_t>(INDICES)[where < 128 ? at(nse) : draw.below(nse)] = hostile(draw, n_post);
         else if (how < 8) x[at(visited[MESSAGE].size())] = hostile(draw, n_pre);
         else if (how == 8) x[draw.of(6)] = hostile(draw, steps);
         else if (how == 9 && capacity) std::swap(x[6 + steps + at(capacity)], x[6 + steps + draw.below(capacity)]);
         else if (how == 10) known = false, of<int32_t>(STEPS)[where & 1] = hostile(draw, step);
-        else if (how == 11 && n_pre) known = false, of<int32_t>(ROWS)[at(2 * n_pre)] = hostile(draw, step);
+        else if (how == 11 && n_pre) known = false, of<int32_t>(ROWS)[at(4 * n_pre)] = hostile(draw, where & 2 ? step : nse);
         else if (how == 12) {
             known = false;
             for (int64_t k = 0; k < visited[RECENT].bytes(); k++) of<uint8_t>(RECENT)[k] = draw.bits() >> 56;
@@ -309,8 +315,8 @@ struct VisitCase {
         for (int64_t k = 0; k < nse; k++) compare("a weight that is visited", of<float>(WEIGHT)[k], weight[k], k);
         for (int64_t i = 0; i < n_post && !is(EVERYONE); i++) compare("what arrives", of<float>(OUT)[i], out[i], i);
         for (int64_t j = 0; j < n_pre; j++) {
-            if (of<int32_t>(ROWS)[2 * j] != pre[j].step) fail("a presynaptic step", of<int32_t>(ROWS)[2 * j], pre[j].step);
-            float trace = of<float>(ROWS)[2 * j + 1];
+            if (of<int32_t>(ROWS)[4 * j + 2] != pre[j].step) fail("a presynaptic step", of<int32_t>(ROWS)[4 * j + 2], pre[j].step);
+            float trace = of<float>(ROWS)[4 * j + 3];
             compare("a presynaptic trace", trace, Guess{pre[j].trace, decay == 0 ? 0 : FLT_EPSILON * (double)std::fabs(pre[j].trace) + 1e-44}, j);
             pre[j].trace = trace;
         }
