@@ -80,11 +80,12 @@ def ranges(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 
 def rows(lines: Lines, synapses: hebbax.Synapses, weight: jax.Array | None, spiking: np.ndarray) -> None:
-    """What a presynaptic spike visits: where its row is, the row, and its weights, which learn, unless all are one."""
+    """What a presynaptic spike visits: its row, and the weights, or, where all are one, where the row is."""
     begin, end = (np.asarray(synapses.indptr)[spiking + k] for k in (0, 1))
-    lines.visit(synapses.indptr, spiking)
     lines.visit(synapses.indices, begin, end)
-    if weight is not None:
+    if weight is None:
+        lines.visit(synapses.indptr, spiking)
+    else:  # (synapses that learn begin where their neuron says, which also has a trace)
         lines.visit(weight, begin, end, writes=True)
 
 

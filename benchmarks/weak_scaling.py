@@ -38,6 +38,7 @@ from hebbax._core.reference import SENT_HEADER
 from hebbax._core.sent import merge, nobody, pack, second_half
 from hebbax._core.specs import Sent
 from hebbax.experiments import hpc, network, network_split
+from hebbax.experiments.joining import joined
 from hebbax.experiments.learning import learning_of
 
 RESULTS = Path(__file__).parent / "results"
@@ -93,7 +94,8 @@ class Node:
 
     def __init__(self, nodes: int, neurons: int, inputs: float, rate: float):
         p = hpc.Parameters()
-        self.network = hpc.build(p, scale=nodes * neurons / 11250, inputs=inputs, plastic=True, seed=0)
+        built = hpc.build(p, scale=nodes * neurons / 11250, inputs=inputs, plastic=True, seed=0)
+        self.network = joined(built, learning_of(built, None, "cpu"), nodes)
         self.nodes, n = nodes, self.network.excitatory.size
         self.layout = hebbax.sharding.Layout.even(n, nodes)
         self.learning = learning_of(self.network, None, "cpu")
@@ -106,6 +108,8 @@ class Node:
         self.intervals = 0  # that were run
         self.excitatory = np.zeros((nodes, size), bool)  # of all nodes
         self.excitatory.reshape(-1)[self.layout.places] = self.network.excitatory
+        self.exist = np.zeros((nodes, size), bool)
+        self.exist.reshape(-1)[self.layout.places] = True
         self.patterns = jnp.asarray(np.stack([self._gathered(x, probability, rng) for x in own]))
         self.own = jnp.asarray(np.stack(own))
         ids = jnp.arange(size, dtype=jnp.int32)
@@ -136,7 +140,12 @@ class Node:
         return messages.reshape(-1)
 
     def _populations(self, node: int) -> network_split.Own:
-        return network_split.Own(jnp.arange(self.layout.size, dtype=jnp.int32), jnp.asarray(self.excitatory[node]))
+        size, ids = self.layout.size, np.arange(self.layout.size, dtype=np.int32)
+        learns = {k: self.network.projections[k].learns for k in self.learning}
+        return network_split.Own(
+            *map(jnp.asarray, (ids, self.excitatory[node], self.exist[node])),
+            {k: jnp.asarray(x[:size]) for k, x in learns.items() if x is not None},
+        )
 
     def _run(
         self, state: Any, synapses: list, patterns: jax.Array, own: jax.Array, first: jax.Array, intervals: int
@@ -149,7 +158,7 @@ class Node:
             arriving = merge(patterns[k % PATTERNS], self.nodes, self.sent)
             drive = self.network.neurons.drive(populations.ids, steps)
             carry, spikes = network_split.run_interval(
-                self.network, synapses, self.learning, drive, state, arriving, steps
+                self.network, synapses, self.learning, populations, drive, state, arriving, steps
             )
             sent = pack(populations.by_population(spikes), self.sent.capacity).message  # which the exchange would send
             spikes = jnp.roll(own[k % PATTERNS], k // PATTERNS, axis=1)  # (others spike often in each turn)
@@ -185,12 +194,14 @@ class Node:
     def row(self, compute: float, rate: float, rounds: int) -> Row:
         size = sum(x.nbytes for x in jax.tree.leaves((self.synapses, self.state.weights, self.state.traces)))
         n, synapses = self.network.excitatory.size, sum(s.nse for s in self.synapses)
-        plastic, _ = next(self._learning())
+        (k,) = self.learning
+        onto, plastic = self._populations(0).learns.get(k), self.synapses[k]
+        learning = plastic.nse if onto is None else int(onto[plastic.indices].sum())
         steps, memory = self.lines()
         touched = seconds(steps, memory, hebbax.get_num_threads(), 5 * rounds)
         return Row(
             nodes=self.nodes, neurons=n, synapses=self.nodes * synapses, node_bytes=size, spikes=n * rate * 1e-4,
-            row=plastic.nse / self.network.excitatory.sum(), compute=compute,
+            row=learning / self.network.excitatory.sum(), compute=compute,
             message=4 * (self.patterns.shape[1] // self.nodes), lines=sum(x.size for x in steps) / len(steps),
             touched=touched,
         )  # fmt: skip
@@ -289,8 +300,8 @@ def main(
         f"{datetime.date.today().isoformat()}.",
         f"Measured (median of {rounds}, each in turn with one node; load average {about['load_average'][0]:.1f} at the "
         f"end): a step of `hebbax.experiments.hpc` on the first node's part, the loop of the experiments, neurons, "
-        f"drive and three projections, one of which learns, at {rate:g} Hz, of {PATTERNS} intervals of spikes drawn "
-        f"beforehand, in turn. Bytes: weights, traces, CSR structure.",
+        f"drive and projections, of which excitatory neurons' onto each other learn, at {rate:g} Hz, of {PATTERNS} "
+        f"intervals of spikes drawn beforehand, in turn. Bytes: weights, traces, CSR structure.",
         f"Assumed: {fabrics}; a message has room for one spike of each neuron in {1 / network_split.LISTED:.0f} steps "
         f"and is sent whole, once in the delay of {delay} steps; one process a node; no overlap of computing and "
         f"sending; no waiting for the slowest node. Ring: (nodes - 1) (latency + bytes / bandwidth), as Gloo does it. "

@@ -11,7 +11,7 @@ from small_networks import RUNS, echoes
 import hebbax
 from hebbax import _cpu
 from hebbax._core import connectivity
-from hebbax.experiments import cuba, network_loop, network_split, song2000
+from hebbax.experiments import cuba, joining, network_loop, network_split, song2000
 from problems import enable_x64
 
 pytestmark = pytest.mark.optimised
@@ -35,6 +35,22 @@ def test_the_same_bits_on_any_number_of_devices(name, monkeypatch):
             np.testing.assert_array_equal(getattr(other, field), getattr(one, field), err_msg=field, strict=True)
 
 
+@pytest.mark.skipif(_cpu.missing is not None, reason="nothing is late without kernels")
+@pytest.mark.parametrize("name", RUNS)
+def test_the_same_bits_whether_synapses_are_visited_together_or_not(name, monkeypatch):
+    together = RUNS[name](seconds=0.03, mesh=mesh(4))
+
+    def shards():
+        return len(network_split.Split(together.network, mesh(4), 0, None).shards)
+
+    assert shards() == 2
+    monkeypatch.setattr(joining, "SHORT", 0)
+    assert shards() == 3
+    apart = RUNS[name](seconds=0.03, mesh=mesh(4))
+    for field in ("spike_step", "spike_neuron", "weight_start", "weight_end", "synapses"):
+        np.testing.assert_array_equal(getattr(apart, field), getattr(together, field), err_msg=field, strict=True)
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_spikes_without_room_in_lists_are_sent_as_bits(name, monkeypatch):
     """Between processes, where lists have little room."""
@@ -52,7 +68,7 @@ def test_the_csc_view_is_there_where_it_is_read(asked):
     build = functools.partial(cuba.build, cuba.Parameters(), neurons=203, seed=0)
     late = asked is None and _cpu.missing is None
     for network, reads_csc in (
-        (build(plastic=True), [not late, False, False]),
+        (build(plastic=True), [False, False] if late else [True, False, False]),
         (build(plastic=False), [False, False]),
     ):
         split = network_split.Split(network, mesh(4), 0, asked)

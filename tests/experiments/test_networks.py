@@ -18,7 +18,9 @@ from small_networks import EXPERIMENTS, RUNS, Repeating, echoes
 
 import hebbax
 from children import run_tests
-from hebbax.experiments import brunel10k, cuba, hpc, network, network_loop, network_report, network_sweep
+from hebbax import _cpu
+from hebbax.experiments import brunel10k, cuba, hpc, joining, network, network_loop, network_report, network_sweep
+from hebbax.experiments.learning import learning_of
 from hebbax.experiments.network_figure import figure
 from hebbax.experiments.poisson import LARGEST_MEAN, poisson_counts
 
@@ -475,3 +477,41 @@ def test_a_projection_of_the_other_population_is_refused(wrong, kinds):
                      lambda: network_sweep.simulate([built], seconds=0.001)):  # fmt: skip
         with pytest.raises(ValueError, match=rf"projections: got an {kinds[0]} one of neuron \d+, which is {kinds[1]}"):
             simulate()
+
+
+@pytest.mark.skipif(_cpu.missing is not None, reason="nothing is late without kernels")
+def test_which_synapses_are_visited_together():
+    """Those that do not learn, with those of the same neurons and weight that do, if rows are short."""
+    built = hpc.build(hpc.Parameters(), scale=0.01, inputs=0.005, plastic=True, seed=0)
+    learns, static, inhibitory = built.projections
+
+    def left(*projections, shards=1, backend=None, **bounds):
+        given = dataclasses.replace(built, projections=projections)
+        learning = learning_of(given, backend, "cpu")
+        if bounds:
+            ((k, how),) = learning.items()
+            learning = {k: dataclasses.replace(how, numbers=dataclasses.replace(how.numbers, **bounds))}
+        return list(joining.joined(given, learning, shards).projections)
+
+    (both, _), again = left(learns, static, inhibitory), left(static, inhibitory, learns)
+    assert [x.rule for x in again] == [None, learns.rule]
+    whole, parts = both.synapses, [learns.synapses, static.synapses]
+    degrees = [np.diff(x.csc_indptr) for x in (whole, *parts)]
+    np.testing.assert_array_equal(degrees[0], degrees[1] + degrees[2])
+    for x, part in zip((both.learns, ~both.learns), parts, strict=True):
+        np.testing.assert_array_equal(whole.csc_indices[np.repeat(x, degrees[0])], part.csc_indices)
+    assert left(learns, static, inhibitory, backend="jax") == [learns, static, inhibitory]
+    long = dataclasses.replace(learns, expected=64 * 112 + 1)
+    assert left(long, static) == [long, static] and len(left(long, static, shards=2)) == 1
+    for bounds in (dict(high=learns.weight / 2), dict(low=learns.weight * 2)):
+        assert left(learns, static, **bounds) == [learns, static]
+    for pair in (
+        (learns, dataclasses.replace(static, weight=static.weight / 2)),
+        (learns, dataclasses.replace(static, onto=None)),
+        (learns, dataclasses.replace(static, onto=np.ones(112, bool))),
+        (learns, dataclasses.replace(static, drawn=static.synapses)),
+    ):
+        assert left(*pair) == list(pair)
+    (wrong,) = left(learns, dataclasses.replace(static, onto=static.onto & (np.arange(112) > 10)))
+    with pytest.raises(ValueError, match=r"projections: got a synapse onto neuron \d+, expected none"):
+        wrong.drawn()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hebbax._core.sent import merge
+from hebbax.experiments import joining
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(not BENCHMARKS.exists(), reason="benchmarks are not part of an installed package")
@@ -29,10 +30,13 @@ def test_a_ring_passes_every_part_through_every_node(weak_scaling):
     assert fabric.tree(4, 100) == 2 * 2.0 + 3 * 100 / 50.0
 
 
-def test_a_node_has_its_part_of_the_whole_network(weak_scaling, monkeypatch):
+@pytest.mark.parametrize("short", [0, 1000])
+def test_a_node_has_its_part_of_the_whole_network(short, weak_scaling, monkeypatch):
     """Of four nodes the first; and what spikes of others arrive is what was drawn."""
+    monkeypatch.setattr(joining, "SHORT", short)
     monkeypatch.setattr(weak_scaling.network_split, "LISTED", 1.0)
     node, whole = weak_scaling.Node(4, 30, 0.01, 500.0), weak_scaling.Node(1, 120, 0.01, 500.0)
+    assert len(node.synapses) == (2 if short else 3)
     for own, every in zip(node.synapses, whole.synapses, strict=True):
         size = node.layout.size
         there = np.asarray(every.indices) < size

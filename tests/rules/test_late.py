@@ -120,7 +120,7 @@ def test_it_does_not_matter_when_synapses_take_what_they_missed(dendritic):
     options = dict(dendritic=dendritic, late=True)
     expected = run(RULES["power law"], synapses, weight, pre, post, **options)
     before = hebbax.get_num_threads()
-    for threads, first, settled in ((1, 0, ()), (3, 1_999_999_000, (7, 8, 31)), (2, 5, range(1, 60, 9))):
+    for threads, first, settled in ((1, 0, ()), (6, 1_999_999_000, (7, 8, 31)), (2, 5, range(1, 60, 9))):
         hebbax.set_num_threads(threads)
         try:
             got = run(RULES["power law"], synapses, weight, pre, post, first=first, settled=settled, **options)

@@ -210,7 +210,8 @@ def build(p: Parameters, *, scale: float, inputs: float, plastic: bool, seed: in
     def connect(pre: np.ndarray, post: np.ndarray, rule: hebbax.PowerLawSTDP | None = None) -> network.Projection:
         options: Any = dict(indegree=degrees[pre is e], autapses=False, multapses=True, pre=pre, post=post)
         draw = network.drawing((seed, pre[0], post[0]), (n, n), **options)
-        return network.Projection(draw, weights[pre is e], pre is i, rule, expected=degrees[pre is e] * post.size)
+        expected, onto = degrees[pre is e] * post.size, np.isin(everyone, post)
+        return network.Projection(draw, weights[pre is e], pre is i, rule, expected, onto)
 
     # As few as the rule allows: at a spike, its row is looked up in each.
     excitation = [connect(e, e, plasticity(p)), connect(e, i)] if plastic else [connect(e, everyone)]

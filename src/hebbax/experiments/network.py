@@ -65,6 +65,11 @@ class Projection:
         How the weights change.
     expected : int
         About how many synapses there are, if they are yet to be drawn.
+    onto : array of bool, shape (n,), optional
+        Neurons that synapses may be onto, if that is known: a projection that does not learn may then be visited with
+        one that does (see `hebbax.experiments.joining`).
+    learns : array of bool, shape (n,), optional
+        Neurons onto which synapses learn, by default all.
     """
 
     drawn: hebbax.Synapses | Callable[..., hebbax.Synapses]
@@ -72,6 +77,8 @@ class Projection:
     inhibitory: bool = False
     rule: Any = None
     expected: int = 0
+    onto: np.ndarray | None = None
+    learns: np.ndarray | None = None
 
     @property
     def synapses(self) -> hebbax.Synapses:
@@ -201,7 +208,8 @@ def at_random(
 
     def connect(pre: np.ndarray, post: np.ndarray, weight: float, **options: Any) -> Projection:
         draw = drawing((seed, pre[0], post[0], post.size), (n, n), prob=prob, pre=pre, post=post)
-        return Projection(draw, weight, expected=int(prob * pre.size * post.size), **options)
+        onto = np.isin(everyone, post)
+        return Projection(draw, weight, expected=int(prob * pre.size * post.size), onto=onto, **options)
 
     inhibitory = connect(i, everyone, inhibition, inhibitory=True)
     if rule is None:

@@ -78,7 +78,7 @@ def simulate(
     chunk, intervals = max(1, CHUNK_STEPS // delay), math.ceil(steps / delay)
     if keeper and jax.process_count() > 1 and any(s.count > JOINED for s in split._learning()):
         raise Refused(f"keeper: got one for more than {JOINED} weights of several processes, expected fewer")
-    synapses = [shard.count for shard in split.shards]
+    synapses = sum(shard.count for shard in split.shards)
     options: Any = dict(seed=seed, delay=delay, synapses=synapses, learning=split.how)
     journal = Journal(keeper, described(about[0], network.neurons.parameters, **about[1], **options), by_process=True)
     start = journal.steps // delay
@@ -125,7 +125,7 @@ def simulate(
     kept = kept[step[kept] < done]  # the last interval is run to its end
     weight, first_weight = split.weight(), next((p.weight for p in network.projections if p.rule is not None), 0.0)
     return Run(
-        network, seed, done, sum(synapses), step[kept], neuron[kept],
+        network, seed, done, synapses, step[kept], neuron[kept],
         np.broadcast_to(np.float32(first_weight), weight.shape), weight, mesh.size, int(split.state.crowded),
         *(x * u.second for x in (built - started, ready - built, taken)),
     )  # fmt: skip

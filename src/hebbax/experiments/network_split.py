@@ -23,6 +23,7 @@ from hebbax._core.exchange import everyone_by_bits
 from hebbax._core.layout import everywhere, place, to_host
 from hebbax._core.sent import nobody, pack, second_half
 from hebbax._core.specs import Sent
+from hebbax.experiments.joining import joined
 from hebbax.experiments.keeping import Refused, like, named, on_devices
 from hebbax.experiments.learning import Learning, learning_of
 from hebbax.experiments.network import Network, check_senders
@@ -50,6 +51,8 @@ class Own(NamedTuple):
 
     ids: Any  # (own,)
     excitatory: Any  # (own,) bool
+    exist: Any  # (own,) bool: at a device's last places there may be none
+    learns: dict[int, Any] = {}  # noqa: RUF012  # (own,) bool, by projection: onto which synapses learn, if not onto all
 
     def by_population(self, spikes: jax.Array) -> jax.Array:
         """Spikes `(steps, own)` of those that are excitatory, then those of the others, as they are exchanged.
@@ -63,10 +66,12 @@ class Split:
     """A network shared out among the devices of a mesh, and its state."""
 
     def __init__(self, network: Network, mesh: Mesh, seed: int, backend: str | None):
+        platform = mesh.devices.flat[0].platform
+        network = joined(network, learning_of(network, backend, platform), mesh.size)
         self.network, self.backend, (self.axis,) = network, backend, mesh.axis_names
         self.layout = Layout.even(network.excitatory.size, mesh.size)
         layouts: Any = dict(pre=self.layout, post=self.layout)
-        self.learning = learning_of(network, backend, mesh.devices.flat[0].platform)
+        self.learning = learning_of(network, backend, platform)
         reads_csc = {k for k, x in self.learning.items() if x.csc}  # (an update does; to send weights, CSR is enough)
         self.shards = [
             hebbax.sharding.split(p.drawn, mesh, **layouts, csc=k in reads_csc)
@@ -90,7 +95,10 @@ class Split:
         sent = Sent(mesh.size * size, 2 * delay, mesh.size * self.capacity)
         kept = (1 + network.dendritic) * delay
         ids = np.arange(self.layout.n, dtype=np.int32)
-        self.own = Own(*map(self.shards[0].split_post, (ids, network.excitatory)))
+        split_post = self.shards[0].split_post
+        learns = {k: network.projections[k].learns for k in self.learning if network.projections[k].learns is not None}
+        excited, exist = split_post(network.excitatory), split_post(np.ones(ids.size, bool))
+        self.own = Own(split_post(ids), excited, exist, {k: split_post(x) for k, x in learns.items()})
         start = self.on_every_device(network.neurons.start, in_specs=part, out_specs=part)
         self.state = State(
             arriving=jax.tree.map(functools.partial(everywhere, mesh), nobody(sent)),
@@ -112,11 +120,38 @@ class Split:
         """Weights of the first projection that learns, in CSR order; of many, in several processes, own ones only."""
         if not self.learning:
             return np.zeros(0, np.float32)
-        shard, weight = self.shards[next(iter(self.learning))], self.state.weights[0]
-        if jax.process_count() == 1 or shard.count <= JOINED:
-            return np.asarray(shard.join_weight(weight))
-        own = zip(weight.addressable_shards, shard.indptr.addressable_shards, strict=True)
-        return np.concatenate([np.asarray(x.data)[: int(indptr.data[-1])] for x, indptr in own])
+        first, weight = next(iter(self.learning)), self.state.weights[0]
+        if jax.process_count() == 1 or self.shards[first].count <= JOINED:
+            return self._join_weight(first, weight)
+        own = (weight, self.shards[first].indptr, self._learns(first))
+        shards = zip(*(x.addressable_shards for x in own), strict=True)
+        ends = ((np.asarray(x.data), int(indptr.data[-1]), np.asarray(y.data)) for x, indptr, y in shards)
+        return np.concatenate([x[:end][learns[:end]] for x, end, learns in ends])
+
+    def _learns(self, k: int) -> jax.Array:
+        """Which synapses of a projection learn, as weights are split."""
+
+        def onto(synapses: hebbax.sharding.ShardedSynapses, own: Own) -> jax.Array:
+            indices = synapses.local().indices
+            return own.learns[k][indices] if k in own.learns else jnp.ones(indices.size, bool)
+
+        spec = P(self.axis)
+        return jax.jit(self.on_every_device(onto, in_specs=(spec, spec), out_specs=spec))(self.shards[k], self.own)
+
+    def _join_weight(self, k: int, weight: jax.Array) -> np.ndarray:
+        """The weights of the synapses of a projection that learn, in CSR order."""
+        whole = np.asarray(self.shards[k].join_weight(weight))
+        return whole[self._places(k)] if k in self.own.learns else whole
+
+    def _split_weight(self, k: int, weight: np.ndarray) -> jax.Array:
+        """The inverse."""
+        if k in self.own.learns:
+            weight, learnt = np.full(self.shards[k].count, self.network.projections[k].weight, np.float32), weight
+            weight[self._places(k)] = learnt
+        return self.shards[k].split_weight(weight)
+
+    def _places(self, k: int) -> np.ndarray:
+        return np.asarray(self.shards[k].join_weight(self._learns(k)))
 
     @property
     def how(self) -> list[str]:
@@ -143,13 +178,13 @@ class Split:
 
     def kept(self) -> dict[str, Any]:
         """The state by neurons and synapses, settled; what arrives is left out, as what was sent. Of all processes."""
-        weights = tuple(s.join_weight(w) for s, w in zip(self._learning(), self.state.weights, strict=True))
+        weights = tuple(self._join_weight(k, w) for k, w in zip(self.learning, self.state.weights, strict=True))
         joined = jax.tree.map(self._joined, self._neurons(self.state))
         return named(joined._replace(weights=weights))
 
     def restore(self, arrays: dict[str, np.ndarray], step: int) -> None:
         """Go on at this step from a state that was kept, on these or on other devices."""
-        weights = tuple(s.split_weight(arrays[f".weights[{k}]"]) for k, s in enumerate(self._learning()))
+        weights = tuple(self._split_weight(k, arrays[f".weights[{i}]"]) for i, k in enumerate(self.learning))
         state = like(self._neurons(self.state), arrays, self._split)
         delay, part, columns = self.network.delay, P(self.axis), P(None, self.axis)
 
@@ -223,11 +258,11 @@ class Split:
         drive = self.network.neurons.drive(own.ids, steps)
 
         def run(state: State, arriving: hebbax.sharding.SpikeLists) -> tuple[tuple, jax.Array]:
-            return run_interval(self.network, synapses, self.learning, drive, state, arriving, steps, self.backend)
+            return run_interval(self.network, synapses, self.learning, own, drive, state, arriving, steps, self.backend)
 
         def by_bits(state: State) -> tuple[tuple, jax.Array]:
             bits = everyone_by_bits(jnp.vstack([state.own[-delay:], own.excitatory]), self.axis)
-            everyone = pack(Own(None, bits[-1]).by_population(bits[:-1]), bits[:-1].size)
+            everyone = pack(Own(None, bits[-1], None).by_population(bits[:-1]), bits[:-1].size)
             return run(state, everyone)
 
         def by_lists(state: State) -> tuple[tuple, jax.Array]:
@@ -249,7 +284,7 @@ def listed() -> float:
 
 
 def run_interval(
-    network: Network, synapses: list, learning: dict[int, Learning], drive: Any, state: State,
+    network: Network, synapses: list, learning: dict[int, Learning], own: Own, drive: Any, state: State,
     arriving: hebbax.sharding.SpikeLists, steps: jax.Array, backend: str | None = None,
 ) -> tuple[tuple, jax.Array]:  # fmt: skip
     """Run the steps of one delay on a device; return the state of its neurons, weights and traces, and its spikes.
@@ -268,10 +303,14 @@ def run_interval(
         def spikes_to(k: int) -> hebbax.sharding.SpikeLists:
             return pre_spikes[network.projections[k].inhibitory]
 
+        def heard(k: int, spikes: jax.Array | None) -> jax.Array | None:
+            """The postsynaptic spikes of which the rule is told."""
+            return spikes if spikes is None or k not in own.learns else spikes & own.learns[k]
+
         arriving = []
         for k, p in enumerate(network.projections):
             if k in learning:
-                given = synapses[k], weights[k], traces[k], spikes_to(k), returned, step
+                given = synapses[k], weights[k], traces[k], spikes_to(k), heard(k, returned), step
                 weights[k], traces[k], arrives = learning[k].arrive(*given)
             else:
                 arrives = synapses[k].propagate_on_pre(number(p.weight), spikes_to(k), backend=backend)
@@ -281,9 +320,11 @@ def run_interval(
             received[p.inhibitory].append(x)
         nothing = jnp.zeros(state.own.shape[1], np.float32)
         excitation, inhibition = (functools.reduce(jnp.add, x or [nothing]) for x in received.values())
-        of_neurons, spike = hebbax.fence(neurons.step(of_neurons, excitation, inhibition, drive))
-        for k, own in learning.items():
-            weights[k], traces[k] = own.leave(synapses[k], weights[k], traces[k], spikes_to(k), spike, arriving[k])
+        of_neurons, spike = neurons.step(of_neurons, excitation, inhibition, drive)
+        of_neurons, spike = hebbax.fence((of_neurons, spike & own.exist))
+        for k, how in learning.items():
+            told = synapses[k], weights[k], traces[k], spikes_to(k), heard(k, spike), arriving[k]
+            weights[k], traces[k] = how.leave(*told)
         return (lists, of_neurons, tuple(weights.values()), tuple(traces.values())), spike
 
     returned = state.own[:delay] if network.dendritic else None

@@ -70,7 +70,8 @@ def simulate(
     of_members, axes = side_by_side([
         (x.neurons.constants, [p.weight for p in x.projections], [p.rule for p in x.projections]) for x in networks
     ])  # fmt: skip
-    everyone, sent = Own(np.arange(n, dtype=np.int32), network.excitatory), Sent(n, 2 * delay, n * delay)
+    everyone = Own(np.arange(n, dtype=np.int32), network.excitatory, np.ones(n, bool))
+    sent = Sent(n, 2 * delay, n * delay)
 
     def network_of(constants: tuple) -> Network:
         neurons, weights, rules = constants
@@ -101,7 +102,9 @@ def simulate(
             numbers = first + jnp.arange(delay, dtype=jnp.int32)
             drive = own.neurons.drive(jnp.asarray(everyone.ids), numbers)
             learning = learning_of(own, backend)
-            after, spikes = run_interval(own, synapses, learning, drive, state, state.arriving, numbers, backend)
+            after, spikes = run_interval(
+                own, synapses, learning, everyone, drive, state, state.arriving, numbers, backend
+            )
             counted = (numbers >= settled) & (numbers < steps)
             counts = counts + jnp.sum(spikes & counted[:, None], axis=0, dtype=jnp.int32)
             kept = jnp.concatenate([state.own[delay:], spikes])
