@@ -95,7 +95,7 @@ class Node:
     def __init__(self, nodes: int, neurons: int, inputs: float, rate: float):
         p = hpc.Parameters()
         built = hpc.build(p, scale=nodes * neurons / 11250, inputs=inputs, plastic=True, seed=0)
-        self.network = joined(built, learning_of(built, None, "cpu"), nodes)
+        self.network, self.learns = joined(built, learning_of(built, None, "cpu"), nodes)
         self.nodes, n = nodes, self.network.excitatory.size
         self.layout = hebbax.sharding.Layout.even(n, nodes)
         self.learning = learning_of(self.network, None, "cpu")
@@ -141,10 +141,9 @@ class Node:
 
     def _populations(self, node: int) -> network_split.Own:
         size, ids = self.layout.size, np.arange(self.layout.size, dtype=np.int32)
-        learns = {k: self.network.projections[k].learns for k in self.learning}
         return network_split.Own(
             *map(jnp.asarray, (ids, self.excitatory[node], self.exist[node])),
-            {k: jnp.asarray(x[:size]) for k, x in learns.items() if x is not None},
+            {k: jnp.asarray(x[:size]) for k, x in self.learns.items()},
         )
 
     def _run(

@@ -14,6 +14,7 @@ from kept import SECONDS, check_same, make_blocks_small, runner
 
 import hebbax
 from children import environment, free_port, run_tests, run_together
+from hebbax import _cpu
 from hebbax.experiments import cuba, joining
 from hebbax.experiments.keeping import Refused, described
 from hebbax.runs import checkpoints, store
@@ -75,6 +76,19 @@ def test_a_run_goes_on_on_other_devices(name, tmp_path, monkeypatch):
         keeper.close()
         done = run.steps
     check_same(run, whole)
+
+
+@pytest.mark.skipif(_cpu.missing is not None, reason="nothing is late without kernels")
+@pytest.mark.parametrize("before, after", [(0, 64), (64, 0)])
+@pytest.mark.parametrize("name", ["cuba", *(pytest.param(x, marks=pytest.mark.slow) for x in ("hpc", "brunel10k"))])
+def test_a_run_goes_on_with_other_synapses_visited_together(name, before, after, tmp_path, monkeypatch):
+    """Long enough for a trace to show of which the rule is then not to be told."""
+    whole, keep = runner(name, 4)(), functools.partial(Checkpoints, tmp_path, name, every=0)
+    monkeypatch.setattr(joining, "SHORT", before)
+    first = runner(name, 4)(keeper=keep(), on_progress=lambda now: now > 0.09)
+    assert 0.08 < first.time / u.second < 0.12
+    monkeypatch.setattr(joining, "SHORT", after)
+    check_same(runner(name, 4)(keeper=keep(resume=True)), whole)
 
 
 def test_what_is_written_does_not_grow_with_what_was_seen(tmp_path):

@@ -43,6 +43,7 @@ SMALL = {
     },
     "collect": {"GRAIN": 8},
     "calls": {"GRAIN": 8, "LARGE": 64, "FADED_AHEAD": 4},
+    "exchange": {"GRAIN": 2},
     "pieces": {"RECENT": 8, "PIECE": 16},
     "visit": {
         "GRAIN": 8,

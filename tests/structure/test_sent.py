@@ -220,6 +220,26 @@ def test_merged_lists_are_those_of_all_neurons(rng, shards, capacity):
         np.testing.assert_array_equal(lists.message[4:said], pack(spikes, said).message[4:said])
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_messages_of_many_devices_are_merged_by_threads(rng, threads):
+    """Each its part of the devices; and a message that is not as it was packed is found wherever it is."""
+    shards, own = 1500, 3
+    spikes = rng.random((STEPS, shards, own)) < 0.3
+    parts = [pack(jnp.asarray(spikes[:, k]), STEPS * own) for k in range(shards)]
+    messages, expected = jnp.concatenate([x.message for x in parts]), pack(spikes.reshape(STEPS, -1), spikes.size)
+    said, before = 6 + STEPS + int(spikes.sum()), hebbax.get_num_threads()
+    hebbax.set_num_threads(threads)
+    try:
+        merged = jax.jit(lambda x: merge(x, shards, parts[0].sent).message)
+        np.testing.assert_array_equal(merged(messages)[4:said], expected.message[4:said])
+        for shard in (1, 700, 1499):
+            wrong = messages.reshape(shards, -1).at[shard, 1].set(own + 1).reshape(-1)
+            with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="merge: the messages are not as they"):
+                jax.block_until_ready(merged(wrong))
+    finally:
+        hebbax.set_num_threads(before)
+
+
 @pytest.mark.parametrize("capacity", [99, 3])
 def test_lists_are_packed_alike_by_the_kernel_and_by_jax(rng, capacity):
     """But for what lies behind the last spike, and who spiked where not all had room."""

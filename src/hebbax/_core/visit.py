@@ -30,7 +30,7 @@ _NO_TRACE = int(np.float32(-1).view(np.int32))
 
 
 class Archive(NamedTuple):
-    """Where what synapses have missed is found."""
+    """Where what synapses have missed is found: of these synapses, and of no others."""
 
     rows: Any  # (n_pre, 4) int32: where a neuron's synapses begin and end, its last step, bits of its trace before that
     recent: Any  # (kept, n_post) uint16: steps of the last postsynaptic spikes, the last one first; 0: none

@@ -10,16 +10,18 @@ a device that is ahead by one exchange cannot be ahead by two, because that take
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdio cimport snprintf
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from hebbax._core.xla_ffi cimport (
     INTERNAL, OUT_OF_RANGE, XLA_FFI_Buffer, XLA_FFI_CallFrame, XLA_FFI_Error, XLA_FFI_Scalar, answer_metadata, get_run,
-    new_error,
+    new_error, schedule,
 )
 from hebbax._cpu.buffers cimport prefetch_lines
-from hebbax._cpu.rows cimport CAPACITY, LOST, NEURONS, SENT_HEADER, STEP, STEPS, skip_silent
-from hebbax._cpu.threads cimport add_and_get, get, pause, sched_yield, seconds
+from hebbax._cpu.rows cimport (
+    BAD_LISTS, CAPACITY, LOST, NEURONS, OK, SENT_HEADER, STEP, STEPS, Status, set_status, skip_silent,
+)
+from hebbax._cpu.threads cimport Pool, add_and_get, chunks_for, get, pause, run_chunks, sched_yield, seconds
 
 cdef extern from *:
     """
@@ -37,6 +39,7 @@ cdef enum:
     MEETINGS = 4        # that are remembered; programs with an exchange run one at a time
     AWAKE = 2000        # looks before a device lets others have its core
     AHEAD = 8           # messages of which the beginning is fetched
+    GRAIN = 4096        # steps of messages that are worth another thread
 
 
 cdef struct Meeting:
@@ -44,6 +47,18 @@ cdef struct Meeting:
     int64_t size                               # of one place, in bytes
     uint8_t* places                            # two
     int64_t exchanges[MOST_DEVICES * LINE]     # of every device
+
+cdef struct Merge:
+    const int32_t* messages
+    int64_t devices
+    int64_t size      # of a message, in integers
+    int64_t steps
+    int64_t n         # neurons of a device
+    int32_t* ids      # of the result
+    int64_t chunks    # into which the messages are divided
+    int32_t* counts   # by chunks: spikes of each step, then where they go; and the most that one has lost
+    Status status
+
 
 cdef Meeting meetings[MEETINGS]
 cdef int64_t opened = 0
@@ -189,62 +204,97 @@ cdef inline bint is_packed(const int32_t* message, const int32_t* first) noexcep
     return ascends and message[LOST] == max(last - message[CAPACITY], 0)
 
 
+cdef inline int32_t* counts_of(const Merge* merge, int64_t chunk) noexcept nogil:
+    return merge.counts + chunk * (merge.steps + 1)
+
+
 cdef inline XLA_FFI_Error* not_packed(XLA_FFI_CallFrame* frame) noexcept nogil:
     return new_error(frame.api, b"merge: the messages are not as they were packed", OUT_OF_RANGE)
+
+
+cdef void count_task(void* state, int64_t start, int64_t stop) noexcept nogil:
+    """Check messages, and count their spikes of each step."""
+    cdef Merge* merge = <Merge*> state
+    cdef int64_t d, step, size = merge.size
+    cdef const int32_t* part
+    cdef int32_t* counts = counts_of(merge, (start * merge.chunks + merge.devices - 1) // merge.devices)
+    for d in range(start, stop):
+        part = merge.messages + d * size
+        prefetch_lines(part, AHEAD * size, AHEAD * size + SENT_HEADER + merge.steps, 0)
+        if not is_packed(part, merge.messages):
+            set_status(&merge.status, BAD_LISTS)
+            return
+        counts[merge.steps] = max(counts[merge.steps], part[LOST])
+        for step in range(merge.steps):
+            counts[step] += part[SENT_HEADER + step + 1] - part[SENT_HEADER + step]
+
+
+cdef void copy_task(void* state, int64_t start, int64_t stop) noexcept nogil:
+    """Copy the spikes of messages to where those of each step go."""
+    cdef Merge* merge = <Merge*> state
+    cdef int64_t d, step, k, size = merge.size, steps = merge.steps
+    cdef const int32_t* starts
+    cdef const int32_t* ids
+    cdef int32_t* places = counts_of(merge, (start * merge.chunks + merge.devices - 1) // merge.devices)
+    cdef int32_t first
+    for d in range(start, stop):
+        starts = merge.messages + d * size + SENT_HEADER
+        ids, first = starts + steps + 1, <int32_t> (d * merge.n)
+        if d + 1 < stop:
+            prefetch_lines(starts, size, size + steps + starts[size + steps], 0)
+        for step in range(steps):
+            for k in range(starts[step], starts[step + 1]):
+                merge.ids[places[step]] = ids[k] + first
+                places[step] += 1
 
 
 cdef XLA_FFI_Error* handle_merge(XLA_FFI_CallFrame* frame) noexcept nogil:
     """Operand: the messages of all devices, shape (devices, size); result: the message that says all.
 
     How many neurons a device has is an attribute: no size says so, and that messages agree may be one mistake in all.
-    Where a step ends in the result is, until then, where its next spike goes: so each message is read once.
     """
     cdef XLA_FFI_Buffer *messages
     cdef XLA_FFI_Buffer *merged
+    cdef Merge merge
     cdef int32_t *header
-    cdef int32_t *ids
-    cdef int32_t *place
-    cdef const int32_t *part
-    cdef const int32_t *starts
-    cdef int64_t n, steps, size, devices, capacity, d, step, k
+    cdef int64_t capacity, step, chunk
+    cdef int32_t count, place = 0
+    cdef Pool pool = Pool(schedule, frame, False, NULL)
     if answer_metadata(frame, 0):
         return NULL
     messages, merged = <XLA_FFI_Buffer*> frame.args.args[0], <XLA_FFI_Buffer*> frame.rets.rets[0]
     if messages.rank != 2 or frame.attrs.size != 1:
         return new_error(frame.api, b"this call was compiled by another version of hebbax", OUT_OF_RANGE)
-    part, header = <const int32_t*> messages.data, <int32_t*> merged.data
-    devices, size = messages.dims[0], messages.dims[1]
-    n = (<int32_t*> (<XLA_FFI_Scalar*> frame.attrs.attrs[0]).value)[0]
-    if devices < 1 or not is_sized(part, size) or part[NEURONS] != n:
+    merge.messages, header = <const int32_t*> messages.data, <int32_t*> merged.data
+    merge.devices, merge.size = messages.dims[0], messages.dims[1]
+    merge.n = (<int32_t*> (<XLA_FFI_Scalar*> frame.attrs.attrs[0]).value)[0]
+    if merge.devices < 1 or not is_sized(merge.messages, merge.size) or merge.messages[NEURONS] != merge.n:
         return not_packed(frame)
-    steps = part[STEPS]
-    capacity = devices * part[CAPACITY]
-    if merged.dims[0] != SENT_HEADER + steps + 1 + capacity:
+    merge.steps, merge.status = merge.messages[STEPS], OK
+    capacity = merge.devices * merge.messages[CAPACITY]
+    if merged.dims[0] != SENT_HEADER + merge.steps + 1 + capacity:
         return not_packed(frame)
-    ids, place = header + SENT_HEADER + steps + 1, header + SENT_HEADER + 1
-    begin_message(header, devices * n, steps, capacity)
+    merge.ids = header + SENT_HEADER + merge.steps + 1
+    merge.chunks = min(merge.devices, chunks_for(&pool, messages.dims[0] * merge.steps, GRAIN, 2))
+    merge.counts = <int32_t*> calloc(merge.chunks * (merge.steps + 1), sizeof(int32_t))
+    if merge.counts == NULL:
+        return new_error(frame.api, b"merge: no memory", INTERNAL)
+    begin_message(header, merge.devices * merge.n, merge.steps, capacity)
     header[LOST] = 0
-    memset(header + SENT_HEADER, 0, (steps + 1) * sizeof(int32_t))
-    for d in range(devices):
-        starts = part + d * size + SENT_HEADER
-        prefetch_lines(part, (d + AHEAD) * size, (d + AHEAD) * size + SENT_HEADER + steps, 0)
-        if not is_packed(part + d * size, part):
-            return not_packed(frame)
-        header[LOST] = max(header[LOST], part[d * size + LOST])
-        for step in range(steps - 1):
-            place[step + 1] += starts[step + 1] - starts[step]
-    for step in range(1, steps):
-        place[step] += place[step - 1]
-    for d in range(devices):
-        starts = part + d * size + SENT_HEADER
-        if d + 1 < devices and header[LOST] == 0:
-            prefetch_lines(starts, size, size + steps + starts[size + steps], 0)
-        for step in range(steps):
-            if header[LOST] == 0:
-                for k in range(starts[step], starts[step + 1]):
-                    ids[place[step] + k - starts[step]] = <int32_t> (starts[steps + 1 + k] + d * n)
-            place[step] += starts[step + 1] - starts[step]
-    return NULL
+    run_chunks(&pool, count_task, &merge, merge.devices, merge.chunks)
+    for chunk in range(merge.chunks):
+        header[LOST] = max(header[LOST], counts_of(&merge, chunk)[merge.steps])
+    for step in range(merge.steps):  # what was counted becomes where it goes
+        header[SENT_HEADER + step] = place
+        for chunk in range(merge.chunks):
+            count = counts_of(&merge, chunk)[step]
+            counts_of(&merge, chunk)[step] = place
+            place += count
+    header[SENT_HEADER + merge.steps] = place
+    if merge.status == OK and header[LOST] == 0:
+        run_chunks(&pool, copy_task, &merge, merge.devices, merge.chunks)
+    free(merge.counts)
+    return NULL if merge.status == OK else not_packed(frame)
 
 
 def set_patience(double longest):

@@ -124,7 +124,10 @@ cdef void settle_task(void* state, int64_t start, int64_t stop) noexcept nogil:
 
 
 cdef void look_up(void* state, int64_t start, int64_t stop) noexcept nogil:
-    """Find rows of neurons that spike, whose sizes stand in `at` for now; write step and trace of the neurons."""
+    """Find rows of neurons that spike, which may not overlap; their sizes stand in `at` for now.
+
+    Step and trace of the neurons are then those after the spike.
+    """
     cdef Job* job = <Job*> state
     cdef Visit* call = job.call
     cdef const int32_t* ids = job.spikes.ids
@@ -134,13 +137,13 @@ cdef void look_up(void* state, int64_t start, int64_t stop) noexcept nogil:
     for k in range(start, stop):
         if k + SPIKES_AHEAD < stop:
             prefetch_at(<int32_t*> call.neurons, 4 * <int64_t> ids[k + SPIKES_AHEAD], 1)
-        if not 0 <= ids[k] < call.n_pre:
+        if not 0 <= ids[k] < call.n_pre or (k and ids[k] <= ids[k - 1]):
             set_status(&job.status, BAD_LISTS)
             continue
-        if not is_row(call, ids[k]):
+        neuron = &call.neurons[ids[k]]
+        if not is_row(call, ids[k]) or (k and ids[k - 1] >= 0 and neuron.begin < call.neurons[ids[k - 1]].end):
             set_status(&job.status, BAD_INDPTR)
             continue
-        neuron = &call.neurons[ids[k]]
         job.rows[k] = row_of(call, ids[k])
         job.rows[k].at = neuron.end - neuron.begin
         steps = max(call.step - neuron.step, <int64_t> 0)
@@ -150,11 +153,8 @@ cdef void look_up(void* state, int64_t start, int64_t stop) noexcept nogil:
 
 
 cdef Status find_rows(Job* job) noexcept nogil:
-    """Find the rows of all neurons that spike, which may not overlap; leave out those without synapses."""
-    cdef int64_t k, size, end = 0
-    for k in range(1, job.spikes.count):
-        if job.spikes.ids[k] <= job.spikes.ids[k - 1]:
-            return BAD_LISTS
+    """Find the rows of all neurons that spike; leave out those without synapses."""
+    cdef int64_t k, size
     run_chunks(&job.call.network.pool, look_up, job, job.spikes.count,
                chunks_for(&job.call.network.pool, job.spikes.count, SPIKES, 1))
     if job.status != OK:
@@ -162,10 +162,8 @@ cdef Status find_rows(Job* job) noexcept nogil:
     job.count = job.elements = 0
     for k in range(job.spikes.count):
         size = job.rows[k].at
-        if job.rows[k].begin < end:
-            return BAD_INDPTR
-        end = job.rows[k].begin + size
-        job.rows[job.count] = job.rows[k]
+        if job.count < k:
+            job.rows[job.count] = job.rows[k]
         job.rows[job.count].at = job.elements
         job.elements += size
         job.count += size > 0
@@ -178,10 +176,10 @@ cdef Status find_late(Job* job, int64_t first, int64_t last) noexcept nogil:
     cdef int64_t j, size, end = 0
     job.count = job.elements = 0
     for j in range(first, last):
-        size = job.call.neurons[j].end - job.call.neurons[j].begin
         if not is_row(job.call, j) or job.call.neurons[j].begin < end:
             return BAD_INDPTR
         end = job.call.neurons[j].end
+        size = end - job.call.neurons[j].begin
         job.rows[job.count] = row_of(job.call, j)
         job.rows[job.count].at = job.elements
         if size and job.rows[job.count].first < job.until:

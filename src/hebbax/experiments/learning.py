@@ -62,8 +62,8 @@ class Learning(Protocol):
     def kept_specs(self, part: P) -> Any:
         """How these lie on devices."""
 
-    def restored(self, synapses: hebbax.Synapses, kept: Any, step: Any) -> Traces:
-        """What `kept` was made of."""
+    def restored(self, synapses: hebbax.Synapses, kept: Any, step: Any, learns: jax.Array | None) -> Traces:
+        """What `kept` was made of; with `learns`, of postsynaptic neurons of which the rule is told alone."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ class AtOnce:
     def kept_specs(self, part: P) -> Any:
         return self.specs(part)
 
-    def restored(self, synapses: hebbax.Synapses, kept: Any, step: Any) -> Traces:
-        return kept
+    def restored(self, synapses: hebbax.Synapses, kept: Any, step: Any, learns: jax.Array | None) -> Traces:
+        return kept  # (of those that learn at once, all do)
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,8 @@ class Late:
     def kept_specs(self, part: P) -> Any:
         return _late.Kept(rows=P(), post=part, spike=part)
 
-    def restored(self, synapses: hebbax.Synapses, kept: Any, step: Any) -> Traces:
-        return _late.restored(synapses, kept, step)
+    def restored(self, synapses: hebbax.Synapses, kept: Any, step: Any, learns: jax.Array | None) -> Traces:
+        return _late.restored(synapses, kept if learns is None else kept.of(learns), step)
 
 
 def learning_of(network: Network, backend: str | None, platform: str | None = None) -> dict[int, Learning]:

@@ -68,8 +68,6 @@ class Projection:
     onto : array of bool, shape (n,), optional
         Neurons that synapses may be onto, if that is known: a projection that does not learn may then be visited with
         one that does (see `hebbax.experiments.joining`).
-    learns : array of bool, shape (n,), optional
-        Neurons onto which synapses learn, by default all.
     """
 
     drawn: hebbax.Synapses | Callable[..., hebbax.Synapses]
@@ -78,7 +76,6 @@ class Projection:
     rule: Any = None
     expected: int = 0
     onto: np.ndarray | None = None
-    learns: np.ndarray | None = None
 
     @property
     def synapses(self) -> hebbax.Synapses:
@@ -131,7 +128,8 @@ class Network:
 class Run:
     """A simulation's result; weights are those of the first projection that learns, in CSR order.
 
-    Where several processes have more than 2^27 of these, they are those of the process's own devices.
+    Where several processes have more than 2^27 of these (with those that are visited with them, see
+    `hebbax.experiments.joining`), they are those of the process's own devices.
     """
 
     network: Network

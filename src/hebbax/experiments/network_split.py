@@ -67,7 +67,7 @@ class Split:
 
     def __init__(self, network: Network, mesh: Mesh, seed: int, backend: str | None):
         platform = mesh.devices.flat[0].platform
-        network = joined(network, learning_of(network, backend, platform), mesh.size)
+        network, self.learns = joined(network, learning_of(network, backend, platform), mesh.size)
         self.network, self.backend, (self.axis,) = network, backend, mesh.axis_names
         self.layout = Layout.even(network.excitatory.size, mesh.size)
         layouts: Any = dict(pre=self.layout, post=self.layout)
@@ -96,9 +96,8 @@ class Split:
         kept = (1 + network.dendritic) * delay
         ids = np.arange(self.layout.n, dtype=np.int32)
         split_post = self.shards[0].split_post
-        learns = {k: network.projections[k].learns for k in self.learning if network.projections[k].learns is not None}
         excited, exist = split_post(network.excitatory), split_post(np.ones(ids.size, bool))
-        self.own = Own(split_post(ids), excited, exist, {k: split_post(x) for k, x in learns.items()})
+        self.own = Own(split_post(ids), excited, exist, {k: split_post(x) for k, x in self.learns.items()})
         start = self.on_every_device(network.neurons.start, in_specs=part, out_specs=part)
         self.state = State(
             arriving=jax.tree.map(functools.partial(everywhere, mesh), nobody(sent)),
@@ -112,7 +111,7 @@ class Split:
         self.specs = State(whole, columns, whole, part, part, traces)
 
     def _start(self, learning: Learning, shard: Any) -> Any:
-        """Traces of all presynaptic neurons, whole on every device, and of a device's postsynaptic ones."""
+        """Traces of all presynaptic neurons, on every device, and of its own postsynaptic ones."""
         options: Any = dict(in_specs=P(self.axis), out_specs=learning.specs(P(self.axis)))
         return jax.jit(self.on_every_device(lambda s: learning.start(s.local()), **options))(shard)
 
@@ -141,11 +140,11 @@ class Split:
     def _join_weight(self, k: int, weight: jax.Array) -> np.ndarray:
         """The weights of the synapses of a projection that learn, in CSR order."""
         whole = np.asarray(self.shards[k].join_weight(weight))
-        return whole[self._places(k)] if k in self.own.learns else whole
+        return whole[self._places(k)] if k in self.learns else whole
 
     def _split_weight(self, k: int, weight: np.ndarray) -> jax.Array:
         """The inverse."""
-        if k in self.own.learns:
+        if k in self.learns:
             weight, learnt = np.full(self.shards[k].count, self.network.projections[k].weight, np.float32), weight
             weight[self._places(k)] = learnt
         return self.shards[k].split_weight(weight)
@@ -179,8 +178,8 @@ class Split:
     def kept(self) -> dict[str, Any]:
         """The state by neurons and synapses, settled; what arrives is left out, as what was sent. Of all processes."""
         weights = tuple(self._join_weight(k, w) for k, w in zip(self.learning, self.state.weights, strict=True))
-        joined = jax.tree.map(self._joined, self._neurons(self.state))
-        return named(joined._replace(weights=weights))
+        whole = jax.tree.map(self._joined, self._neurons(self.state))
+        return named(whole._replace(weights=weights))
 
     def restore(self, arrays: dict[str, np.ndarray], step: int) -> None:
         """Go on at this step from a state that was kept, on these or on other devices."""
@@ -191,15 +190,15 @@ class Split:
         def send(own: Own, spikes: jax.Array) -> hebbax.sharding.SpikeLists:
             return exchange(own.by_population(spikes), self.axis, capacity=self.capacity)
 
-        def restored(shards: list, kept: tuple, step: jax.Array) -> tuple:
-            learning = zip(self.learning.values(), shards, kept, strict=True)
-            return tuple(x.restored(s.local(), y, step) for x, s, y in learning)
+        def restored(shards: list, own: Own, kept: tuple, step: jax.Array) -> tuple:
+            learning = zip(self.learning.items(), shards, kept, strict=True)
+            return tuple(x.restored(s.local(), y, step, own.learns.get(k)) for (k, x), s, y in learning)
 
         send_all = jax.jit(self.on_every_device(send, in_specs=(part, columns), out_specs=P()))
         arriving = send_all(self.own, state.own[-delay:])
-        options: Any = dict(in_specs=(part, self._kept_specs(), P()), out_specs=self.specs.traces)
+        options: Any = dict(in_specs=(part, part, self._kept_specs(), P()), out_specs=self.specs.traces)
         restore_all = self.on_every_device(restored, **options)
-        traces = jax.jit(restore_all)(self._learning(), state.traces, np.int32(step))
+        traces = jax.jit(restore_all)(self._learning(), self.own, state.traces, np.int32(step))
         self.state = state._replace(arriving=arriving, weights=weights, traces=traces)
 
     def _neurons(self, state: State) -> State:

@@ -125,6 +125,10 @@ class Kept(NamedTuple):
     post: Any
     spike: Any
 
+    def of(self, told: jax.Array) -> Kept:
+        """The same if the rule had not been told of the spikes of other postsynaptic neurons."""
+        return self._replace(post=jnp.where(told, self.post, 0), spike=self.spike & told)
+
 
 def kept(traces: LateTraces) -> Kept:
     """Settled traces, to be kept."""
