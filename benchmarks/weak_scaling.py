@@ -44,9 +44,10 @@ from hebbax.experiments.learning import learning_of
 RESULTS = Path(__file__).parent / "results"
 NODES = [1, 4, 16, 64, 256, 1024]
 PATTERNS = 128  # different intervals of spikes, which take turns: at 10 Hz a neuron has two spikes in all of these
+DELAYS = 4 * PATTERNS  # that are timed one by one
 MEASURED = (
     "nodes", "neurons", "synapses", "bytes a node", "spikes a step", "plastic synapses of a row", "sent a node",
-    "compute a step, measured", "cache lines a step", "touching these alone",
+    "compute a step, measured", "longest delay, in medians", "cache lines a step", "touching these alone",
 )  # fmt: skip
 
 
@@ -81,6 +82,7 @@ class Row:
     spikes: float  # of all nodes in a step
     row: float  # mean number of plastic synapses of a neuron on this node
     compute: float
+    longest: float  # of some delays, how many times as long as their median
     message: int  # bytes that a node sends
     lines: float  # that a step visits
     touched: float  # seconds that touching them takes
@@ -175,6 +177,12 @@ class Node:
         jax.block_until_ready(self.state)
         return (time.perf_counter() - started) / (intervals * self.network.delay)
 
+    def longest(self, intervals: int) -> float:
+        """Of so many intervals of one delay the longest, in medians: for one node that is late, others wait."""
+        self.timed(1)  # compiles
+        times = [self.timed(1) for _ in range(intervals)]
+        return max(times) / statistics.median(times)
+
     def lines(self) -> tuple[list[np.ndarray], int]:
         """The cache lines that each step of an interval visits, and how many there are in all."""
         lines, ((plastic, _),) = Lines(), self._learning()
@@ -202,7 +210,7 @@ class Node:
             nodes=self.nodes, neurons=n, synapses=self.nodes * synapses, node_bytes=size, spikes=n * rate * 1e-4,
             row=learning / self.network.excitatory.sum(), compute=compute,
             message=4 * (self.patterns.shape[1] // self.nodes), lines=sum(x.size for x in steps) / len(steps),
-            touched=touched,
+            touched=touched, longest=self.longest(DELAYS),
         )  # fmt: skip
 
 
@@ -250,7 +258,7 @@ def tables(found: list[Row], delay: int) -> dict[str, tuple[tuple[str, ...], lis
         [
             str(row.nodes), f"{row.neurons:,}", f"{row.synapses:.3g}", f"{row.node_bytes / 1e6:,.0f} MB",
             f"{row.spikes:,.0f}", f"{row.row:,.1f}", f"{row.message / 1e3:.1f} kB", f"{row.compute * 1e6:,.0f} µs",
-            f"{row.lines:,.0f}", f"{row.touched * 1e6:,.0f} µs",
+            f"{row.longest:.1f}", f"{row.lines:,.0f}", f"{row.touched * 1e6:,.0f} µs",
         ]
         for row in found
     ]  # fmt: skip
@@ -300,7 +308,8 @@ def main(
         f"Measured (median of {rounds}, each in turn with one node; load average {about['load_average'][0]:.1f} at the "
         f"end): a step of `hebbax.experiments.hpc` on the first node's part, the loop of the experiments, neurons, "
         f"drive and projections, of which excitatory neurons' onto each other learn, at {rate:g} Hz, of {PATTERNS} "
-        f"intervals of spikes drawn beforehand, in turn. Bytes: weights, traces, CSR structure.",
+        f"intervals of spikes drawn beforehand, in turn. Bytes: weights, traces, CSR structure. The longest delay is "
+        f"that of {DELAYS}, timed one by one on a machine that others use too.",
         f"Assumed: {fabrics}; a message has room for one spike of each neuron in {1 / network_split.LISTED:.0f} steps "
         f"and is sent whole, once in the delay of {delay} steps; one process a node; no overlap of computing and "
         f"sending; no waiting for the slowest node. Ring: (nodes - 1) (latency + bytes / bandwidth), as Gloo does it. "
