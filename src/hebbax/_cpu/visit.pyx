@@ -19,8 +19,8 @@ from libc.string cimport memset
 from hebbax._cpu.bounds cimport HARD, LINEAR, POWER
 from hebbax._cpu.buffers cimport hot_void, inline_void, prefetch_at
 from hebbax._cpu.pieces cimport (
-    PARTS, PIECE, RECENT, TOGETHER, Ahead, Handed, Job, Neuron, Pass, Piece, Row, Sent, Visit, add_synapses, counted,
-    fetch, finish, is_row, row_of, trace_after,
+    NEAR, PARTS, PIECE, RECENT, TOGETHER, Ahead, Handed, Job, Neuron, Pass, Piece, Row, Sent, Visit, add_synapses,
+    counted, fetch, fetch_again, finish, is_row, row_of, trace_after,
 )
 from hebbax._cpu.powers cimport exp2_of
 from hebbax._cpu.rows cimport (
@@ -86,6 +86,8 @@ cdef inline inline_void work_on(Job* job, int64_t start, int64_t stop, int up, b
     fetch(job.call, &ahead, PIECE)
     ahead.limit = min(start + 2 * PIECE, stop)
     while row != last and row.at < stop:
+        if last - row > NEAR:
+            fetch_again(job.call, &row[NEAR])
         add_synapses(job, &piece, row[0], row.begin + max(start - row.at, <int64_t> 0),
                      row.begin + min(stop, row[1].at) - row.at, &ahead, sent, up, down, arrives)
         row += 1
