@@ -82,7 +82,7 @@ cdef struct Piece:
     int64_t count
     int32_t post[PIECE + BLOCK]
     float weight[PIECE]
-    uint16_t row[PIECE + 2 * BLOCK]  # which of these:
+    uint16_t row[PIECE + BLOCK]  # which of these:
     int64_t rows
     int64_t begin[PIECE]      # first synapse,
     int64_t size[PIECE]       # and how many there are,
@@ -184,8 +184,8 @@ cdef inline inline_void fetch(const Visit* call, Ahead* ahead, int64_t lines) no
 cdef inline inline_void fetch_again(const Visit* call, const Row* row) noexcept nogil:
     """Fetch the ends of a row, all of a short one, that is soon to be copied.
 
-    Since it was fetched, a piece has been worked on: lines have left the nearest cache, and where memory is slow, some
-    have yet to come. (Rows of 11 synapses, those of 1 024 nodes, are then copied in two thirds of the time.)
+    Since it was fetched, a piece has been worked on, which takes more room than the nearest cache has. (Rows of 11
+    synapses, those of 1 024 nodes, are then copied in two thirds of the time.)
     """
     cdef const int32_t* indices = <const int32_t*> call.network.indices.data
     cdef const float* weight = <const float*> call.network.weight.data
@@ -353,7 +353,7 @@ cdef inline inline_void copy_synapses(
 
     A loop of as many as there are takes longer to leave than to run, if rows are short. So the numbers of the row, and
     its indices, are copied by blocks, the last of which goes on into what follows, where there is as much. (Weights
-    that follow may be another thread's.)
+    that follow may be another thread's. Two blocks of numbers end one behind the piece at most, as 8 fit into it.)
     """
     cdef int32_t* post = piece.post + piece.count
     cdef uint16_t* row = piece.row + piece.count
