@@ -43,8 +43,9 @@ from hebbax.experiments.learning import learning_of
 
 RESULTS = Path(__file__).parent / "results"
 NODES = [1, 4, 16, 64, 256, 1024]
-PATTERNS = 128  # different intervals of spikes, which take turns: at 10 Hz a neuron has two spikes in all of these
-DELAYS = 4 * PATTERNS  # that are timed one by one
+PATTERNS = 512  # different intervals of spikes, which take turns: at 10 Hz, 3 in 10 000 neurons have none in these
+TOGETHER = 128  # intervals that are timed at a time, or a multiple of these
+DELAYS = 512  # that are timed one by one
 MEASURED = (
     "nodes", "neurons", "synapses", "bytes a node", "spikes a step", "plastic synapses of a row", "sent a node",
     "compute a step, measured", "longest delay, in medians", "cache lines a step", "touching these alone",
@@ -112,7 +113,7 @@ class Node:
         self.excitatory.reshape(-1)[self.layout.places] = self.network.excitatory
         self.exist = np.zeros((nodes, size), bool)
         self.exist.reshape(-1)[self.layout.places] = True
-        self.patterns = jnp.asarray(np.stack([self._gathered(x, probability, rng) for x in own]))
+        self.patterns = jnp.asarray(self._all_gathered(own, probability, rng))
         self.own = jnp.asarray(np.stack(own))
         ids = jnp.arange(size, dtype=jnp.int32)
         weights = tuple(jnp.full(s.nse, x.weight) for s, x in self._learning())
@@ -120,10 +121,17 @@ class Node:
         kept = jnp.zeros((2 * delay, size), bool)
         self.state = network_split.State(None, kept, jnp.int32(0), self.network.neurons.start(ids), weights, traces)
         self.compiled = jax.jit(self._run, static_argnames="intervals", donate_argnums=0)
-        self.timed(PATTERNS)  # compiles
+        self.timed(TOGETHER)  # compiles
 
     def _learning(self) -> Iterator[tuple[hebbax.Synapses, network.Projection]]:
         return ((s, x) for s, x in zip(self.synapses, self.network.projections, strict=True) if x.rule is not None)
+
+    def _all_gathered(self, own: list[np.ndarray], probability: float, rng: np.random.Generator) -> np.ndarray:
+        """All messages of all intervals: gigabytes, of which there is to be no second copy."""
+        every = np.empty((PATTERNS, self.nodes * nobody(self.sent).message.size), np.int32)
+        for k, spikes in enumerate(own):
+            every[k] = self._gathered(spikes, probability, rng)
+        return every
 
     def _gathered(self, own: np.ndarray, probability: float, rng: np.random.Generator) -> np.ndarray:
         """The messages of all nodes: the own one, and those of others, who spike as probably."""
@@ -231,7 +239,7 @@ def measure(
     """A row for each number of nodes; the first of them is measured again beside every other, in turn."""
     say("building what one node holds")
     first = Node(nodes[0], neurons, inputs, rate)
-    intervals = PATTERNS * max(1, math.ceil(duration / (first.timed(PATTERNS) * PATTERNS * first.network.delay)))
+    intervals = TOGETHER * max(1, math.ceil(duration / (first.timed(TOGETHER) * TOGETHER * first.network.delay)))
     alone = statistics.median(first.timed(intervals) for _ in range(rounds))
     found = [first.row(alone, rate, rounds)]
     for n in nodes[1:]:

@@ -37,7 +37,7 @@ def test_which_synapses_are_visited_together():
     for x, part in zip((onto[1], ~onto[1]), parts, strict=True):
         np.testing.assert_array_equal(whole.csc_indices[np.repeat(x, degrees[0])], part.csc_indices)
     assert left(learns, static, inhibitory, backend="jax") == ([learns, static, inhibitory], {})
-    long = dataclasses.replace(learns, expected=64 * built.excitatory.sum())
+    long = dataclasses.replace(learns, expected=joining.SHORT * built.excitatory.sum())
     assert left(long, static) == ([long, static], {}) and len(left(long, static, shards=2)[0]) == 1
     for bounds in (dict(high=learns.weight / 2), dict(low=learns.weight * 2)):
         assert left(learns, static, **bounds) == ([learns, static], {})
