@@ -22,8 +22,8 @@ from hebbax.experiments.learning import Late, Learning
 from hebbax.experiments.network import Network, Projection
 
 # Synapses of a row, on average, up to which one visit is to find both. (A step of `hebbax.experiments.hpc` then took
-# 0.92 of the time where these are 11, 0.93 and 0.94 of 176, 1.02 of 700, and 1.05 of 11 000; of 225 in a small network
-# 0.96. By runs in turn that are not kept as a benchmark: noise is a twentieth.)
+# 0.92 of the time where these are 11, 0.91 and 1.01 of 44, 0.93 and 0.94 of 176, 1.02 of 700, and 1.05 of 11 000; of
+# 225 in a small network 0.96. By runs in turn that are not kept as a benchmark: noise is a twentieth.)
 SHORT = 256
 MOST = 1 << 30  # synapses of a device, which 32 bits have to number
 
