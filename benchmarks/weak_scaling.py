@@ -44,6 +44,7 @@ from hebbax.experiments.learning import learning_of
 RESULTS = Path(__file__).parent / "results"
 NODES = [1, 4, 16, 64, 256, 1024]
 PATTERNS = 512  # different intervals of spikes, in turn: at 10.5 Hz, 3 in 10 000 neurons have none in these
+TOGETHER = 128  # intervals that are timed at a time, or a multiple of these
 DELAYS = 512  # that are timed one by one
 MEASURED = (
     "nodes", "neurons", "synapses", "bytes a node", "spikes a step", "plastic synapses of a row", "sent a node",
@@ -112,18 +113,26 @@ class Node:
         self.excitatory.reshape(-1)[self.layout.places] = self.network.excitatory
         self.exist = np.zeros((nodes, size), bool)
         self.exist.reshape(-1)[self.layout.places] = True
-        self.patterns = [jnp.asarray(self._gathered(x, probability, rng)) for x in own]
-        self.own = [jnp.asarray(x) for x in own]
+        self.patterns = jnp.asarray(self._all_gathered(own, probability, rng))
+        self.own = jnp.asarray(np.stack(own))
         ids = jnp.arange(size, dtype=jnp.int32)
         weights = tuple(jnp.full(s.nse, x.weight) for s, x in self._learning())
         traces = tuple(x.start(self.synapses[k]) for k, x in self.learning.items())
         kept = jnp.zeros((2 * delay, size), bool)
         self.state = network_split.State(None, kept, jnp.int32(0), self.network.neurons.start(ids), weights, traces)
-        self.compiled = jax.jit(self._interval, donate_argnums=0)
-        self.timed(PATTERNS)  # compiles, and lets every neuron spike
+        self.compiled = jax.jit(self._run, static_argnames="intervals", donate_argnums=0)
+        for _ in range(PATTERNS // TOGETHER):  # compiles, and lets nearly every neuron spike
+            self.timed(TOGETHER)
 
     def _learning(self) -> Iterator[tuple[hebbax.Synapses, network.Projection]]:
         return ((s, x) for s, x in zip(self.synapses, self.network.projections, strict=True) if x.rule is not None)
+
+    def _all_gathered(self, own: list[np.ndarray], probability: float, rng: np.random.Generator) -> np.ndarray:
+        """All messages of all intervals: gigabytes, of which there is to be no second copy."""
+        every = np.empty((PATTERNS, self.nodes * nobody(self.sent).message.size), np.int32)
+        for k, spikes in enumerate(own):
+            every[k] = self._gathered(spikes, probability, rng)
+        return every
 
     def _gathered(self, own: np.ndarray, probability: float, rng: np.random.Generator) -> np.ndarray:
         """The messages of all nodes: the own one, and those of others, who spike as probably."""
@@ -148,38 +157,38 @@ class Node:
             {k: jnp.asarray(x[:size]) for k, x in self.learns.items()},
         )
 
-    def _interval(
-        self, state: Any, synapses: list, messages: jax.Array, own: jax.Array, turn: jax.Array, first: jax.Array
+    def _run(
+        self, state: Any, synapses: list, patterns: jax.Array, own: jax.Array, first: jax.Array, intervals: int
     ) -> Any:
         delay = self.network.delay
         populations = self._populations(0)
-        steps = first + jnp.arange(delay, dtype=jnp.int32)
-        arriving = merge(messages, self.nodes, self.sent)
-        drive = self.network.neurons.drive(populations.ids, steps)
-        carry, spikes = network_split.run_interval(
-            self.network, synapses, self.learning, populations, drive, state, arriving, steps
-        )
-        sent = pack(populations.by_population(spikes), self.sent.capacity).message  # which the exchange would send
-        spikes = jnp.roll(own, turn, axis=1)  # (others spike often in each turn)
-        kept = hebbax.fence((jnp.concatenate([state.own[delay:], spikes]), sent))[0]
-        return network_split.State(None, kept, state.crowded, *carry)
+
+        def interval(state: Any, k: jax.Array) -> tuple[Any, None]:
+            steps = k * delay + jnp.arange(delay, dtype=jnp.int32)
+            arriving = merge(patterns[k % PATTERNS], self.nodes, self.sent)
+            drive = self.network.neurons.drive(populations.ids, steps)
+            carry, spikes = network_split.run_interval(
+                self.network, synapses, self.learning, populations, drive, state, arriving, steps
+            )
+            sent = pack(populations.by_population(spikes), self.sent.capacity).message  # which the exchange would send
+            spikes = jnp.roll(own[k % PATTERNS], k // PATTERNS, axis=1)  # (others spike often in each turn)
+            kept = hebbax.fence((jnp.concatenate([state.own[delay:], spikes]), sent))[0]
+            return network_split.State(None, kept, state.crowded, *carry), None
+
+        return jax.lax.scan(interval, state, first + jnp.arange(intervals, dtype=jnp.int32))[0]
 
     def timed(self, intervals: int) -> float:
-        """Seconds of a step, over so many intervals of one delay.
-
-        Each is a call: a loop in the program would copy the messages of its interval out of all of them.
-        """
+        """Seconds of a step, over so many intervals of one delay."""
         started = time.perf_counter()
-        for k in range(self.intervals, self.intervals + intervals):
-            turn, pattern = divmod(k, PATTERNS)
-            given = self.synapses, self.patterns[pattern], self.own[pattern]
-            self.state = self.compiled(self.state, *given, np.int32(turn), np.int32(k * self.network.delay))
-        jax.block_until_ready(self.state)
+        first = np.int32(self.intervals)
         self.intervals += intervals
+        self.state = self.compiled(self.state, self.synapses, self.patterns, self.own, first, intervals=intervals)
+        jax.block_until_ready(self.state)
         return (time.perf_counter() - started) / (intervals * self.network.delay)
 
     def longest(self, intervals: int) -> float:
         """Of so many intervals of one delay the longest, in medians: for one node that is late, others wait."""
+        self.timed(1)  # compiles
         times = [self.timed(1) for _ in range(intervals)]
         return max(times) / statistics.median(times)
 
@@ -209,7 +218,7 @@ class Node:
         return Row(
             nodes=self.nodes, neurons=n, synapses=self.nodes * synapses, node_bytes=size, spikes=n * rate * 1e-4,
             row=learning / self.network.excitatory.sum(), compute=compute,
-            message=4 * (self.patterns[0].size // self.nodes), lines=sum(x.size for x in steps) / len(steps),
+            message=4 * (self.patterns.shape[1] // self.nodes), lines=sum(x.size for x in steps) / len(steps),
             touched=touched, longest=self.longest(DELAYS),
         )  # fmt: skip
 
@@ -231,7 +240,7 @@ def measure(
     """A row for each number of nodes; the first of them is measured again beside every other, in turn."""
     say("building what one node holds")
     first = Node(nodes[0], neurons, inputs, rate)
-    intervals = max(1, math.ceil(duration / (first.timed(PATTERNS) * first.network.delay)))
+    intervals = TOGETHER * max(1, math.ceil(duration / (first.timed(TOGETHER) * TOGETHER * first.network.delay)))
     alone = statistics.median(first.timed(intervals) for _ in range(rounds))
     found = [first.row(alone, rate, rounds)]
     for n in nodes[1:]:
@@ -308,9 +317,9 @@ def main(
         f"Measured (median of {rounds}, each in turn with one node; load average {about['load_average'][0]:.1f} at the "
         f"end): a step of `hebbax.experiments.hpc` on the first node's part, the loop of the experiments, neurons, "
         f"drive and projections, of which excitatory neurons' onto each other learn, at {rate:g} Hz, of {PATTERNS} "
-        f"intervals of spikes drawn beforehand, some in each measurement, in turn. Each interval is a call, in which "
-        f"the messages lie as an exchange left them. Bytes: weights, traces, CSR structure. The longest delay is that "
-        f"of {DELAYS}, timed one by one on a machine that others use too.",
+        f"intervals of spikes drawn beforehand, some in each measurement, in turn (what copying their messages takes "
+        f"counts). Bytes: weights, traces, CSR structure. The longest delay is that of {DELAYS}, "
+        f"timed one by one on a machine that others use too.",
         f"Assumed: {fabrics}; a message has room for one spike of each neuron in {1 / network_split.LISTED:.0f} steps "
         f"and is sent whole, once in the delay of {delay} steps; one process a node; no overlap of computing and "
         f"sending; no waiting for the slowest node. Ring: (nodes - 1) (latency + bytes / bandwidth), as Gloo does it. "
