@@ -1,6 +1,6 @@
 """The network `hpc` in hebbax and in NEST: rates, irregularity and weights, each simulator in a process of its own.
 
-    python benchmarks/hpc_beside_nest.py [--scale 1] [--seconds 0.3] [--static]
+    python benchmarks/hpc_beside_nest.py [--scale 1] [--seconds 0.3] [--static] [--first 0] [--seeds 2] [--threads 2]
 
 Prints two Markdown tables, the second one of how rates go on: as weights grow, this network synchronises. It takes `pip
 install hebbax[simulators]`, and at scale 1 some minutes and 5 GB.
@@ -24,10 +24,12 @@ SKIPPED = 0.05  # seconds at the start, as in NEST's example, and of one mean of
 COURSE = "course"
 
 
-def in_hebbax(scale: float, seconds: float, seed: int, plastic: bool) -> dict[str, Any]:
+def in_hebbax(scale: float, seconds: float, seed: int, plastic: bool, threads: int) -> dict[str, Any]:
+    import hebbax
     from hebbax.experiments import hpc
     from hebbax.experiments.network_report import irregularity
 
+    hebbax.set_num_threads(threads)
     run = hpc.simulate(scale=scale, inputs=1.0, seconds=seconds, seed=seed, plastic=plastic)
     step = run.network.neurons.time_step / u.second
     first = round(SKIPPED / step)
@@ -36,14 +38,14 @@ def in_hebbax(scale: float, seconds: float, seed: int, plastic: bool) -> dict[st
     return found | {COURSE: course(run.spike_step * step, run.n, seconds)}
 
 
-def in_nest(scale: float, seconds: float, seed: int, plastic: bool) -> dict[str, Any]:
+def in_nest(scale: float, seconds: float, seed: int, plastic: bool, threads: int) -> dict[str, Any]:
     sys.path.insert(0, str(Path(__file__).with_name("networks")))
     import nest
     from constants import DT, Hpc
     from nest_networks import hpc, sample
 
     nest.verbosity = nest.VerbosityLevel.ERROR
-    nest.local_num_threads, nest.resolution, nest.rng_seed = 2, DT, seed + 1
+    nest.local_num_threads, nest.resolution, nest.rng_seed = threads, DT, seed + 1
     p = Hpc(scale=scale)
     excitatory = hpc(nest, p, plastic)
     recorder = nest.Create("spike_recorder")
@@ -88,19 +90,22 @@ def main(
     scale: Annotated[float, typer.Option(help="Neurons, in 11 250.")] = 1.0,
     seconds: Annotated[float, typer.Option(help="Biological time.")] = 0.3,
     seeds: Annotated[int, typer.Option(help="So many of them, each a run.")] = 2,
+    first: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Of either. What NEST draws depends on it.")] = 2,
     static: Annotated[bool, typer.Option("--static", help="Let nothing learn.")] = False,
     child: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
     if child:
         name, seed = child.split(":")
-        print(json.dumps({"hebbax": in_hebbax, "NEST": in_nest}[name](scale, seconds, int(seed), not static)))
+        print(json.dumps({"hebbax": in_hebbax, "NEST": in_nest}[name](scale, seconds, int(seed), not static, threads)))
         return
     where, at, packages = machine(), commit(), versions(("hebbax", "jax", "nest-simulator"))
     listed = ", ".join(f"{name} {number}" for name, number in packages.items())
     summaries, courses = [], []
-    for seed in range(seeds):
+    for seed in range(first, first + seeds):
         for name in ("hebbax", "NEST"):
-            options = [f"--scale={scale}", f"--seconds={seconds}", f"--child={name}:{seed}", *["--static"] * static]
+            options = [f"--scale={scale}", f"--seconds={seconds}", f"--threads={threads}", f"--child={name}:{seed}"]
+            options += ["--static"] * static
             done = subprocess.run([sys.executable, __file__, *options], check=True, stdout=subprocess.PIPE, text=True)
             found = json.loads(done.stdout.splitlines()[-1])
             courses.append([f"{name}, seed {seed}", *(f"{x:.1f}" for x in found.pop(COURSE))])
