@@ -72,16 +72,17 @@ def measure(
         raise RuntimeError(f"{implementation}: {reason}")
     with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address, output = f"127.0.0.1:{free.getsockname()[1]}", Path(folder, "samples.json")
+        address = f"127.0.0.1:{free.getsockname()[1]}"
         free.close()
-        job = [implementation, processes, address, list(sizes), rounds, duration, str(output)]
+        job = [implementation, processes, address, list(sizes), rounds, duration, folder]
         child = [sys.executable, __file__, "--child", json.dumps(job)]
         if implementation == "mpi":
             commands = [[str(_mpiexec()), "-n", str(processes), *child]]
         else:
             commands = [[*child, "--rank", str(rank)] for rank in range(processes)]
-        _run(commands)
-        samples = json.loads(output.read_text())
+        outputs = [Path(folder, f"{rank}.json") for rank in range(processes)]
+        _run(commands, outputs)
+        samples = json.loads(outputs[0].read_text())
     out = []
     for size, seconds in zip(sizes, samples, strict=True):
         low, middle, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else 3 * seconds
@@ -105,7 +106,12 @@ def _mpiexec() -> str | None:
     return shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
 
 
-def _run(commands: list[list[str]]) -> None:
+def _run(commands: list[list[str]], outputs: list[Path]) -> None:
+    """Run processes, all at once, that write these files when they have measured.
+
+    What comes after that may fail: gRPC's server, which the first process ends, at times fails a check of its own, and
+    MPICH ends processes that outlive another one.
+    """
     kept = {name: x for name, x in os.environ.items() if not name.lower().endswith("_proxy")}
     env = kept | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
 
@@ -114,13 +120,13 @@ def _run(commands: list[list[str]]) -> None:
         return subprocess.run(command, env=env, timeout=LIMIT, **output)
 
     with ThreadPoolExecutor(len(commands)) as pool:  # all at once, or they would wait for each other
-        for child in pool.map(run, commands):
-            if child.returncode:
-                raise RuntimeError(f"a process ended with status {child.returncode}: {child.stdout[-2000:]}")
+        children = list(pool.map(run, commands))
+    if not all(output.exists() for output in outputs):
+        raise RuntimeError("\n".join(f"a process ended with status {child.returncode}: {child.stdout[-2000:]}" for child in children))
 
 
 def _in_a_process(
-    rank: int, implementation: str, processes: int, address: str, sizes: list, rounds: int, duration: float, output: str
+    rank: int, implementation: str, processes: int, address: str, sizes: list, rounds: int, duration: float, folder: str
 ) -> None:
     import jax
     import numpy as np
@@ -166,8 +172,7 @@ def _in_a_process(
     for _ in range(rounds):
         for run, past in zip(runs, samples, strict=True):
             past.append(run())
-    if rank == 0:
-        Path(output).write_text(json.dumps(samples))
+    Path(folder, f"{rank}.json").write_text(json.dumps(samples))
     jax.distributed.shutdown()
 
 

@@ -44,10 +44,13 @@ def test_an_mpi_that_is_not_there_is_named(messages, monkeypatch):
     assert messages.missing("gloo") is None
 
 
-def test_a_process_that_fails_is_reported(messages):
+def test_a_process_that_fails_before_it_has_measured_is_reported(messages, tmp_path):
+    outputs = [tmp_path / "0.json", tmp_path / "1.json"]
+    writing = [sys.executable, "-c", f"import os; open({str(outputs[0])!r}, 'w').close(); os._exit(6)"]
     failing = [sys.executable, "-c", "raise SystemExit('what went wrong')"]
     with pytest.raises(RuntimeError, match="status 1: what went wrong"):
-        messages._run([failing])
+        messages._run([writing, failing], outputs)
+    messages._run([writing], outputs[:1])  # a process that fails at its end alone has measured
 
 
 @pytest.mark.slow
