@@ -122,7 +122,8 @@ def _run(commands: list[list[str]], outputs: list[Path]) -> None:
     with ThreadPoolExecutor(len(commands)) as pool:  # all at once, or they would wait for each other
         children = list(pool.map(run, commands))
     if not all(output.exists() for output in outputs):
-        raise RuntimeError("\n".join(f"a process ended with status {child.returncode}: {child.stdout[-2000:]}" for child in children))
+        ends = (f"a process ended with status {child.returncode}: {child.stdout[-2000:]}" for child in children)
+        raise RuntimeError("\n".join(ends))
 
 
 def _in_a_process(
