@@ -113,7 +113,7 @@ class Node:
         self.excitatory.reshape(-1)[self.layout.places] = self.network.excitatory
         self.exist = np.zeros((nodes, size), bool)
         self.exist.reshape(-1)[self.layout.places] = True
-        self.patterns = jnp.asarray(self._all_gathered(own, probability, rng))
+        self.patterns = [jnp.asarray(self._gathered(spikes, probability, rng)) for spikes in own]
         self.own = jnp.asarray(np.stack(own))
         ids = jnp.arange(size, dtype=jnp.int32)
         weights = tuple(jnp.full(s.nse, x.weight) for s, x in self._learning())
@@ -126,13 +126,6 @@ class Node:
 
     def _learning(self) -> Iterator[tuple[hebbax.Synapses, network.Projection]]:
         return ((s, x) for s, x in zip(self.synapses, self.network.projections, strict=True) if x.rule is not None)
-
-    def _all_gathered(self, own: list[np.ndarray], probability: float, rng: np.random.Generator) -> np.ndarray:
-        """All messages of all intervals: gigabytes, of which there is to be no second copy."""
-        every = np.empty((PATTERNS, self.nodes * nobody(self.sent).message.size), np.int32)
-        for k, spikes in enumerate(own):
-            every[k] = self._gathered(spikes, probability, rng)
-        return every
 
     def _gathered(self, own: np.ndarray, probability: float, rng: np.random.Generator) -> np.ndarray:
         """The messages of all nodes: the own one, and those of others, who spike as probably."""
@@ -158,14 +151,15 @@ class Node:
         )
 
     def _run(
-        self, state: Any, synapses: list, patterns: jax.Array, own: jax.Array, first: jax.Array, intervals: int
+        self, state: Any, synapses: list, patterns: list[jax.Array], own: jax.Array, first: jax.Array, intervals: int
     ) -> Any:
         delay = self.network.delay
         populations = self._populations(0)
+        messages = [lambda x=x: merge(x, self.nodes, self.sent) for x in patterns]
 
         def interval(state: Any, k: jax.Array) -> tuple[Any, None]:
             steps = k * delay + jnp.arange(delay, dtype=jnp.int32)
-            arriving = merge(patterns[k % PATTERNS], self.nodes, self.sent)
+            arriving = jax.lax.switch(k % PATTERNS, messages)  # where they lie: out of one array they would be copied
             drive = self.network.neurons.drive(populations.ids, steps)
             carry, spikes = network_split.run_interval(
                 self.network, synapses, self.learning, populations, drive, state, arriving, steps
@@ -218,7 +212,7 @@ class Node:
         return Row(
             nodes=self.nodes, neurons=n, synapses=self.nodes * synapses, node_bytes=size, spikes=n * rate * 1e-4,
             row=learning / self.network.excitatory.sum(), compute=compute,
-            message=4 * (self.patterns.shape[1] // self.nodes), lines=sum(x.size for x in steps) / len(steps),
+            message=4 * (self.patterns[0].size // self.nodes), lines=sum(x.size for x in steps) / len(steps),
             touched=touched, longest=self.longest(DELAYS),
         )  # fmt: skip
 
@@ -317,9 +311,8 @@ def main(
         f"Measured (median of {rounds}, each in turn with one node; load average {about['load_average'][0]:.1f} at the "
         f"end): a step of `hebbax.experiments.hpc` on the first node's part, the loop of the experiments, neurons, "
         f"drive and projections, of which excitatory neurons' onto each other learn, at {rate:g} Hz, of {PATTERNS} "
-        f"intervals of spikes drawn beforehand, some in each measurement, in turn (what copying their messages takes "
-        f"counts). Bytes: weights, traces, CSR structure. The longest delay is that of {DELAYS}, "
-        f"timed one by one on a machine that others use too.",
+        f"intervals of spikes drawn beforehand, some in each measurement, in turn. Bytes: weights, traces, CSR "
+        f"structure. The longest delay is that of {DELAYS}, timed one by one on a machine that others use too.",
         f"Assumed: {fabrics}; a message has room for one spike of each neuron in {1 / network_split.LISTED:.0f} steps "
         f"and is sent whole, once in the delay of {delay} steps; one process a node; no overlap of computing and "
         f"sending; no waiting for the slowest node. Ring: (nodes - 1) (latency + bytes / bandwidth), as Gloo does it. "

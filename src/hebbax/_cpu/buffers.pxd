@@ -51,6 +51,12 @@ cdef extern from *:
     #else
     #define HEBBAX_PREFETCH(address, write) ((void)(address))
     #endif
+    /* The same into the second-level cache alone. */
+    #if defined(__GNUC__)
+    #define HEBBAX_PREFETCH_FAR(address) __builtin_prefetch((address), 0, 2)
+    #else
+    #define HEBBAX_PREFETCH_FAR(address) ((void)(address))
+    #endif
 
     /* Hot functions are also built for x86-64-v3 (AVX2); the loader picks. */
     #if defined(__x86_64__) && defined(__gnu_linux__) && (__GNUC__ >= 12 || __clang_major__ >= 17)
@@ -75,6 +81,7 @@ cdef extern from *:
     ctypedef void inline_void "HEBBAX_INLINE_VOID"
     ctypedef void hot_void "HEBBAX_HOT"
     void prefetch "HEBBAX_PREFETCH"(const void*, int) noexcept nogil
+    void prefetch_far "HEBBAX_PREFETCH_FAR"(const void*) noexcept nogil
     ctypedef struct float16 "hebbax_float16":
         pass
     ctypedef struct bfloat16 "hebbax_bfloat16":
@@ -155,6 +162,10 @@ ctypedef fused any_t:
 cdef inline void prefetch_at(const any_t* array, int64_t k, int write) noexcept nogil:
     """Prefetch `array[k]`, which need not exist: its address is worked out in integers, where any `k` is defined."""
     prefetch(<const void*> (<uintptr_t> array + <uintptr_t> k * sizeof(any_t)), write)
+
+
+cdef inline void prefetch_far_at(const any_t* array, int64_t k) noexcept nogil:
+    prefetch_far(<const void*> (<uintptr_t> array + <uintptr_t> k * sizeof(any_t)))
 
 
 cdef inline void prefetch_lines(const any_t* array, int64_t begin, int64_t end, int write) noexcept nogil:

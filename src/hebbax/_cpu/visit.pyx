@@ -17,7 +17,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from hebbax._cpu.bounds cimport HARD, LINEAR, POWER
-from hebbax._cpu.buffers cimport hot_void, inline_void, prefetch_at
+from hebbax._cpu.buffers cimport hot_void, inline_void, prefetch_far_at
 from hebbax._cpu.pieces cimport (
     NEAR, PARTS, PIECE, RECENT, TOGETHER, Ahead, Handed, Job, Neuron, Pass, Piece, Row, Sent, Visit, add_synapses,
     counted, fetch, fetch_again, finish, is_row, row_of, trace_after,
@@ -33,7 +33,7 @@ cdef enum:
     CHUNKS = 8           # of synapses, for each thread
     FEW = 4              # threads, for which one at a time is enough to add up what is sent
     SPIKES = 1024        # presynaptic ones whose rows are worth another thread to find,
-    SPIKES_AHEAD = 24    # and between a prefetch and the use
+    SPIKES_AHEAD = 48    # and between a prefetch and the use
     LATEST = 65000       # a step that 16 bits hold
     # A pass of the rows begins when a neuron's spikes take more than
     HALF = RECENT // 2   # of their room, or
@@ -138,7 +138,7 @@ cdef void look_up(void* state, int64_t start, int64_t stop) noexcept nogil:
     cdef double age
     for k in range(start, stop):
         if k + SPIKES_AHEAD < stop:
-            prefetch_at(<int32_t*> call.neurons, 4 * <int64_t> ids[k + SPIKES_AHEAD], 1)
+            prefetch_far_at(<int32_t*> call.neurons, 4 * <int64_t> ids[k + SPIKES_AHEAD])
         if not 0 <= ids[k] < call.n_pre or (k and ids[k] <= ids[k - 1]):
             set_status(&job.status, BAD_LISTS)
             continue
