@@ -15,6 +15,7 @@ import math
 import os
 import shlex
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -109,21 +110,25 @@ def _mpiexec() -> str | None:
 def _run(commands: list[list[str]], outputs: list[Path]) -> None:
     """Run processes, all at once, that write these files when they have measured.
 
-    What comes after that may fail: gRPC's server, which the first process ends, at times fails a check of its own, and
-    MPICH ends processes that outlive another one.
+    What comes after that may fail, or hang: gRPC's server, which the first process ends, at times fails a check of its
+    own, and MPICH ends processes that outlive another one.
     """
     kept = {name: x for name, x in os.environ.items() if not name.lower().endswith("_proxy")}
     env = kept | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
 
     def run(command: list[str]) -> subprocess.CompletedProcess:
-        output: Any = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        return subprocess.run(command, env=env, timeout=LIMIT, **output)
+        output: Any = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            return subprocess.run(command, env=env, timeout=LIMIT, **output)
+        except subprocess.TimeoutExpired as error:
+            late = f"\nended after {LIMIT} s".encode()
+            return subprocess.CompletedProcess(command, -signal.SIGKILL, (error.stdout or b"") + late)
 
     with ThreadPoolExecutor(len(commands)) as pool:  # all at once, or they would wait for each other
         children = list(pool.map(run, commands))
     if not all(output.exists() for output in outputs):
-        ends = (f"a process ended with status {child.returncode}: {child.stdout[-2000:]}" for child in children)
-        raise RuntimeError("\n".join(ends))
+        told = [(child.returncode, child.stdout[-2000:].decode(errors="replace")) for child in children]
+        raise RuntimeError("\n".join(f"a process ended with status {status}: {text}" for status, text in told))
 
 
 def _in_a_process(

@@ -155,11 +155,11 @@ class Node:
     ) -> Any:
         delay = self.network.delay
         populations = self._populations(0)
-        messages = [lambda x=x: merge(x, self.nodes, self.sent) for x in patterns]
+        merged = [lambda x=x: merge(x, self.nodes, self.sent) for x in patterns]
 
         def interval(state: Any, k: jax.Array) -> tuple[Any, None]:
             steps = k * delay + jnp.arange(delay, dtype=jnp.int32)
-            arriving = jax.lax.switch(k % PATTERNS, messages)  # where they lie: out of one array they would be copied
+            arriving = one_of(merged, k % PATTERNS)
             drive = self.network.neurons.drive(populations.ids, steps)
             carry, spikes = network_split.run_interval(
                 self.network, synapses, self.learning, populations, drive, state, arriving, steps
@@ -215,6 +215,15 @@ class Node:
             message=4 * (self.patterns[0].size // self.nodes), lines=sum(x.size for x in steps) / len(steps),
             touched=touched, longest=self.longest(DELAYS),
         )  # fmt: skip
+
+
+def one_of(branches: list[Callable[[], Any]], k: jax.Array) -> Any:
+    """What the `k`-th branch returns: of arrays in branches, none is copied, as one in a larger array would be.
+
+    By two switches, for XLA takes eight times as long to compile one of 512 branches.
+    """
+    groups = [lambda own=branches[i : i + 64]: jax.lax.switch(k % 64, own) for i in range(0, len(branches), 64)]
+    return jax.lax.switch(k // 64, groups)
 
 
 def own_part(projection: network.Projection, layout: hebbax.sharding.Layout) -> hebbax.Synapses:

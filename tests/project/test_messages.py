@@ -48,9 +48,17 @@ def test_a_process_that_fails_before_it_has_measured_is_reported(messages, tmp_p
     outputs = [tmp_path / "0.json", tmp_path / "1.json"]
     writing = [sys.executable, "-c", f"import os; open({str(outputs[0])!r}, 'w').close(); os._exit(6)"]
     failing = [sys.executable, "-c", "raise SystemExit('what went wrong')"]
-    with pytest.raises(RuntimeError, match="status 1: what went wrong"):
+    with pytest.raises(RuntimeError, match=r"status 6: \n.*status 1: what went wrong"):
         messages._run([writing, failing], outputs)
+    outputs[0].unlink()
     messages._run([writing], outputs[:1])  # a process that fails at its end alone has measured
+
+
+def test_a_process_that_hangs_is_ended_and_reported(messages, monkeypatch, tmp_path):
+    monkeypatch.setattr(messages, "LIMIT", 1)
+    hanging = [sys.executable, "-c", "import time; print('began', flush=True); time.sleep(60)"]
+    with pytest.raises(RuntimeError, match="status -9: began\n\nended after 1 s"):
+        messages._run([hanging], [tmp_path / "0.json"])
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ NO_STATEMENT = set(
     "cimport from include break continue @".split()
 )
 # They change no result.
-PREFETCHES = ("prefetch", "prefetch_lines", "fetch_weight")
+PREFETCHES = ("prefetch", "prefetch_far", "prefetch_lines", "fetch_weight")
 BLOCKS = re.compile(r"\s*(cdef enum|cpdef enum|cdef struct|cdef extern|ctypedef)\b")
 
 

@@ -51,7 +51,7 @@ cdef extern from *:
     #else
     #define HEBBAX_PREFETCH(address, write) ((void)(address))
     #endif
-    /* The same into the second-level cache alone. */
+    /* To read, into the second-level cache and not the first. */
     #if defined(__GNUC__)
     #define HEBBAX_PREFETCH_FAR(address) __builtin_prefetch((address), 0, 2)
     #else
@@ -165,6 +165,7 @@ cdef inline void prefetch_at(const any_t* array, int64_t k, int write) noexcept 
 
 
 cdef inline void prefetch_far_at(const any_t* array, int64_t k) noexcept nogil:
+    """The same into the second-level cache, to read."""
     prefetch_far(<const void*> (<uintptr_t> array + <uintptr_t> k * sizeof(any_t)))
 
 

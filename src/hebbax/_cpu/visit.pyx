@@ -136,6 +136,8 @@ cdef void look_up(void* state, int64_t start, int64_t stop) noexcept nogil:
     cdef Neuron* neuron
     cdef int64_t k, steps
     cdef double age
+    for k in range(start, min(start + SPIKES_AHEAD, stop)):
+        prefetch_far_at(<int32_t*> call.neurons, 4 * <int64_t> ids[k])
     for k in range(start, stop):
         if k + SPIKES_AHEAD < stop:
             prefetch_far_at(<int32_t*> call.neurons, 4 * <int64_t> ids[k + SPIKES_AHEAD])
