@@ -166,9 +166,7 @@ cdef inline float trace_after(const Visit* call, float before) noexcept nogil:
 cdef inline inline_void fetch(const Visit* call, Ahead* ahead, int64_t lines) noexcept nogil:
     """Fetch so many of the coming lines of indices, and of weights: a few at a time, or memory rests in between.
 
-    Into the second cache, for the first one has few lines under way at a time. (On an Intel Xeon a step at 1 024 nodes,
-    where each line lies elsewhere, took 4 to 7% less than with all prefetches into the first one, at 64 nodes 1 to 5%;
-    on one node no difference was found.)
+    (Into the second cache: on an Intel Xeon a step at 1 024 nodes took 4 to 7% less, by runs that are not kept.)
     """
     cdef const int32_t* indices = <const int32_t*> call.network.indices.data
     cdef const float* weight = <const float*> call.network.weight.data
@@ -187,10 +185,7 @@ cdef inline inline_void fetch(const Visit* call, Ahead* ahead, int64_t lines) no
 
 
 cdef inline inline_void fetch_again(const Visit* call, const Row* row) noexcept nogil:
-    """Fetch the ends of a row, all of a short one, that is soon to be copied.
-
-    It is in the second cache, and with rows of 11 synapses, those of 1 024 nodes, each would be waited for.
-    """
+    """Fetch the ends of a row, all of a short one, that is soon to be copied: out of the second cache."""
     cdef const int32_t* indices = <const int32_t*> call.network.indices.data
     cdef const float* weight = <const float*> call.network.weight.data
     cdef int64_t last = row.begin + row[1].at - row.at - 1
